@@ -1,1 +1,12 @@
-//! (frame)
+//! The laws of the colony: types and pure decisions.
+//!
+//! Nothing here reads a clock, draws a random number, opens a file or awaits. `now` and `rng` are
+//! arguments; iteration order is part of every result, so collections are ordered. The rooms that
+//! act on these decisions live in `colony-node` under the same names.
+
+pub mod cycle;
+pub mod id;
+pub mod journal;
+pub mod port;
+pub mod task;
+pub mod unit;

@@ -1,0 +1,222 @@
+//! Names of things: tasks, agents, tenants, nodes. Newtypes, so that one cannot be taken for another.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::unit::Timestamp;
+
+/// Longest tenant, type or node name, in bytes. Names are keys in every index of the book.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Why a name was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The name has no characters.
+    #[error("a name must not be empty")]
+    Empty,
+    /// The name is longer than [`NAME_BYTES_MAX`].
+    #[error("name of {bytes} bytes is longer than {NAME_BYTES_MAX} bytes")]
+    TooLong {
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// A character outside `a-z 0-9 _ - .`, or a first character that is not a letter or digit.
+    #[error(
+        "name {name:?} may hold only a-z, 0-9, '_', '-' and '.', and starts with a letter or digit"
+    )]
+    Character {
+        /// The refused name.
+        name: String,
+    },
+}
+
+fn checked(name: &str) -> Result<Arc<str>, NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(NameError::TooLong { bytes: name.len() });
+    }
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-.".contains(c);
+    let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if !starts_well || !name.chars().all(legal) {
+        return Err(NameError::Character {
+            name: name.to_owned(),
+        });
+    }
+    Ok(Arc::from(name))
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks and takes a name.
+            ///
+            /// # Errors
+            /// [`NameError`] says which rule the name breaks.
+            pub fn new(name: &str) -> Result<Self, NameError> {
+                checked(name).map(Self)
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+            fn try_from(name: String) -> Result<Self, NameError> {
+                Self::new(&name)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0.as_ref().to_owned()
+            }
+        }
+    };
+}
+
+name! {
+    /// Whose task it is. Every key in the book starts with it.
+    Tenant
+}
+name! {
+    /// The name of an agent type as declared in `colony.toml`, such as `triage`.
+    TypeName
+}
+name! {
+    /// The name of a node, unique in its cluster.
+    NodeId
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self(Arc::from("default"))
+    }
+}
+
+macro_rules! uuid_v7 {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// A UUIDv7 from a time and 80 bits of chance; ids sort by time of creation.
+            #[must_use]
+            pub fn new(now: Timestamp, chance: [u8; 10]) -> Self {
+                let millis = now.as_micros() / 1_000;
+                let mut bytes = [0; 16];
+                bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+                bytes[6..].copy_from_slice(&chance);
+                bytes[6] = (bytes[6] & 0x0f) | 0x70;
+                bytes[8] = (bytes[8] & 0x3f) | 0x80;
+                Self(Uuid::from_bytes(bytes))
+            }
+
+            /// Reads the hyphenated form.
+            ///
+            /// # Errors
+            /// The text is not a UUID.
+            pub fn parse(text: &str) -> Result<Self, uuid::Error> {
+                Uuid::parse_str(text).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+uuid_v7! {
+    /// One task, for ever.
+    TaskId
+}
+uuid_v7! {
+    /// One question put to a human.
+    ApprovalId
+}
+
+/// One agent: its type and its number within the type.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AgentId {
+    /// The agent's type.
+    pub agent_type: TypeName,
+    /// Its number within the type, from 1.
+    pub ordinal: u32,
+}
+
+impl fmt::Display for AgentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.agent_type, self.ordinal)
+    }
+}
+
+/// How often this node's data directory has been opened; tells the living node from its former self.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Incarnation(pub u64);
+
+/// Raised by every claim; a writer that shows an old fence has lost its claim.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Fence(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_refuse_what_would_break_a_key() {
+        assert_eq!(Tenant::new(""), Err(NameError::Empty));
+        assert!(Tenant::new("acme-1.eu_west").is_ok());
+        for bad in ["Acme", "a b", "a/b", "-a", "ä", "a\0"] {
+            assert!(
+                matches!(Tenant::new(bad), Err(NameError::Character { .. })),
+                "{bad:?}"
+            );
+        }
+        let long = "a".repeat(NAME_BYTES_MAX + 1);
+        assert_eq!(
+            Tenant::new(&long),
+            Err(NameError::TooLong {
+                bytes: NAME_BYTES_MAX + 1
+            })
+        );
+    }
+
+    #[test]
+    fn task_ids_are_version_seven_and_sort_by_time() {
+        let early = TaskId::new(Timestamp::from_micros(1_000_000), [255; 10]);
+        let late = TaskId::new(Timestamp::from_micros(1_001_000), [0; 10]);
+        assert!(early < late);
+        assert_eq!(early.0.get_version_num(), 7);
+    }
+}

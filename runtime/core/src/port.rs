@@ -1,0 +1,40 @@
+//! The openings to the world that every room needs: time and chance.
+//!
+//! The node hands in implementations (a monotonic clock, the operating system's randomness); the
+//! simulator hands in seeded ones. Ports that only one room needs live in that room.
+
+use std::fmt;
+
+use rand::RngCore;
+
+use crate::{
+    id::{ApprovalId, TaskId},
+    unit::Timestamp,
+};
+
+/// Tells colony time. Never goes backwards within one process.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// The present moment.
+    fn now(&self) -> Timestamp;
+}
+
+/// A source of seeds. Every room draws its own stream once, by purpose, so that a new draw in one room
+/// does not shift the stream of another.
+pub trait Chance: Send + Sync + fmt::Debug {
+    /// A generator for `purpose`. The same port, purpose and number give the same stream in simulation.
+    fn stream(&self, purpose: &str, number: u64) -> Box<dyn RngCore + Send>;
+}
+
+/// Draws a task id.
+pub fn task_id(now: Timestamp, rng: &mut (impl RngCore + ?Sized)) -> TaskId {
+    let mut chance = [0; 10];
+    rng.fill_bytes(&mut chance);
+    TaskId::new(now, chance)
+}
+
+/// Draws an approval id.
+pub fn approval_id(now: Timestamp, rng: &mut (impl RngCore + ?Sized)) -> ApprovalId {
+    let mut chance = [0; 10];
+    rng.fill_bytes(&mut chance);
+    ApprovalId::new(now, chance)
+}
