@@ -1,1 +1,20 @@
-//! (frame)
+//! What an agent is: six steps, the ports they may use, and ready-made kinds.
+//!
+//! A *kind* is code: a Rust type that implements [`Kind`] for the steps it cares about. An agent *type*
+//! is data: a table in `colony.toml` that names a kind, a model, a prompt. A third thing, the *agent*,
+//! is one member of a type with its own track record; the node runs it.
+
+mod desk;
+mod kind;
+mod kinds;
+mod port;
+pub mod tickets;
+mod tool;
+
+pub use desk::Desk;
+pub use kind::{Kind, Kinds, StepError, TypeSettings, UnknownKind};
+pub use kinds::{echo::Echo, triage::Triage, triage::TriageSettings};
+pub use port::{
+    Call, Effects, Embed, Generate, Missing, PortError, Ports, Prompt, Recollect, Reply,
+};
+pub use tool::{FileTicket, Manner, Post, Tool, ToolOutcome, Tools};

@@ -1,0 +1,76 @@
+//! What lies before an agent while it does one step.
+
+use std::sync::Arc;
+
+use colony_core::{
+    cycle::{Effect, Percept, Recall, Work},
+    task::Spec,
+};
+use serde_json::Value;
+
+use crate::{
+    kind::TypeSettings,
+    port::{Call, Effects, PortError, Ports, Prompt, Reply},
+};
+
+/// The task, the work so far, and the ports. Cheap to make: everything large is shared.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// What is asked.
+    pub spec: Arc<Spec>,
+    /// What the steps so far gave.
+    pub work: Arc<Work>,
+    /// The declaration of the agent's type.
+    pub settings: Arc<TypeSettings>,
+    /// On whose behalf ports are called.
+    pub call: Call,
+    /// The ports of the type.
+    pub ports: Arc<Ports>,
+    /// Makes effects; only execute should.
+    pub effects: Arc<dyn Effects>,
+}
+
+impl Desk {
+    /// Embeds `text` with the type's embedding model.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    pub async fn embed(&self, text: &str) -> Result<Arc<[f32]>, PortError> {
+        self.ports.embed.embed(text, &self.call).await
+    }
+
+    /// Recalls what is like `percept`.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    pub async fn recall(&self, percept: &Percept) -> Result<Recall, PortError> {
+        self.ports.memory.recall(percept, &self.call).await
+    }
+
+    /// Asks the type's language model.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    pub async fn ask(&self, prompt: Prompt) -> Result<Reply, PortError> {
+        self.ports.generate.generate(prompt, &self.call).await
+    }
+
+    /// Makes an effect through a tool.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    pub async fn perform(&self, effect: Effect) -> Result<Value, PortError> {
+        self.effects.perform(effect, &self.call).await
+    }
+
+    /// Remembers the right answer for the percept at hand.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    pub async fn teach(&self, label: &str) -> Result<(), PortError> {
+        match &self.work.percept {
+            Some(percept) => self.ports.memory.teach(percept, label, &self.call).await,
+            None => Ok(()),
+        }
+    }
+}

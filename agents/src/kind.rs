@@ -1,0 +1,251 @@
+//! A kind of agent: the six steps as code.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use async_trait::async_trait;
+use colony_core::{
+    cycle::{
+        Deed, Doubt, Lesson, Output, Percept, Recall, Ruling, Step, Teaching, Thought, Verdict,
+    },
+    id::TypeName,
+    task::{Answer, Source},
+    unit::Share,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    desk::Desk,
+    kinds::{echo::Echo, triage::Triage},
+    port::PortError,
+};
+
+/// The declaration of an agent type, as it stands in `colony.toml` under `[agents.NAME]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TypeSettings {
+    /// The type's name.
+    pub name: TypeName,
+    /// The kind that does its steps.
+    pub kind: String,
+    /// Raised with every change of the declaration; a task is resumed by the same version.
+    pub version: u32,
+    /// The language model, by its name in `[models]`.
+    pub model: Option<String>,
+    /// The embedding model, by its name in `[models]`.
+    pub embedder: Option<String>,
+    /// The system prompt.
+    pub prompt: Option<String>,
+    /// Settings of the kind itself; each kind checks its own.
+    pub settings: serde_json::Value,
+}
+
+/// Why a step gave nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StepError {
+    /// A port did not answer; whether to try again is the port's word.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The task cannot be done, however often it is tried.
+    #[error("{0}")]
+    Impossible(String),
+}
+
+/// A kind of agent. Implement the steps you care about; the rest do the least that is right.
+///
+/// Steps may run again after a crash, from the last one written down: anything done to the world goes
+/// through [`Desk::perform`], which is written down first. A step is cancelled by dropping its future.
+#[async_trait]
+pub trait Kind: Send + Sync + fmt::Debug {
+    /// The name that `kind = "…"` in `colony.toml` refers to.
+    fn name(&self) -> &'static str;
+
+    /// Checks the settings of a type of this kind when the node starts.
+    ///
+    /// # Errors
+    /// One line per problem, each naming the key.
+    fn check(&self, settings: &TypeSettings) -> Result<(), Vec<String>> {
+        match settings.settings.as_object() {
+            Some(table) => match table.keys().next() {
+                Some(key) => Err(vec![format!(
+                    "settings.{key}: kind {} has no settings",
+                    self.name()
+                )]),
+                None => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the input in. Default: the text as it is.
+    async fn perceive(&self, desk: &Desk) -> Result<Percept, StepError> {
+        Ok(Percept {
+            text: desk.spec.input.to_string(),
+            vector: None,
+        })
+    }
+
+    /// Recalls what is like it. Default: nothing.
+    async fn retrieve(&self, _desk: &Desk) -> Result<Recall, StepError> {
+        Ok(Recall::default())
+    }
+
+    /// Decides. The one step without a default.
+    async fn reason(&self, desk: &Desk) -> Result<Thought, StepError>;
+
+    /// Acts. Default: nothing.
+    async fn execute(&self, _desk: &Desk) -> Result<Deed, StepError> {
+        Ok(Deed::default())
+    }
+
+    /// Checks. Default: a human's ruling stands; without one, doubt asks and a known answer is compared.
+    async fn verify(&self, desk: &Desk) -> Result<Verdict, StepError> {
+        Ok(verify_by_ruling(desk))
+    }
+
+    /// Learns. Default: what a human corrected or confirmed, or the submitter expected, is remembered
+    /// when the type has an embedder.
+    async fn learn(&self, desk: &Desk) -> Result<Lesson, StepError> {
+        let lesson = lesson_of(desk);
+        if let Some(label) = &lesson.teach {
+            desk.teach(label).await?;
+        }
+        Ok(lesson)
+    }
+
+    /// Does one step.
+    ///
+    /// # Errors
+    /// Those of the step.
+    async fn step(&self, step: Step, desk: &Desk) -> Result<Output, StepError> {
+        Ok(match step {
+            Step::Perceive => Output::Perceive(self.perceive(desk).await?),
+            Step::Retrieve => Output::Retrieve(self.retrieve(desk).await?),
+            Step::Reason => Output::Reason(self.reason(desk).await?),
+            Step::Execute => Output::Execute(self.execute(desk).await?),
+            Step::Verify => Output::Verify(self.verify(desk).await?),
+            Step::Learn => Output::Learn(self.learn(desk).await?),
+        })
+    }
+}
+
+/// The verdict that rulings, doubt and a known answer lead to.
+#[must_use]
+pub(crate) fn verify_by_ruling(desk: &Desk) -> Verdict {
+    let Some(thought) = &desk.work.thought else {
+        return Verdict::Reject {
+            reason: "there is nothing to verify".to_owned(),
+        };
+    };
+    let ruled = thought.answer.source == Source::Human;
+    if let Some(decision) = &desk.work.decision {
+        let by = &decision.by;
+        let text = match &decision.ruling {
+            Ruling::Accept => &thought.answer.text,
+            Ruling::Correct(text) => text,
+            Ruling::Reject { reason } => {
+                return Verdict::Reject {
+                    reason: format!("rejected by {by}: {reason}"),
+                };
+            }
+        };
+        if ruled && *text == thought.answer.text {
+            return Verdict::Accept;
+        }
+        return Verdict::Redo(Answer {
+            text: text.clone(),
+            confidence: Share::ONE,
+            source: Source::Human,
+            reason: format!("decided by {by}"),
+        });
+    }
+    let answer = &thought.answer;
+    if let Some(expected) = desk.spec.expected.as_ref().filter(|e| **e != answer.text) {
+        let question = format!(
+            "answered {:?} at confidence {:.2}, but the submitter expected {expected:?}",
+            answer.text,
+            answer.confidence.get()
+        );
+        return Verdict::Ask {
+            doubt: Doubt::Contradiction,
+            question,
+        };
+    }
+    match thought.doubt {
+        Some(doubt) => {
+            let question = format!(
+                "{:?} at confidence {:.2}: {}",
+                answer.text,
+                answer.confidence.get(),
+                answer.reason
+            );
+            Verdict::Ask { doubt, question }
+        }
+        None => Verdict::Accept,
+    }
+}
+
+/// What there is to learn from an ended task.
+#[must_use]
+pub(crate) fn lesson_of(desk: &Desk) -> Lesson {
+    let accepted = desk.work.verdict == Some(Verdict::Accept);
+    let answer = desk.work.thought.as_ref().map(|t| &t.answer);
+    let taught = desk
+        .work
+        .decision
+        .as_ref()
+        .is_some_and(|d| d.teaching == Teaching::Teach);
+    let known = taught || desk.spec.expected.is_some();
+    let has_vector = desk
+        .work
+        .percept
+        .as_ref()
+        .is_some_and(|p| p.vector.is_some());
+    let teach = answer
+        .filter(|_| accepted && known && has_vector)
+        .map(|a| a.text.clone());
+    let deposit = answer.map_or(Share::ZERO, |a| {
+        if accepted { a.confidence } else { Share::ONE }
+    });
+    Lesson { teach, deposit }
+}
+
+/// No kind of this name.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("no agent kind {name:?}; there are: {}", known.join(", "))]
+pub struct UnknownKind {
+    /// The name asked for.
+    pub name: String,
+    /// The names there are.
+    pub known: Vec<&'static str>,
+}
+
+/// The kinds a node knows, by name.
+#[derive(Debug, Clone)]
+pub struct Kinds(BTreeMap<&'static str, Arc<dyn Kind>>);
+
+impl Kinds {
+    /// The ready-made kinds.
+    #[must_use]
+    pub fn builtin() -> Self {
+        Self(BTreeMap::new())
+            .with(Arc::new(Echo))
+            .with(Arc::new(Triage))
+    }
+
+    /// Adds a kind, or replaces the one of the same name.
+    #[must_use]
+    pub fn with(mut self, kind: Arc<dyn Kind>) -> Self {
+        self.0.insert(kind.name(), kind);
+        self
+    }
+
+    /// The kind of this name.
+    ///
+    /// # Errors
+    /// [`UnknownKind`] lists what there is.
+    pub fn get(&self, name: &str) -> Result<Arc<dyn Kind>, UnknownKind> {
+        self.0.get(name).cloned().ok_or_else(|| UnknownKind {
+            name: name.to_owned(),
+            known: self.0.keys().copied().collect(),
+        })
+    }
+}

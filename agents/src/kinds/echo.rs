@@ -1,0 +1,30 @@
+//! `echo`: answers with its input. For trying the colony out and for measuring it.
+
+use async_trait::async_trait;
+use colony_core::{cycle::Thought, task::Answer};
+
+use crate::{
+    desk::Desk,
+    kind::{Kind, StepError},
+};
+
+/// The kind `echo`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Echo;
+
+#[async_trait]
+impl Kind for Echo {
+    fn name(&self) -> &'static str {
+        "echo"
+    }
+
+    async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
+        let text = desk.work.percept.as_ref().map_or("", |p| p.text.as_str());
+        let answer = Answer::by_rule(text, "echoed");
+        Ok(Thought {
+            answer,
+            doubt: None,
+            model_calls: vec![],
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! The ports of an agent: everything it may ask of the world.
+//!
+//! Agents define what they need; the node plugs its rooms in (and the simulator its own). A type whose
+//! declaration names no model has a port that answers [`PortError::Unplugged`].
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use colony_core::{
+    cycle::{Effect, Percept, Recall},
+    id::{AgentId, Fence, TaskId, Tenant, TypeName},
+    task::{Priority, TraceContext},
+    unit::{Share, Timestamp},
+};
+
+/// On whose behalf a port is called; travels with every call.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The task at work.
+    pub task: TaskId,
+    /// The claim's fence: a sink that checks fences refuses older ones.
+    pub fence: Fence,
+    /// Whose task it is.
+    pub tenant: Tenant,
+    /// The agent's type: memory is shared within (tenant, type).
+    pub agent_type: TypeName,
+    /// The agent at work.
+    pub agent: AgentId,
+    /// The task's urgency.
+    pub priority: Priority,
+    /// After this moment the answer is of no use.
+    pub deadline: Option<Timestamp>,
+    /// The step's span, parent of the call's.
+    pub trace: TraceContext,
+}
+
+/// Why a port did not answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PortError {
+    /// The type's declaration plugs nothing in here.
+    #[error("{port} is not plugged in: {missing}")]
+    Unplugged {
+        /// The port.
+        port: &'static str,
+        /// What to declare.
+        missing: &'static str,
+    },
+    /// The other side is full, restarting or slow: the same call may succeed later.
+    #[error("{port} is busy: {what}")]
+    Busy {
+        /// The port.
+        port: &'static str,
+        /// Its words.
+        what: String,
+    },
+    /// The same call will fail again.
+    #[error("{port} refused: {what}")]
+    Refused {
+        /// The port.
+        port: &'static str,
+        /// Its words.
+        what: String,
+    },
+    /// The claim is lost: stop, another agent has the task.
+    #[error("the claim is lost")]
+    Lost,
+}
+
+impl PortError {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Busy { .. })
+    }
+}
+
+/// Turns text into a vector.
+#[async_trait]
+pub trait Embed: Send + Sync + fmt::Debug {
+    /// A unit-length vector for `text`.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn embed(&self, text: &str, call: &Call) -> Result<Arc<[f32]>, PortError>;
+}
+
+/// A question to a language model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompt {
+    /// The part that many prompts share; kept first so that its prefill is shared.
+    pub system: Arc<str>,
+    /// The part of this task.
+    pub user: String,
+    /// The JSON schema that the reply must fit, if any.
+    pub schema: Option<serde_json::Value>,
+    /// Longest reply, in tokens.
+    pub tokens_max: u32,
+}
+
+/// What a language model answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// The model.
+    pub model: String,
+    /// Its text.
+    pub text: String,
+    /// Tokens read.
+    pub prompt_tokens: u32,
+    /// Tokens written.
+    pub completion_tokens: u32,
+    /// Geometric mean of the probabilities of the tokens written, among those allowed.
+    pub likelihood: Option<Share>,
+}
+
+/// Asks a language model.
+#[async_trait]
+pub trait Generate: Send + Sync + fmt::Debug {
+    /// The model's answer to `prompt`.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn generate(&self, prompt: Prompt, call: &Call) -> Result<Reply, PortError>;
+}
+
+/// The node's memory of solved episodes.
+#[async_trait]
+pub trait Recollect: Send + Sync + fmt::Debug {
+    /// What comes to mind at `percept`.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn recall(&self, percept: &Percept, call: &Call) -> Result<Recall, PortError>;
+
+    /// Remembers that `label` is right for `percept`. Durable when it returns; once per task, the last
+    /// label counts.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn teach(&self, percept: &Percept, label: &str, call: &Call) -> Result<(), PortError>;
+}
+
+/// Makes effects: writes the intent down, calls the tool, writes the outcome down.
+#[async_trait]
+pub trait Effects: Send + Sync + fmt::Debug {
+    /// Makes `effect`, or returns the outcome it had when it was made before a crash.
+    ///
+    /// # Errors
+    /// [`PortError`]; `Refused` for an unknown tool or arguments it does not take.
+    async fn perform(&self, effect: Effect, call: &Call) -> Result<serde_json::Value, PortError>;
+}
+
+/// The ports of one agent type.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    /// Its embedding model.
+    pub embed: Arc<dyn Embed>,
+    /// Its language model.
+    pub generate: Arc<dyn Generate>,
+    /// Its memory.
+    pub memory: Arc<dyn Recollect>,
+}
+
+/// A port with nothing behind it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Missing;
+
+#[async_trait]
+impl Embed for Missing {
+    async fn embed(&self, _: &str, _: &Call) -> Result<Arc<[f32]>, PortError> {
+        let missing = "name an embedding model with `embedder` in the agent type's table";
+        Err(PortError::Unplugged {
+            port: "embed",
+            missing,
+        })
+    }
+}
+
+#[async_trait]
+impl Generate for Missing {
+    async fn generate(&self, _: Prompt, _: &Call) -> Result<Reply, PortError> {
+        let missing = "name a generation model with `model` in the agent type's table";
+        Err(PortError::Unplugged {
+            port: "generate",
+            missing,
+        })
+    }
+}
+
+#[async_trait]
+impl Recollect for Missing {
+    async fn recall(&self, _: &Percept, _: &Call) -> Result<Recall, PortError> {
+        Ok(Recall::default())
+    }
+
+    async fn teach(&self, _: &Percept, _: &str, _: &Call) -> Result<(), PortError> {
+        let missing = "name an embedding model with `embedder` in the agent type's table";
+        Err(PortError::Unplugged {
+            port: "memory",
+            missing,
+        })
+    }
+}
