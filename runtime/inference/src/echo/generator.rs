@@ -1,0 +1,177 @@
+//! Answers without a model: the last message back, or the first value its schema allows.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use colony_core::port::Clock;
+
+use super::instance::first_instance;
+use crate::{
+    error::InferenceError,
+    generator::{FinishReason, GenerateRequest, Generated, Generator, GeneratorInfo, Prompt},
+    observe::{Counters, Observation},
+    ride::Ride,
+};
+
+/// Words in a prompt; the same order as real small models.
+const CONTEXT_TOKENS_MAX: usize = 8_192;
+
+/// A [`Generator`] that needs nothing. Its tokens are words.
+#[derive(Debug)]
+pub struct EchoGenerator {
+    clock: Arc<dyn Clock>,
+    latency: Option<Duration>,
+    counters: Counters,
+}
+
+impl EchoGenerator {
+    /// One that answers at once, or after `latency`.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, latency: Option<Duration>) -> Self {
+        Self {
+            clock,
+            latency,
+            counters: Counters::default(),
+        }
+    }
+
+    fn answer(request: &GenerateRequest) -> Result<(String, FinishReason), InferenceError> {
+        let last = match &request.prompt {
+            Prompt::Chat(messages) => messages.last().map_or("", |message| &message.content),
+            Prompt::Raw(text) => text,
+        };
+        let text = match &request.schema {
+            Some(schema) => first_instance(schema, last)
+                .map_err(|what| InferenceError::Schema { what })?
+                .to_string(),
+            None => last.to_owned(),
+        };
+        if let Some(end) = request.stop.iter().filter_map(|stop| text.find(stop)).min() {
+            return Ok((text[..end].to_owned(), FinishReason::StopText));
+        }
+        if request.schema.is_some() {
+            return Ok((text, FinishReason::Stop));
+        }
+        let tokens_max = usize::try_from(request.tokens_max).unwrap_or(usize::MAX);
+        let cut = text.split_whitespace().nth(tokens_max).map(|word| {
+            // The word is a part of the text, so this is where it begins.
+            word.as_ptr().addr() - text.as_ptr().addr()
+        });
+        Ok(match cut {
+            Some(cut) => (text[..cut].trim_end().to_owned(), FinishReason::Length),
+            None => (text, FinishReason::Stop),
+        })
+    }
+}
+
+#[async_trait]
+impl Generator for EchoGenerator {
+    fn info(&self) -> GeneratorInfo {
+        GeneratorInfo {
+            model: "echo".into(),
+            context_tokens_max: CONTEXT_TOKENS_MAX,
+        }
+    }
+
+    async fn generate(&self, request: GenerateRequest) -> Result<Generated, InferenceError> {
+        let began = self.clock.now();
+        request.check()?;
+        let prompt_tokens = match &request.prompt {
+            Prompt::Chat(messages) => messages.iter().map(|message| words(&message.content)).sum(),
+            Prompt::Raw(text) => words(text),
+        };
+        if prompt_tokens > CONTEXT_TOKENS_MAX {
+            return Err(InferenceError::TooLong {
+                model: "echo".into(),
+                tokens: prompt_tokens,
+                max: CONTEXT_TOKENS_MAX,
+            });
+        }
+        Counters::add(&self.counters.requests, 1);
+        if let Some(latency) = self.latency {
+            tokio::time::sleep(latency).await;
+        }
+        let now = self.clock.now();
+        if let Some(deadline) = request.deadline.filter(|deadline| *deadline <= now) {
+            Counters::add(&self.counters.late, 1);
+            return Err(InferenceError::DeadlinePassed {
+                model: "echo".into(),
+                late: now.since(deadline),
+            });
+        }
+        let (text, finish) = Self::answer(&request)?;
+        let completion_tokens = words(&text);
+        Counters::add(&self.counters.batches, 1);
+        Counters::add(&self.counters.rows, 1);
+        Counters::add(&self.counters.answered, 1);
+        Counters::add(&self.counters.prompt_tokens, prompt_tokens);
+        Counters::add(&self.counters.completion_tokens, completion_tokens);
+        let count = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
+        let batch = self
+            .counters
+            .batches
+            .load(std::sync::atomic::Ordering::Relaxed);
+        Ok(Generated {
+            text,
+            prompt_tokens: count(prompt_tokens),
+            completion_tokens: count(completion_tokens),
+            finish,
+            logprob_mean: 0.0,
+            ride: Ride {
+                batch,
+                batch_size: 1,
+                queued: Duration::ZERO,
+                computed: now.since(began),
+            },
+        })
+    }
+
+    fn observe(&self) -> Observation {
+        self.counters.observe("echo", 0)
+    }
+}
+
+fn words(text: &str) -> usize {
+    text.split_whitespace().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::{ChatMessage, ChatRole};
+
+    fn answer(request: &GenerateRequest) -> (String, FinishReason) {
+        EchoGenerator::answer(request).expect("an answer")
+    }
+
+    #[test]
+    fn the_last_message_comes_back_up_to_its_bound() {
+        let message = |text: &str| ChatMessage::new(ChatRole::User, text);
+        let mut request = GenerateRequest::chat(vec![message("before"), message("one  two three")]);
+        assert_eq!(
+            answer(&request),
+            ("one  two three".into(), FinishReason::Stop)
+        );
+        request.tokens_max = 2;
+        assert_eq!(answer(&request), ("one  two".into(), FinishReason::Length));
+        request.stop = vec!["two".into()];
+        assert_eq!(answer(&request), ("one  ".into(), FinishReason::StopText));
+    }
+
+    #[test]
+    fn a_schema_is_kept() {
+        let mut request = GenerateRequest::raw("my card was lost");
+        let schema = serde_json::json!({"type": "object", "required": ["label"],
+            "properties": {"label": {"enum": ["refund", "lost_card"]}}});
+        request.schema = Some(Arc::new(schema));
+        assert_eq!(
+            answer(&request),
+            (r#"{"label":"lost_card"}"#.into(), FinishReason::Stop)
+        );
+        request.schema = Some(Arc::new(serde_json::json!({"$ref": "#/x"})));
+        assert!(matches!(
+            EchoGenerator::answer(&request),
+            Err(InferenceError::Schema { .. })
+        ));
+    }
+}
