@@ -5,4 +5,7 @@ pub mod colony {
             include!("colony.store.v1.rs");
         }
     }
+    pub mod v1 {
+        include!("colony.v1.rs");
+    }
 }
