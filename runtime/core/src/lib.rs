@@ -7,6 +7,7 @@
 pub mod cycle;
 pub mod id;
 pub mod journal;
+pub mod market;
 pub mod port;
 pub mod task;
 pub mod unit;

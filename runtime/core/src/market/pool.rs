@@ -1,0 +1,387 @@
+//! The offers of one agent type: dense entries, and a free list with constant-time removal.
+
+use std::collections::BTreeMap;
+
+use rand::RngCore;
+
+use super::{Award, Bid, Digest, Error, Offer, Outcome, Rules, Track, score};
+use crate::{id::AgentId, unit::Share};
+
+/// Tasks an agent has had lately, on average, when the counters are halved. Long enough to see who is
+/// favoured, short enough that a newcomer need not catch up with years.
+const RECENT_MAX: u64 = 32;
+
+/// Tasks an agent may be ahead of its peers before that weighs much; without it one task in an idle
+/// colony would already outweigh session affinity.
+const HEAD_START: f64 = 8.0;
+
+/// One agent's offer and what the market made of it.
+#[derive(Debug)]
+struct Entry {
+    // What it offers.
+    agent: AgentId,
+    slots: u32,
+    capability: Share,
+    idleness: Share,
+    cheapness: Share,
+    track: Track,
+    /// `track.promise()`, kept because it costs a square root and is read for every bid.
+    history: Share,
+
+    // What it has.
+    taken: u32,
+    awarded: u64,
+    /// Awards, older ones counting less; see `Pool::age`.
+    recent: u64,
+    session: Option<u64>,
+
+    // Where it stands.
+    /// Its place in `Pool::free` while it has a free slot.
+    place: Option<usize>,
+    /// Its key in `Pool::line` while it has a free slot.
+    since: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    /// Withdrawn agents leave a hole, which the next newcomer fills.
+    entries: Vec<Option<Entry>>,
+    holes: Vec<usize>,
+    by_ordinal: BTreeMap<u32, usize>,
+    /// Entries with a free slot, in no order of meaning.
+    free: Vec<usize>,
+    /// The same by the moment (a counter) they became free, for first-in, first-out.
+    line: BTreeMap<u64, usize>,
+    moment: u64,
+    free_slots: u32,
+    /// Sum of `recent` over the entries.
+    recent: u64,
+    /// The entry that had the last task of a session. At most one session per entry.
+    sessions: BTreeMap<u64, usize>,
+}
+
+impl Pool {
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_ordinal.is_empty()
+    }
+
+    pub(super) const fn free_slots(&self) -> u32 {
+        self.free_slots
+    }
+
+    pub(super) fn awarded(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.by_ordinal
+            .iter()
+            .filter_map(|(ordinal, index)| Some((*ordinal, self.entries[*index].as_ref()?.awarded)))
+    }
+
+    pub(super) fn track(&self, ordinal: u32) -> Option<Track> {
+        let index = *self.by_ordinal.get(&ordinal)?;
+        Some(self.entries[index].as_ref()?.track)
+    }
+
+    pub(super) fn offer(&mut self, offer: &Offer) {
+        let former = self
+            .by_ordinal
+            .get(&offer.agent.ordinal)
+            .and_then(|index| self.entries[*index].as_ref())
+            .map(|entry| (entry.taken, entry.awarded, entry.recent, entry.session));
+        self.withdraw(offer.agent.ordinal);
+        let (taken, awarded, recent, session) = former.unwrap_or_default();
+        self.recent += recent;
+        let entry = Entry {
+            agent: offer.agent.clone(),
+            slots: offer.slots,
+            capability: offer.capability,
+            idleness: Share::clamped(1.0 - offer.load.get()),
+            cheapness: Share::clamped(1.0 - offer.price.get()),
+            track: offer.track,
+            history: offer.track.promise(),
+            taken,
+            awarded,
+            recent,
+            session,
+            place: None,
+            since: 0,
+        };
+        let index = match self.holes.pop() {
+            Some(index) => {
+                self.entries[index] = Some(entry);
+                index
+            }
+            None => {
+                self.entries.push(Some(entry));
+                self.entries.len() - 1
+            }
+        };
+        self.by_ordinal.insert(offer.agent.ordinal, index);
+        if let Some(session) = session {
+            self.sessions.insert(session, index);
+        }
+        let free = offer.slots.saturating_sub(taken);
+        if free > 0 {
+            self.enlist(index);
+            self.free_slots += free;
+        }
+    }
+
+    pub(super) fn withdraw(&mut self, ordinal: u32) -> bool {
+        let Some(index) = self.by_ordinal.remove(&ordinal) else {
+            return false;
+        };
+        self.delist(index);
+        if let Some(entry) = self.entries[index].take() {
+            self.free_slots -= entry.slots.saturating_sub(entry.taken);
+            self.recent -= entry.recent;
+            self.forget_session(entry.session, index);
+        }
+        self.holes.push(index);
+        true
+    }
+
+    pub(super) fn take(&mut self, agent: &AgentId) -> Result<(), Error> {
+        let (index, entry) = self.find(agent)?;
+        if entry.taken >= entry.slots {
+            return Err(Error::Busy {
+                agent: agent.clone(),
+                slots: entry.slots,
+            });
+        }
+        self.occupy(index, None);
+        Ok(())
+    }
+
+    pub(super) fn free(&mut self, agent: &AgentId, outcome: Outcome) -> Result<(), Error> {
+        let (index, entry) = self.find(agent)?;
+        if entry.taken == 0 {
+            return Err(Error::NotBusy(agent.clone()));
+        }
+        entry.taken -= 1;
+        match outcome {
+            Outcome::Success => {
+                entry.track.tasks += 1;
+                entry.track.successes += 1;
+            }
+            Outcome::Failure => entry.track.tasks += 1,
+            Outcome::Neutral => {}
+        }
+        if outcome != Outcome::Neutral {
+            entry.history = entry.track.promise();
+        }
+        // An offer replaced by a smaller one may still be full.
+        if entry.taken < entry.slots {
+            let was_listed = entry.place.is_some();
+            self.free_slots += 1;
+            if !was_listed {
+                self.enlist(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws up to `rules.sample` free agents, plus the one that knows the session, and gives the
+    /// task to the best.
+    pub(super) fn auction(
+        &mut self,
+        rules: &Rules,
+        task: &Digest,
+        scent: &dyn Fn(&Digest, &AgentId) -> Share,
+        rng: &mut (impl RngCore + ?Sized),
+    ) -> Option<Award> {
+        if self.free.is_empty() {
+            return None;
+        }
+        let drawn = self
+            .free
+            .len()
+            .min(usize::try_from(rules.sample.max(1)).unwrap_or(usize::MAX));
+        if drawn < self.free.len() {
+            self.shuffle_front(drawn, rng);
+        }
+        let familiar = task
+            .session
+            .and_then(|session| self.sessions.get(&session).copied())
+            .filter(|index| {
+                let entry = self.entries[*index].as_ref();
+                entry.is_some_and(|e| e.place.is_some_and(|place| place >= drawn))
+            });
+
+        let even = self.even_share();
+        let mut best: Option<(usize, &Entry, Share)> = None;
+        let mut bidders = 0;
+        for index in self.free[..drawn].iter().copied().chain(familiar) {
+            let Some(entry) = &self.entries[index] else {
+                continue;
+            };
+            bidders += 1;
+            let score = score(&rules.weights, &entry.bid(task, even, scent));
+            if best.is_none_or(|(_, other, bar)| entry.beats(score, other, bar)) {
+                best = Some((index, entry, score));
+            }
+        }
+        let (index, entry, score) = best?;
+        let award = Award {
+            task: task.task,
+            agent: entry.agent.clone(),
+            score,
+            bidders,
+        };
+        self.occupy(index, task.session);
+        Some(award)
+    }
+
+    /// Gives the task to the agent that has been free longest.
+    pub(super) fn next_in_line(&mut self, task: &Digest) -> Option<Award> {
+        let index = *self.line.first_key_value()?.1;
+        let agent = self.entries[index].as_ref()?.agent.clone();
+        self.occupy(index, task.session);
+        Some(Award {
+            task: task.task,
+            agent,
+            score: Share::ZERO,
+            bidders: 1,
+        })
+    }
+
+    fn find(&mut self, agent: &AgentId) -> Result<(usize, &mut Entry), Error> {
+        self.by_ordinal
+            .get(&agent.ordinal)
+            .and_then(|index| Some((*index, self.entries[*index].as_mut()?)))
+            .ok_or_else(|| Error::Unknown(agent.clone()))
+    }
+
+    /// Takes one slot of an entry that has one.
+    fn occupy(&mut self, index: usize, session: Option<u64>) {
+        let Some(entry) = &mut self.entries[index] else {
+            return;
+        };
+        entry.taken += 1;
+        entry.awarded += 1;
+        entry.recent += 1;
+        let has_more = entry.taken < entry.slots;
+        let former = if session.is_some() {
+            std::mem::replace(&mut entry.session, session)
+        } else {
+            None
+        };
+        self.free_slots -= 1;
+        self.recent += 1;
+        self.age();
+        self.delist(index);
+        if has_more {
+            self.enlist(index);
+        }
+        if let Some(session) = session {
+            self.forget_session(former, index);
+            self.sessions.insert(session, index);
+        }
+    }
+
+    /// Halves what everyone had lately once that is [`RECENT_MAX`] tasks each on average: a mean of
+    /// one halved counter per 16 awards.
+    fn age(&mut self) {
+        if self.recent < RECENT_MAX * self.by_ordinal.len() as u64 {
+            return;
+        }
+        self.recent = 0;
+        for entry in self.entries.iter_mut().flatten() {
+            entry.recent /= 2;
+            self.recent += entry.recent;
+        }
+    }
+
+    /// What an agent had lately if the work were spread evenly.
+    #[expect(clippy::cast_precision_loss, reason = "at most RECENT_MAX each")]
+    fn even_share(&self) -> f64 {
+        self.recent as f64 / self.by_ordinal.len().max(1) as f64
+    }
+
+    fn forget_session(&mut self, session: Option<u64>, index: usize) {
+        if let Some(session) = session
+            && self.sessions.get(&session) == Some(&index)
+        {
+            self.sessions.remove(&session);
+        }
+    }
+
+    fn enlist(&mut self, index: usize) {
+        self.moment += 1;
+        if let Some(entry) = &mut self.entries[index] {
+            entry.place = Some(self.free.len());
+            entry.since = self.moment;
+            self.free.push(index);
+            self.line.insert(self.moment, index);
+        }
+    }
+
+    fn delist(&mut self, index: usize) {
+        let Some(entry) = &mut self.entries[index] else {
+            return;
+        };
+        let Some(place) = entry.place.take() else {
+            return;
+        };
+        self.line.remove(&entry.since);
+        self.free.swap_remove(place);
+        self.note_place(place);
+    }
+
+    /// Brings a random choice of `count` free entries to the front of the free list (the first
+    /// steps of a Fisher–Yates shuffle).
+    fn shuffle_front(&mut self, count: usize, rng: &mut (impl RngCore + ?Sized)) {
+        for place in 0..count {
+            let other = place + below(self.free.len() - place, rng);
+            self.free.swap(place, other);
+            self.note_place(other);
+        }
+        for place in 0..count {
+            self.note_place(place);
+        }
+    }
+
+    fn note_place(&mut self, place: usize) {
+        if let Some(index) = self.free.get(place).copied()
+            && let Some(entry) = &mut self.entries[index]
+        {
+            entry.place = Some(place);
+        }
+    }
+}
+
+impl Entry {
+    /// The standing offer as a bid for one task. The more an agent had lately, compared with
+    /// `even`, the less idle it counts; what it says of its load is taken off that.
+    #[expect(clippy::cast_precision_loss, reason = "at most RECENT_MAX each")]
+    fn bid(&self, task: &Digest, even: f64, scent: &dyn Fn(&Digest, &AgentId) -> Share) -> Bid {
+        let rest = (even + HEAD_START) / (even + HEAD_START + self.recent as f64);
+        let knows_session = task.session.is_some() && self.session == task.session;
+        Bid {
+            capability: self.capability,
+            idleness: Share::clamped(self.idleness.get() * rest),
+            history: self.history,
+            field: scent(task, &self.agent),
+            cheapness: self.cheapness,
+            affinity: if knows_session {
+                Share::ONE
+            } else {
+                Share::ZERO
+            },
+        }
+    }
+
+    fn beats(&self, score: Share, other: &Self, bar: Share) -> bool {
+        score
+            .get()
+            .total_cmp(&bar.get())
+            .then_with(|| other.awarded.cmp(&self.awarded))
+            .then_with(|| other.agent.ordinal.cmp(&self.agent.ordinal))
+            .is_gt()
+    }
+}
+
+/// A number below `bound`: multiply and shift. Its bias of `bound` / 2^64 cannot be seen, and unlike
+/// rejection it takes exactly one draw, which keeps streams aligned between runs.
+fn below(bound: usize, rng: &mut (impl RngCore + ?Sized)) -> usize {
+    let wide = u128::from(rng.next_u64()) * bound as u128;
+    usize::try_from(wide >> 64).unwrap_or(0)
+}

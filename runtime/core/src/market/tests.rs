@@ -1,0 +1,357 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+
+fn kind(name: &str) -> TypeName {
+    TypeName::new(name).unwrap()
+}
+
+fn agent(ordinal: u32) -> AgentId {
+    AgentId {
+        agent_type: kind("triage"),
+        ordinal,
+    }
+}
+
+fn digest(number: u8, priority: Priority, session: Option<u64>) -> Digest {
+    Digest {
+        task: TaskId::new(crate::unit::Timestamp::default(), [number; 10]),
+        agent_type: kind("triage"),
+        priority,
+        session,
+    }
+}
+
+fn plain() -> Digest {
+    digest(1, Priority::NORMAL, None)
+}
+
+fn odourless(_: &Digest, _: &AgentId) -> Share {
+    Share::ZERO
+}
+
+fn book(agents: u32, rules: Rules) -> Book {
+    let mut book = Book::new(rules);
+    for ordinal in 1..=agents {
+        book.offer(Offer::new(agent(ordinal)));
+    }
+    book
+}
+
+/// Runs `rounds` batches of `batch` tasks; every agent succeeds with its own probability.
+fn work(book: &mut Book, rounds: u32, batch: usize, rate: impl Fn(u32) -> f64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let tasks = vec![plain(); batch];
+    for _ in 0..rounds {
+        for award in book
+            .award(&tasks, &odourless, &mut rng)
+            .into_iter()
+            .flatten()
+        {
+            let lucky = f64::from(rng.next_u32()) / f64::from(u32::MAX);
+            let outcome = if lucky <= rate(award.agent.ordinal) {
+                Outcome::Success
+            } else {
+                Outcome::Failure
+            };
+            book.free(&award.agent, outcome).unwrap();
+        }
+    }
+}
+
+fn counts(book: &Book) -> Vec<u64> {
+    let awarded = book.awarded(&kind("triage"));
+    awarded.into_iter().map(|(_, count)| count).collect()
+}
+
+#[test]
+fn equal_agents_get_equal_work() {
+    for rate in [1.0, 0.9, 0.5] {
+        let mut book = book(1_000, Rules::default());
+        work(&mut book, 400, 64, |_| rate);
+        let counts = counts(&book);
+        let gini = gini(&counts);
+        assert_eq!(counts.iter().sum::<u64>(), 25_600);
+        assert!(gini < 0.3, "gini {gini} at success rate {rate}");
+        let median = {
+            let mut sorted = counts;
+            sorted.sort_unstable();
+            sorted[500]
+        };
+        assert!(median >= 20, "median {median} at success rate {rate}");
+    }
+}
+
+#[test]
+fn a_newcomer_gets_work_among_veterans() {
+    let mut book = book(50, Rules::default());
+    work(&mut book, 100, 20, |_| 1.0);
+    book.offer(Offer::new(agent(51)));
+    work(&mut book, 50, 20, |_| 1.0);
+    let newcomer = counts(&book)[50];
+    assert!(newcomer >= 20, "{newcomer} of 1000 tasks");
+}
+
+#[test]
+fn a_failing_agent_gets_less_but_not_nothing() {
+    let mut book = book(20, Rules::default());
+    work(
+        &mut book,
+        500,
+        10,
+        |ordinal| if ordinal == 1 { 0.2 } else { 0.95 },
+    );
+    let counts = counts(&book);
+    let mean = counts.iter().sum::<u64>() / 20;
+    assert!(counts[0] * 2 < mean, "{} of a mean of {mean}", counts[0]);
+    assert!(counts[0] > 0);
+}
+
+#[test]
+fn doubt_shrinks_with_every_task() {
+    let mut last = Share::clamped(1.1);
+    for tasks in 0..100 {
+        let promise = Track {
+            tasks,
+            successes: tasks,
+        }
+        .promise();
+        assert!(tasks == 0 || promise < last, "at {tasks}");
+        last = promise;
+    }
+    let bad = Track {
+        tasks: 10,
+        successes: 2,
+    };
+    assert!(bad.promise() < last);
+}
+
+#[test]
+fn the_better_bid_wins() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let winner = |offers: &[Offer], scent: &dyn Fn(&Digest, &AgentId) -> Share, rng: &mut _| {
+        let mut book = Book::new(Rules::default());
+        offers.iter().cloned().for_each(|offer| book.offer(offer));
+        let award = book.award(&[plain()], scent, rng).remove(0).unwrap();
+        assert_eq!(award.bidders, 2);
+        award.agent.ordinal
+    };
+    let good = Offer::new(agent(2));
+    let half = Share::clamped(0.5);
+    for worse in [
+        Offer {
+            capability: half,
+            ..Offer::new(agent(1))
+        },
+        Offer {
+            load: half,
+            ..Offer::new(agent(1))
+        },
+        Offer {
+            price: half,
+            ..Offer::new(agent(1))
+        },
+        Offer {
+            track: Track {
+                tasks: 5,
+                successes: 1,
+            },
+            ..Offer::new(agent(1))
+        },
+    ] {
+        assert_eq!(winner(&[worse, good.clone()], &odourless, &mut rng), 2);
+    }
+    let equal = [Offer::new(agent(1)), Offer::new(agent(2))];
+    assert_eq!(
+        winner(&equal, &odourless, &mut rng),
+        1,
+        "ties go to the lower number"
+    );
+    let drawn = |_: &Digest, agent: &AgentId| Share::clamped(f64::from(agent.ordinal) / 2.0);
+    assert_eq!(winner(&equal, &drawn, &mut rng), 2);
+}
+
+#[test]
+fn a_session_returns_to_its_agent() {
+    let mut book = book(500, Rules::default());
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let task = digest(1, Priority::NORMAL, Some(42));
+    let mut award = || {
+        let award = book.award(std::slice::from_ref(&task), &odourless, &mut rng);
+        let agent = award.into_iter().flatten().next().unwrap().agent;
+        book.free(&agent, Outcome::Success).unwrap();
+        agent
+    };
+    let first = award();
+    assert!((0..5).all(|_| award() == first));
+}
+
+#[test]
+fn the_urgent_task_gets_the_last_agent() {
+    let tasks = [
+        digest(1, Priority::LOW, None),
+        digest(2, Priority::CRITICAL, None),
+    ];
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let awards = book(1, Rules::default()).award(&tasks, &odourless, &mut rng);
+    assert!(awards[0].is_none() && awards[1].is_some());
+    let fifo = Rules {
+        mode: Mode::Fifo,
+        ..Rules::default()
+    };
+    let awards = book(1, fifo).award(&tasks, &odourless, &mut rng);
+    assert!(awards[0].is_some() && awards[1].is_none());
+}
+
+#[test]
+fn first_in_first_out_takes_the_longest_free() {
+    let mut book = book(
+        3,
+        Rules {
+            mode: Mode::Fifo,
+            ..Rules::default()
+        },
+    );
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut next = |book: &mut Book| {
+        book.award(&[plain()], &odourless, &mut rng)[0]
+            .as_ref()
+            .unwrap()
+            .agent
+            .ordinal
+    };
+    assert_eq!(next(&mut book), 1);
+    book.free(&agent(1), Outcome::Neutral).unwrap();
+    assert_eq!(next(&mut book), 2);
+    assert_eq!(next(&mut book), 3);
+    assert_eq!(next(&mut book), 1);
+}
+
+#[test]
+fn the_book_refuses_what_cannot_be() {
+    let mut book = book(1, Rules::default());
+    assert_eq!(
+        book.free(&agent(1), Outcome::Success),
+        Err(Error::NotBusy(agent(1)))
+    );
+    assert_eq!(book.take(&agent(1)), Ok(()));
+    let busy = Error::Busy {
+        agent: agent(1),
+        slots: 1,
+    };
+    assert_eq!(book.take(&agent(1)), Err(busy));
+    assert_eq!(book.take(&agent(9)), Err(Error::Unknown(agent(9))));
+    assert!(book.withdraw(&agent(1)) && !book.withdraw(&agent(1)));
+    assert_eq!(
+        book.free(&agent(1), Outcome::Success),
+        Err(Error::Unknown(agent(1)))
+    );
+}
+
+#[test]
+fn gini_knows_its_ends() {
+    assert!(gini(&[]).abs() < 1e-12);
+    assert!(gini(&[0, 0]).abs() < 1e-12);
+    assert!(gini(&[5, 5, 5]).abs() < 1e-12);
+    assert!((gini(&[0, 0, 0, 8]) - 0.75).abs() < 1e-12);
+}
+
+proptest! {
+    /// No slot is awarded twice, none is lost, whatever the order of events.
+    #[test]
+    fn slots_are_conserved(
+        events in proptest::collection::vec((0_u8..5, 1_u32..12, 1_u32..3), 1..200),
+        fifo in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let mode = if fifo { Mode::Fifo } else { Mode::Auction };
+        let mut book = Book::new(Rules { mode, sample: 3, ..Rules::default() });
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut offered: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut held: BTreeMap<u32, u32> = BTreeMap::new();
+        for (event, ordinal, slots) in events {
+            let agent = agent(ordinal);
+            let full = held.get(&ordinal).copied().unwrap_or(0)
+                >= offered.get(&ordinal).copied().unwrap_or(0);
+            match event {
+                0 => {
+                    book.offer(Offer { slots, ..Offer::new(agent) });
+                    offered.insert(ordinal, slots);
+                }
+                1 => {
+                    prop_assert_eq!(book.withdraw(&agent), offered.remove(&ordinal).is_some());
+                    held.remove(&ordinal);
+                }
+                2 => {
+                    let taken = book.take(&agent).is_ok();
+                    prop_assert_eq!(taken, !full);
+                    if taken { *held.entry(ordinal).or_default() += 1; }
+                }
+                3 => {
+                    let holds = held.get(&ordinal).copied().unwrap_or(0) > 0;
+                    prop_assert_eq!(book.free(&agent, Outcome::Success).is_ok(), holds);
+                    if holds { *held.entry(ordinal).or_default() -= 1; }
+                }
+                _ => {
+                    let tasks = vec![digest(1, Priority::NORMAL, Some(u64::from(slots))); 3];
+                    for award in book.award(&tasks, &odourless, &mut rng).into_iter().flatten() {
+                        let held = held.entry(award.agent.ordinal).or_default();
+                        prop_assert!(*held < offered[&award.agent.ordinal]);
+                        *held += 1;
+                    }
+                }
+            }
+            let free: u32 = offered.iter()
+                .map(|(o, slots)| slots.saturating_sub(held.get(o).copied().unwrap_or(0)))
+                .sum();
+            prop_assert_eq!(book.free_slots().values().sum::<u32>(), free);
+        }
+    }
+
+    /// While agents are free, every task is awarded, and to different agents.
+    #[test]
+    fn every_task_finds_a_free_agent(agents in 1_u32..40, tasks in 1_usize..60, seed in any::<u64>()) {
+        let mut book = book(agents, Rules::default());
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let awards = book.award(&vec![plain(); tasks], &odourless, &mut rng);
+        let winners: BTreeSet<_> = awards.iter().flatten().map(|a| a.agent.clone()).collect();
+        prop_assert_eq!(winners.len(), tasks.min(agents as usize));
+        prop_assert_eq!(awards.iter().flatten().count(), winners.len());
+    }
+}
+
+/// Speed, by hand: `cargo test --release -p colony-core market_speed -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a measurement"
+)]
+fn market_speed() {
+    let mut book = book(1_000, Rules::default());
+    let mut rng = rand::rngs::SmallRng::seed_from_u64(7);
+    let tasks = vec![plain(); 64];
+    let start = std::time::Instant::now();
+    let rounds = 100_000;
+    for _ in 0..rounds {
+        for award in book
+            .award(&tasks, &odourless, &mut rng)
+            .into_iter()
+            .flatten()
+        {
+            book.free(&award.agent, Outcome::Success).unwrap();
+        }
+    }
+    let nanos = start.elapsed().as_nanos() / (rounds * 64);
+    println!(
+        "{nanos} ns an award and free, gini {:.3}",
+        gini(&counts(&book))
+    );
+}
