@@ -1,0 +1,6 @@
+//! Tests of the crate from outside: with real models where the name says so.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod decoder;
+mod fixture;
+mod models;
