@@ -237,6 +237,9 @@ pub struct Episode {
     pub at: Timestamp,
 }
 
+/// Longest page of tasks or questions: what a reader takes in at once, and what a lock is held for.
+pub const PAGE_MAX: u32 = 1_000;
+
 /// Which tasks to list. Newest first.
 #[derive(Debug, Clone, Default)]
 pub struct TaskFilter {
@@ -248,7 +251,7 @@ pub struct TaskFilter {
     pub agent_type: Option<TypeName>,
     /// Only tasks with an id below this one: the last of the page before.
     pub before: Option<TaskId>,
-    /// Longest page.
+    /// Longest page; 0 = [`PAGE_MAX`], and more is cut to it.
     pub limit: u32,
 }
 
@@ -261,9 +264,12 @@ pub struct ApprovalFilter {
     pub closed_too: bool,
     /// Only questions with an id above this one: the last of the page before.
     pub after: Option<ApprovalId>,
-    /// Longest page.
+    /// Longest page; 0 = [`PAGE_MAX`], and more is cut to it.
     pub limit: u32,
 }
+
+/// How many changes an engine keeps at least: minutes of full load for a watcher that was away.
+pub const CHANGES_KEPT: u64 = 100_000;
 
 /// A place in the stream of changes. Later changes have higher cursors, also those committed late.
 pub type Cursor = u64;
@@ -304,6 +310,17 @@ pub enum LedgerError {
         fence: Fence,
         /// Where the task stands.
         state: State,
+    },
+    /// A journal entry does not follow the last one: another writer was there first, or an entry is
+    /// missing. Nothing of the commit was done.
+    #[error("journal entry {sequence} of task {task} is out of order; the next is {expected}")]
+    Sequence {
+        /// The task.
+        task: TaskId,
+        /// The sequence number that was shown.
+        sequence: u32,
+        /// The one that would have been right.
+        expected: u32,
     },
     /// No such task.
     #[error("no task {0}")]
@@ -369,6 +386,7 @@ impl LedgerError {
         match self {
             Self::Full { .. } | Self::Busy { .. } | Self::Storage { .. } => true,
             Self::Lost { .. }
+            | Self::Sequence { .. }
             | Self::NoTask(_)
             | Self::NoApproval(_)
             | Self::Closed { .. }
@@ -395,8 +413,9 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// `Full`, `Busy`, storage: then none was written.
     async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, LedgerError>;
 
-    /// Takes ready tasks: highest sort key first (submission time − priority × head start), within what
-    /// is wanted of each type. Raises each fence.
+    /// Takes ready tasks: of each type as many as wanted, lowest sort key (submission time − priority ×
+    /// head start) first. Raises each fence. A task whose deadline has passed is left to `expire`; a
+    /// former life of a node gets nothing.
     ///
     /// # Errors
     /// Storage.
@@ -405,7 +424,8 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// Makes everything in `commit` durable, or nothing.
     ///
     /// # Errors
-    /// `Lost` when the claim has moved on, storage.
+    /// `Lost` when the claim has moved on, `NoTask`, `Sequence` when the entries do not follow the journal,
+    /// storage.
     async fn commit(&self, commit: Commit) -> Result<(), LedgerError>;
 
     /// Writes a human's decision, journals it, and makes the parked task ready.
@@ -425,7 +445,7 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// `NoTask`, `Ended`, storage.
     async fn cancel(&self, task: TaskId, now: Timestamp) -> Result<State, LedgerError>;
 
-    /// Ends every live task whose deadline has passed; returns them.
+    /// Ends every live task whose deadline is `now` or earlier; returns them.
     ///
     /// # Errors
     /// Storage.
@@ -461,7 +481,9 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// Storage.
     async fn counts(&self) -> Result<Counts, LedgerError>;
 
-    /// Changes after `after`, oldest first, at most `limit`.
+    /// Changes after `after`, oldest first, at most `limit`. Engines keep the last [`CHANGES_KEPT`]:
+    /// cursors have no gaps, so a reader whose first change is not `after + 1` was too late and reads
+    /// the tasks anew.
     ///
     /// # Errors
     /// Storage.
