@@ -179,8 +179,10 @@ pub struct Generated {
     pub completion_tokens: u32,
     /// Why it ended.
     pub finish: FinishReason,
-    /// Mean natural logarithm of the chosen tokens' probabilities among the tokens that were
-    /// allowed, at temperature 1: 0 is certainty. Tokens that had no alternative count as certain.
+    /// Natural logarithm of the probability of this answer among the allowed ones, at temperature
+    /// 1: 0 is certainty. For a label out of an enum, `exp` of it is the label's share.
+    pub logprob_sum: f64,
+    /// The same as a mean over the tokens that had an alternative.
     pub logprob_mean: f64,
     /// The last batch it rode in.
     pub ride: Ride,

@@ -116,6 +116,7 @@ impl Generator for EchoGenerator {
             prompt_tokens: count(prompt_tokens),
             completion_tokens: count(completion_tokens),
             finish,
+            logprob_sum: 0.0,
             logprob_mean: 0.0,
             ride: Ride {
                 batch,
