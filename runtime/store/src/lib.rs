@@ -9,8 +9,8 @@ pub mod property;
 mod rules;
 
 pub use ledger::{
-    Agent, Approval, ApprovalFilter, CHANGES_KEPT, Change, Claim, ClaimRef, ClaimRequest, Commit, Counts, Cursor,
-    Episode, Ledger, LedgerError, NewTask, OutboxRecord, PAGE_MAX, Policy, Question, Submitted, TaskFilter,
-    Then, Track,
+    Agent, Approval, ApprovalFilter, CHANGES_KEPT, Change, Claim, ClaimRef, ClaimRequest, Commit,
+    Counts, Cursor, Episode, Ledger, LedgerError, NewTask, OutboxRecord, PAGE_MAX, Policy,
+    Question, Submitted, TaskFilter, Then, Track,
 };
 pub use memory::MemoryLedger;

@@ -118,7 +118,10 @@ impl Book {
     }
 
     pub(super) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let after = (now.after(std::time::Duration::from_micros(1)), TaskId(uuid::Uuid::nil()));
+        let after = (
+            now.after(std::time::Duration::from_micros(1)),
+            TaskId(uuid::Uuid::nil()),
+        );
         let first = |set: &std::collections::BTreeSet<(Timestamp, TaskId)>| {
             set.range(after..).next().map(|(at, _)| *at)
         };

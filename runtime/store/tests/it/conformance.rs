@@ -12,13 +12,21 @@ use colony_store::{MemoryLedger, Policy};
 
 use crate::world::World;
 
+/// The default rules, with a limit on live tasks that a test can reach.
+fn policy() -> Policy {
+    Policy {
+        live_max: 20,
+        ..Policy::default()
+    }
+}
+
 /// Runs each check on an engine of its own.
 macro_rules! on_every_engine {
     ($($name:ident in $module:ident),+ $(,)?) => {
         mod memory {
             $(#[tokio::test]
             async fn $name() {
-                let book = super::MemoryLedger::new(super::Policy::default());
+                let book = super::MemoryLedger::new(super::policy());
                 super::$module::$name(super::World::new(super::Arc::new(book))).await;
             })+
         }
@@ -27,7 +35,7 @@ macro_rules! on_every_engine {
             $(#[tokio::test(start_paused = true)]
             async fn $name() {
                 let delay = std::time::Duration::from_millis(3);
-                let book = super::MemoryLedger::with_sync_delay(super::Policy::default(), delay);
+                let book = super::MemoryLedger::with_sync_delay(super::policy(), delay);
                 super::$module::$name(super::World::new(super::Arc::new(book))).await;
             })+
         }

@@ -4,9 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use colony_core::task::State;
 use colony_store::{
-    Ledger, LedgerError, MemoryLedger, Policy, Submitted,
-    memory::InFlight,
-    property,
+    Ledger, LedgerError, MemoryLedger, Policy, Submitted, memory::InFlight, property,
 };
 
 use crate::world::{World, spec};
@@ -71,7 +69,10 @@ async fn old_endings_are_forgotten_in_detail_only() {
     for _ in 0..5 {
         ids.push(w.submit(spec("t")).await);
         let approval = w.park(w.claim("t").await.unwrap().reference).await;
-        w.book.decide(approval, crate::world::accept(), w.now).await.unwrap();
+        w.book
+            .decide(approval, crate::world::accept(), w.now)
+            .await
+            .unwrap();
         let claim = w.claim("t").await.unwrap().reference;
         w.commit(claim, crate::world::done("x")).await.unwrap();
     }

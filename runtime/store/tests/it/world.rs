@@ -109,7 +109,12 @@ impl World {
         Ok(answers.pop().unwrap())
     }
 
-    pub(crate) async fn claim_as(&self, who: &str, life: u64, wanted: &[(&str, u32)]) -> Vec<Claim> {
+    pub(crate) async fn claim_as(
+        &self,
+        who: &str,
+        life: u64,
+        wanted: &[(&str, u32)],
+    ) -> Vec<Claim> {
         let wanted: BTreeMap<_, _> = wanted.iter().map(|(t, n)| (kind(t), *n)).collect();
         let request = ClaimRequest {
             node: node(who),

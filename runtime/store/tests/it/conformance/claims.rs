@@ -27,7 +27,9 @@ pub(crate) async fn a_claim_takes_what_is_wanted_of_each_type(w: World) {
     for agent_type in ["a", "a", "a", "b", "c"] {
         w.submit(spec(agent_type)).await;
     }
-    let claims = w.claim_as("n1", 1, &[("a", 2), ("b", 5), ("x", 5), ("c", 0)]).await;
+    let claims = w
+        .claim_as("n1", 1, &[("a", 2), ("b", 5), ("x", 5), ("c", 0)])
+        .await;
     let types: Vec<_> = claims.iter().map(|c| c.spec.agent_type.as_str()).collect();
     assert_eq!(types, ["a", "a", "b"]);
     assert!(w.claim_as("n1", 1, &[]).await.is_empty());
@@ -75,7 +77,9 @@ pub(crate) async fn a_task_walks_to_its_end(mut w: World) {
     let ending = Ending::Failed {
         reason: "cannot".into(),
     };
-    w.commit(claim.reference, Then::End(ending.clone())).await.unwrap();
+    w.commit(claim.reference, Then::End(ending.clone()))
+        .await
+        .unwrap();
     let record = w.book.get(failing).await.unwrap();
     assert_eq!((record.state, record.ending), (State::Failed, Some(ending)));
     w.check().await;
@@ -96,7 +100,13 @@ pub(crate) async fn an_old_claim_is_lost_everywhere(w: World) {
     };
     for then in thens() {
         let refused = w.commit(old, then).await;
-        assert!(matches!(refused, Err(LedgerError::Lost { state: State::Ready, .. })));
+        assert!(matches!(
+            refused,
+            Err(LedgerError::Lost {
+                state: State::Ready,
+                ..
+            })
+        ));
     }
     let new = w.claim("t").await.unwrap().reference;
     assert!(new.fence > old.fence);
@@ -104,13 +114,25 @@ pub(crate) async fn an_old_claim_is_lost_everywhere(w: World) {
         let mut commit = w.bare(old, then);
         commit.entries = vec![perceived(0, w.now)];
         let refused = w.book.commit(commit).await;
-        assert!(matches!(refused, Err(LedgerError::Lost { state: State::Claimed, .. })));
+        assert!(matches!(
+            refused,
+            Err(LedgerError::Lost {
+                state: State::Claimed,
+                ..
+            })
+        ));
     }
     assert!(w.book.journal(id).await.unwrap().is_empty());
     w.commit(new, done("x")).await.unwrap();
     for then in thens() {
         let refused = w.commit(new, then).await;
-        assert!(matches!(refused, Err(LedgerError::Lost { state: State::Done, .. })));
+        assert!(matches!(
+            refused,
+            Err(LedgerError::Lost {
+                state: State::Done,
+                ..
+            })
+        ));
     }
     let nobody = colony_store::ClaimRef {
         task: w.task_id(),
@@ -134,7 +156,10 @@ pub(crate) async fn a_gap_in_the_journal_is_refused_whole(w: World) {
     w.book.commit(with(&[0, 1], Then::Continue)).await.unwrap();
     for wrong in [&[1][..], &[3], &[2, 4], &[2, 2], &[0]] {
         let refused = w.book.commit(with(wrong, done("x"))).await;
-        assert!(matches!(refused, Err(LedgerError::Sequence { .. })), "{wrong:?}: {refused:?}");
+        assert!(
+            matches!(refused, Err(LedgerError::Sequence { .. })),
+            "{wrong:?}: {refused:?}"
+        );
     }
     assert_eq!(w.book.journal(id).await.unwrap().len(), 2);
     assert_eq!(w.state(id).await, State::Claimed);
@@ -176,15 +201,34 @@ pub(crate) async fn a_failed_claim_waits_and_dies_in_the_end(mut w: World) {
 
 pub(crate) async fn a_new_life_requeues_former_claims_only(mut w: World) {
     let now = w.now;
-    assert_eq!(w.book.begin(&node("n1"), now).await.unwrap(), Incarnation(1));
-    assert_eq!(w.book.begin(&node("n2"), now).await.unwrap(), Incarnation(1));
+    assert_eq!(
+        w.book.begin(&node("n1"), now).await.unwrap(),
+        Incarnation(1)
+    );
+    assert_eq!(
+        w.book.begin(&node("n2"), now).await.unwrap(),
+        Incarnation(1)
+    );
     for _ in 0..3 {
         w.submit(spec("t")).await;
     }
-    let mine = w.claim_as("n1", 1, &[("t", 1)]).await.pop().unwrap().reference;
-    let theirs = w.claim_as("n2", 1, &[("t", 1)]).await.pop().unwrap().reference;
+    let mine = w
+        .claim_as("n1", 1, &[("t", 1)])
+        .await
+        .pop()
+        .unwrap()
+        .reference;
+    let theirs = w
+        .claim_as("n2", 1, &[("t", 1)])
+        .await
+        .pop()
+        .unwrap()
+        .reference;
 
-    assert_eq!(w.book.begin(&node("n1"), now).await.unwrap(), Incarnation(2));
+    assert_eq!(
+        w.book.begin(&node("n1"), now).await.unwrap(),
+        Incarnation(2)
+    );
     let record = w.book.get(mine.task).await.unwrap();
     assert_eq!((record.state, record.deliveries), (State::Ready, 1));
     assert!(w.commit(mine, done("x")).await.is_err());
@@ -199,7 +243,10 @@ pub(crate) async fn a_new_life_requeues_former_claims_only(mut w: World) {
 
     // Four more crashes and it is dead, as is the one that was claimed with it.
     for life in 3..=6 {
-        assert_eq!(w.book.begin(&node("n1"), w.now).await.unwrap(), Incarnation(life));
+        assert_eq!(
+            w.book.begin(&node("n1"), w.now).await.unwrap(),
+            Incarnation(life)
+        );
         w.pass(Duration::from_secs(60));
         w.claim_as("n1", life, &[("t", 9)]).await;
     }
@@ -226,7 +273,13 @@ pub(crate) async fn deadlines_end_tasks(mut w: World) {
     let done_before = w.submit(urgent).await;
     let never = w.submit(spec("t")).await;
     let claims = w.claim_as("n1", 1, &[("t", 4)]).await;
-    let reference = |id| claims.iter().find(|c| c.reference.task == id).unwrap().reference;
+    let reference = |id| {
+        claims
+            .iter()
+            .find(|c| c.reference.task == id)
+            .unwrap()
+            .reference
+    };
     w.commit(reference(ready), Then::HandBack).await.unwrap();
     let approval = w.park(reference(parked)).await;
     w.commit(reference(done_before), done("x")).await.unwrap();
@@ -245,7 +298,13 @@ pub(crate) async fn deadlines_end_tasks(mut w: World) {
     }
     assert!(w.commit(reference(claimed), done("x")).await.is_err());
     let closed = w.book.decide(approval, crate::world::accept(), w.now).await;
-    assert!(matches!(closed, Err(LedgerError::Closed { state: State::Expired, .. })));
+    assert!(matches!(
+        closed,
+        Err(LedgerError::Closed {
+            state: State::Expired,
+            ..
+        })
+    ));
     assert_eq!(w.state(done_before).await, State::Done);
     w.check().await;
 }

@@ -43,13 +43,22 @@ pub(crate) async fn a_parked_task_goes_on_after_the_decision(w: World) {
     commit.entries = vec![perceived(2, w.now)];
     w.book.commit(commit).await.unwrap();
 
-    assert!(w.book.approvals(ApprovalFilter::default()).await.unwrap().is_empty());
+    assert!(
+        w.book
+            .approvals(ApprovalFilter::default())
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let all = ApprovalFilter {
         closed_too: true,
         ..ApprovalFilter::default()
     };
     let all = w.book.approvals(all).await.unwrap();
-    assert_eq!((all[0].decision.as_ref(), all[0].closed), (Some(&decision), true));
+    assert_eq!(
+        (all[0].decision.as_ref(), all[0].closed),
+        (Some(&decision), true)
+    );
     w.check().await;
 }
 
@@ -58,14 +67,26 @@ pub(crate) async fn a_question_is_decided_once(w: World) {
     let approval = w.park(w.claim("t").await.unwrap().reference).await;
     w.book.decide(approval, accept(), w.now).await.unwrap();
     let again = w.book.decide(approval, accept(), w.now).await;
-    assert!(matches!(again, Err(LedgerError::Closed { state: State::Ready, .. })));
+    assert!(matches!(
+        again,
+        Err(LedgerError::Closed {
+            state: State::Ready,
+            ..
+        })
+    ));
     let unknown = w.book.decide(w.question().id, accept(), w.now).await;
     assert!(matches!(unknown, Err(LedgerError::NoApproval(_))));
 
     // Parked again with a second question, the first stays closed.
     let second = w.park(w.claim("t").await.unwrap().reference).await;
     let again = w.book.decide(approval, accept(), w.now).await;
-    assert!(matches!(again, Err(LedgerError::Closed { state: State::Parked, .. })));
+    assert!(matches!(
+        again,
+        Err(LedgerError::Closed {
+            state: State::Parked,
+            ..
+        })
+    ));
     w.book.decide(second, accept(), w.now).await.unwrap();
     w.check().await;
 }
@@ -74,9 +95,21 @@ pub(crate) async fn cancel_closes_the_question(w: World) {
     let id = w.submit(spec("t")).await;
     let approval = w.park(w.claim("t").await.unwrap().reference).await;
     assert_eq!(w.book.cancel(id, w.now).await.unwrap(), State::Parked);
-    assert!(w.book.approvals(ApprovalFilter::default()).await.unwrap().is_empty());
+    assert!(
+        w.book
+            .approvals(ApprovalFilter::default())
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let late = w.book.decide(approval, accept(), w.now).await;
-    assert!(matches!(late, Err(LedgerError::Closed { state: State::Cancelled, .. })));
+    assert!(matches!(
+        late,
+        Err(LedgerError::Closed {
+            state: State::Cancelled,
+            ..
+        })
+    ));
     assert_eq!(w.state(id).await, State::Cancelled);
     w.check().await;
 }
@@ -93,13 +126,25 @@ pub(crate) async fn cancel_ends_a_task_in_each_live_state(w: World) {
     assert_eq!(w.book.cancel(waiting, w.now).await.unwrap(), State::Ready);
     assert_eq!(w.book.cancel(claimed, w.now).await.unwrap(), State::Claimed);
     let lost = w.commit(claim, done("x")).await;
-    assert!(matches!(lost, Err(LedgerError::Lost { state: State::Cancelled, .. })));
+    assert!(matches!(
+        lost,
+        Err(LedgerError::Lost {
+            state: State::Cancelled,
+            ..
+        })
+    ));
     for id in [ready, waiting, claimed] {
         let record = w.book.get(id).await.unwrap();
         assert_eq!(record.state, State::Cancelled);
         assert!(matches!(record.ending, Some(Ending::Failed { .. })));
         let again = w.book.cancel(id, w.now).await;
-        assert!(matches!(again, Err(LedgerError::Ended { state: State::Cancelled, .. })));
+        assert!(matches!(
+            again,
+            Err(LedgerError::Ended {
+                state: State::Cancelled,
+                ..
+            })
+        ));
     }
     let later = w.now.after(std::time::Duration::from_secs(3600));
     assert_eq!(w.book.next_due(w.now).await.unwrap(), None);

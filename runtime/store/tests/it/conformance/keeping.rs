@@ -93,7 +93,10 @@ pub(crate) async fn agents_and_snapshots_are_kept_as_they_are(w: World) {
         .unwrap();
     w.book.save_agents(vec![agent("a", 2, 9)]).await.unwrap();
     let kept = w.book.agents().await.unwrap();
-    assert_eq!(kept, [agent("a", 2, 9), agent("a", 10, 0), agent("b", 1, 0)]);
+    assert_eq!(
+        kept,
+        [agent("a", 2, 9), agent("a", 10, 0), agent("b", 1, 0)]
+    );
 
     assert_eq!(w.book.snapshot("field").await.unwrap(), None);
     w.book.save_snapshot("field", vec![1, 2]).await.unwrap();
@@ -106,7 +109,10 @@ pub(crate) async fn agents_and_snapshots_are_kept_as_they_are(w: World) {
 pub(crate) async fn a_closed_book_is_shut(w: World) {
     let id = w.submit(spec("t")).await;
     w.book.close().await;
-    assert!(matches!(w.try_submit(spec("t")).await, Err(LedgerError::Shut)));
+    assert!(matches!(
+        w.try_submit(spec("t")).await,
+        Err(LedgerError::Shut)
+    ));
     assert!(matches!(w.book.get(id).await, Err(LedgerError::Shut)));
     assert!(matches!(w.book.counts().await, Err(LedgerError::Shut)));
     w.book.close().await;

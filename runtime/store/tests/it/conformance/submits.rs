@@ -91,9 +91,47 @@ pub(crate) async fn a_batch_is_accepted_in_order(w: World) {
     w.check().await;
 }
 
-/// Run with the policy of every other check too; the limit of its own is in `limits`.
 pub(crate) async fn a_full_book_takes_all_or_none(w: World) {
-    let before = w.book.counts().await.unwrap();
-    assert_eq!(before.accepted, 0);
-    assert_eq!(before.by_state.len(), State::ALL.len());
+    let mut keyed = spec("t");
+    keyed.dedupe_key = Some("k".into());
+    w.submit(keyed.clone()).await;
+    let many = |n| (0..n).map(|_| w.new_task(spec("t"))).collect::<Vec<_>>();
+    let refused = w.book.submit(many(20)).await;
+    assert!(matches!(
+        refused,
+        Err(LedgerError::Full { live: 1, limit: 20 })
+    ));
+    assert_eq!(w.book.counts().await.unwrap().accepted, 1);
+
+    // What was accepted before takes no room.
+    let mut batch = many(18);
+    batch.push(batch[0].clone());
+    batch.push(w.new_task(keyed.clone()));
+    let mut last = w.new_task(spec("t"));
+    let mut other_key = keyed.clone();
+    other_key.dedupe_key = Some("other".into());
+    last.spec = std::sync::Arc::new(other_key);
+    let mut twin = last.clone();
+    twin.id = w.task_id();
+    batch.extend([last, twin]);
+    let answers = w.book.submit(batch).await.unwrap();
+    let accepted = answers
+        .iter()
+        .filter(|a| matches!(a, Submitted::Accepted(_)));
+    assert_eq!(accepted.count(), 19);
+    assert!(matches!(
+        w.try_submit(keyed).await,
+        Ok(Submitted::Duplicate(_))
+    ));
+    assert!(matches!(
+        w.try_submit(spec("t")).await,
+        Err(LedgerError::Full {
+            live: 20,
+            limit: 20
+        })
+    ));
+    let claim = w.claim("t").await.unwrap().reference;
+    w.commit(claim, done("x")).await.unwrap();
+    w.submit(spec("t")).await;
+    w.check().await;
 }
