@@ -5,6 +5,7 @@
 //! act on these decisions live in `colony-node` under the same names.
 
 pub mod cycle;
+pub mod field;
 pub mod id;
 pub mod journal;
 pub mod market;

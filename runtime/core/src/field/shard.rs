@@ -1,0 +1,261 @@
+//! A part of the field: cells with their slots, and which of them peers have not seen yet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cell, DecayLaw, Deposit, Error, FLOOR, FUTURE_MAX, Location, Origin, Signal, Subject};
+use crate::{
+    id::Tenant,
+    unit::{Share, Timestamp},
+};
+
+/// A slot's `L`. Written as its 64 bits: a decimal form that loses the last bit would undo "only grows".
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(from = "u64", into = "u64")]
+pub struct Level(f64);
+
+impl From<u64> for Level {
+    fn from(bits: u64) -> Self {
+        Self(f64::from_bits(bits))
+    }
+}
+
+impl From<Level> for u64 {
+    fn from(level: Level) -> Self {
+        level.0.to_bits()
+    }
+}
+
+impl Level {
+    /// What a slot of this level reads as at `now`: e^{L−λ(now−T₀)}.
+    fn reading(self, law: &DecayLaw, signal: Signal, now: Timestamp) -> f64 {
+        libm::exp(self.0 - law.growth(signal, now))
+    }
+}
+
+/// One slot on its way to a peer or into a snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which cell.
+    pub cell: Cell,
+    /// Whose slot.
+    pub origin: Origin,
+    /// How high it stands.
+    pub level: Level,
+}
+
+/// A part of the field, or all of it. Plain state: the caller brings law and time, and holds the lock.
+#[derive(Debug, Default)]
+pub struct Shard {
+    cells: BTreeMap<Cell, BTreeMap<Origin, Level>>,
+    /// Slots that changed since [`Shard::take_delta`].
+    dirty: BTreeSet<(Cell, Origin)>,
+    cells_max: usize,
+}
+
+impl Shard {
+    /// An empty shard of at most `cells_max` cells.
+    #[must_use]
+    pub const fn new(cells_max: usize) -> Self {
+        Self {
+            cells: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            cells_max,
+        }
+    }
+
+    /// Adds a deposit to the slot of `origin`. The slot stops where it alone reads 1 at `now`.
+    ///
+    /// # Errors
+    /// [`Error::Future`] and [`Error::Full`]; nothing has changed then.
+    pub fn deposit(
+        &mut self,
+        law: &DecayLaw,
+        deposit: Deposit,
+        origin: &Origin,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let ahead = deposit.at.since(now);
+        if ahead > FUTURE_MAX {
+            return Err(Error::Future { ahead });
+        }
+        let strength = deposit.strength.get();
+        if strength <= 0.0 {
+            return Ok(());
+        }
+        self.make_room(&deposit.cell)?;
+        let signal = deposit.cell.signal;
+        let added = libm::log(strength) + law.growth(signal, deposit.at);
+        let slots = self.cells.entry(deposit.cell.clone()).or_default();
+        let old = slots.get(origin).map_or(f64::NEG_INFINITY, |level| level.0);
+        let new = log_add_exp(old, added)
+            .min(law.growth(signal, now))
+            .max(old);
+        slots.insert(origin.clone(), Level(new));
+        self.dirty.insert((deposit.cell, origin.clone()));
+        Ok(())
+    }
+
+    /// Takes a slot from a peer or a snapshot: the higher level wins. True when that changed
+    /// something. What has faded below [`FLOOR`] is ignored, or peers would hand each other the dead
+    /// for ever.
+    ///
+    /// # Errors
+    /// [`Error::Level`] for what is no number, [`Error::Future`] for a slot that reads above 1 even
+    /// at [`FUTURE_MAX`] from now, [`Error::Full`]; nothing has changed then.
+    pub fn merge(&mut self, law: &DecayLaw, entry: Entry, now: Timestamp) -> Result<bool, Error> {
+        let Level(level) = entry.level;
+        if level.is_nan() {
+            return Err(Error::Level { level });
+        }
+        let signal = entry.cell.signal;
+        let reading = entry.level.reading(law, signal, now);
+        if reading < FLOOR {
+            return Ok(false);
+        }
+        // A hair of slack: the sender computed the same bound by another route.
+        if entry.level.reading(law, signal, now.after(FUTURE_MAX)) > 1.0 + 1e-9 {
+            let rate = law.growth(signal, now.after(FUTURE_MAX)) - law.growth(signal, now);
+            let ahead = FUTURE_MAX.as_secs_f64() * (level - law.growth(signal, now)) / rate;
+            let ahead =
+                std::time::Duration::try_from_secs_f64(ahead).unwrap_or(std::time::Duration::MAX);
+            return Err(Error::Future { ahead });
+        }
+        let known = self
+            .cells
+            .get(&entry.cell)
+            .and_then(|slots| slots.get(&entry.origin));
+        if known.is_some_and(|known| known.0 >= level) {
+            return Ok(false);
+        }
+        self.make_room(&entry.cell)?;
+        self.cells
+            .entry(entry.cell.clone())
+            .or_default()
+            .insert(entry.origin.clone(), entry.level);
+        self.dirty.insert((entry.cell, entry.origin));
+        Ok(true)
+    }
+
+    /// The reading of one cell.
+    #[must_use]
+    pub fn sense(&self, law: &DecayLaw, cell: &Cell, now: Timestamp) -> Share {
+        self.cells
+            .get(cell)
+            .map_or(Share::ZERO, |slots| reading(law, cell.signal, slots, now))
+    }
+
+    /// The readings of all cells at a location and below it, in the order of the cells; what has
+    /// faded below [`FLOOR`] is left out.
+    pub fn sense_within<'a>(
+        &'a self,
+        law: &'a DecayLaw,
+        tenant: &Tenant,
+        location: &Location,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (&'a Cell, Share)> + use<'a> {
+        let (tenant, location) = (tenant.clone(), location.clone());
+        let start = Cell {
+            tenant: tenant.clone(),
+            location: location.clone(),
+            signal: Signal::ALL[0],
+            subject: Subject::first(),
+        };
+        self.cells
+            .range((Bound::Included(start), Bound::Unbounded))
+            .take_while(move |(cell, _)| cell.tenant == tenant && location.contains(&cell.location))
+            .map(move |(cell, slots)| (cell, reading(law, cell.signal, slots, now)))
+            .filter(|(_, share)| share.get() >= FLOOR)
+    }
+
+    /// Sweeps up: forgets slots that read below [`FLOOR`], and cells without slots. Returns how many
+    /// cells went.
+    pub fn compact(&mut self, law: &DecayLaw, now: Timestamp) -> usize {
+        let before = self.cells.len();
+        self.cells.retain(|cell, slots| {
+            slots.retain(|_, level| level.reading(law, cell.signal, now) >= FLOOR);
+            !slots.is_empty()
+        });
+        let cells = &self.cells;
+        self.dirty
+            .retain(|(cell, origin)| cells.get(cell).is_some_and(|s| s.contains_key(origin)));
+        before - cells.len()
+    }
+
+    /// Takes up to `entries_max` changed slots, in order, for the peers.
+    pub fn take_delta(&mut self, entries_max: usize) -> Vec<Entry> {
+        let mut delta = Vec::new();
+        while delta.len() < entries_max
+            && let Some((cell, origin)) = self.dirty.pop_first()
+        {
+            if let Some(level) = self.cells.get(&cell).and_then(|slots| slots.get(&origin)) {
+                let level = *level;
+                delta.push(Entry {
+                    cell,
+                    origin,
+                    level,
+                });
+            }
+        }
+        delta
+    }
+
+    /// Every slot, in order: for snapshots and anti-entropy.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.cells.iter().flat_map(|(cell, slots)| {
+            slots.iter().map(|(origin, level)| Entry {
+                cell: cell.clone(),
+                origin: origin.clone(),
+                level: *level,
+            })
+        })
+    }
+
+    /// How many cells it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    fn make_room(&self, cell: &Cell) -> Result<(), Error> {
+        if self.cells.len() >= self.cells_max && !self.cells.contains_key(cell) {
+            return Err(Error::Full {
+                cells: self.cells_max,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The sum over all origins, at most 1.
+fn reading(
+    law: &DecayLaw,
+    signal: Signal,
+    slots: &BTreeMap<Origin, Level>,
+    now: Timestamp,
+) -> Share {
+    let sum = slots
+        .values()
+        .map(|level| level.reading(law, signal, now))
+        .sum();
+    Share::clamped(sum)
+}
+
+/// ln(eᵃ + eᵇ) without leaving the range of numbers.
+fn log_add_exp(a: f64, b: f64) -> f64 {
+    let (low, high) = if a < b { (a, b) } else { (b, a) };
+    if low == f64::NEG_INFINITY {
+        return high;
+    }
+    high + libm::log1p(libm::exp(low - high))
+}
