@@ -31,9 +31,9 @@ mod shard;
 pub use place::{Location, PlaceError, Subject};
 pub use shard::{Entry, Level, Shard};
 
-/// How far in the future a deposit or a peer's slot may lie. More than honest clocks differ; a clock
+/// How far in the future a deposit or a peer's slot may lie unless set otherwise. More than honest clocks differ; a clock
 /// further ahead would fill cells that then take long to fade.
-pub const FUTURE_MAX: Duration = Duration::from_secs(5);
+pub const FUTURE_MAX_DEFAULT: Duration = Duration::from_secs(5);
 
 /// Readings below this are swept up: a hundredth of the weakest strength.
 pub const FLOOR: f64 = 0.001;
@@ -147,52 +147,52 @@ pub struct Deposit {
     pub at: Timestamp,
 }
 
-/// Half-lives in seconds, per signal. Raising one makes the colony remember longer and react later.
+/// Half-lives per signal. Raising one makes the colony remember longer and react later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct HalfLives {
-    /// Waiting work changes by the minute.
-    pub task_seconds: u32,
+    /// Waiting work: a queue drains in seconds.
+    pub task: Duration,
     /// Resources come and go slower.
-    pub resource_seconds: u32,
-    /// Danger outlasts the next few attempts.
-    pub danger_seconds: u32,
-    /// Success is worth remembering for a shift.
-    pub success_seconds: u32,
-    /// Capabilities hardly change.
-    pub capability_seconds: u32,
+    pub resource: Duration,
+    /// Danger outlasts the next few attempts, not the repair.
+    pub danger: Duration,
+    /// Success outlasts the hour's quiet moments.
+    pub success: Duration,
+    /// Capabilities change least.
+    pub capability: Duration,
     /// Load changes fastest.
-    pub load_balancing_seconds: u32,
-    /// As long as one would wait for somebody who is on it.
-    pub coordination_seconds: u32,
+    pub load_balancing: Duration,
+    /// As long as one would wait for somebody else.
+    pub coordination: Duration,
 }
 
 impl Default for HalfLives {
     fn default() -> Self {
         Self {
-            task_seconds: 60,
-            resource_seconds: 300,
-            danger_seconds: 600,
-            success_seconds: 3_600,
-            capability_seconds: 86_400,
-            load_balancing_seconds: 30,
-            coordination_seconds: 120,
+            task: Duration::from_secs(30),
+            resource: Duration::from_secs(600),
+            danger: Duration::from_secs(300),
+            success: Duration::from_secs(600),
+            capability: Duration::from_secs(3_600),
+            load_balancing: Duration::from_secs(10),
+            coordination: Duration::from_secs(60),
         }
     }
 }
 
 impl HalfLives {
-    /// The half-life of one signal, in seconds.
+    /// The half-life of one signal.
     #[must_use]
-    pub const fn seconds(&self, signal: Signal) -> u32 {
+    pub const fn of(&self, signal: Signal) -> Duration {
         match signal {
-            Signal::Task => self.task_seconds,
-            Signal::Resource => self.resource_seconds,
-            Signal::Danger => self.danger_seconds,
-            Signal::Success => self.success_seconds,
-            Signal::Capability => self.capability_seconds,
-            Signal::LoadBalancing => self.load_balancing_seconds,
-            Signal::Coordination => self.coordination_seconds,
+            Signal::Task => self.task,
+            Signal::Resource => self.resource,
+            Signal::Danger => self.danger,
+            Signal::Success => self.success,
+            Signal::Capability => self.capability,
+            Signal::LoadBalancing => self.load_balancing,
+            Signal::Coordination => self.coordination,
         }
     }
 }
@@ -202,6 +202,7 @@ impl HalfLives {
 pub struct DecayLaw {
     epoch: Timestamp,
     half_lives: HalfLives,
+    future_max: Duration,
 }
 
 impl DecayLaw {
@@ -212,16 +213,27 @@ impl DecayLaw {
     pub fn new(epoch: Timestamp, half_lives: HalfLives) -> Result<Self, Error> {
         match Signal::ALL
             .into_iter()
-            .find(|s| half_lives.seconds(*s) == 0)
+            .find(|s| half_lives.of(*s).is_zero())
         {
             Some(signal) => Err(Error::HalfLife { signal }),
-            None => Ok(Self { epoch, half_lives }),
+            None => Ok(Self {
+                epoch,
+                half_lives,
+                future_max: FUTURE_MAX_DEFAULT,
+            }),
         }
+    }
+
+    /// The same law with another limit for what lies in the future. Unlike the rest it is not part of
+    /// what nodes must agree on.
+    #[must_use]
+    pub const fn with_future_max(self, future_max: Duration) -> Self {
+        Self { future_max, ..self }
     }
 
     /// ln of the growth since the epoch, λ(t−T₀): what a reading of 1 at `t` has as its level.
     fn growth(&self, signal: Signal, at: Timestamp) -> f64 {
-        let rate = std::f64::consts::LN_2 / f64::from(self.half_lives.seconds(signal));
+        let rate = std::f64::consts::LN_2 / self.half_lives.of(signal).as_secs_f64();
         rate * seconds_between(self.epoch, at)
     }
 }
@@ -243,14 +255,16 @@ fn seconds_between(start: Timestamp, end: Timestamp) -> f64 {
 /// Why the field refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// The deposit or slot lies further ahead than [`FUTURE_MAX`]: someone's clock is wrong.
-    #[error("deposit lies {ahead:?} in the future, the limit is {FUTURE_MAX:?}")]
+    /// The deposit or slot lies further ahead than the law allows: someone's clock is wrong.
+    #[error("deposit lies {ahead:?} in the future, the limit is {limit:?}")]
     Future {
         /// How far.
         ahead: Duration,
+        /// How far it may.
+        limit: Duration,
     },
     /// A half-life of nothing.
-    #[error("half-life of {} is 0 s, the least is 1 s", signal.as_str())]
+    #[error("half-life of {} is 0, and nothing would ever be felt", signal.as_str())]
     HalfLife {
         /// Of which signal.
         signal: Signal,

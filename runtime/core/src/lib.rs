@@ -4,10 +4,12 @@
 //! arguments; iteration order is part of every result, so collections are ordered. The rooms that
 //! act on these decisions live in `colony-node` under the same names.
 
+pub mod batch;
 pub mod cycle;
 pub mod field;
 pub mod id;
 pub mod journal;
+pub mod memory;
 pub mod market;
 pub mod port;
 pub mod task;

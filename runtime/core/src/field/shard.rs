@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, DecayLaw, Deposit, Error, FLOOR, FUTURE_MAX, Location, Origin, Signal, Subject};
+use super::{Cell, DecayLaw, Deposit, Error, FLOOR, Location, Origin, Signal, Subject};
 use crate::{
     id::Tenant,
     unit::{Share, Timestamp},
@@ -80,8 +81,9 @@ impl Shard {
         now: Timestamp,
     ) -> Result<(), Error> {
         let ahead = deposit.at.since(now);
-        if ahead > FUTURE_MAX {
-            return Err(Error::Future { ahead });
+        if ahead > law.future_max {
+            let limit = law.future_max;
+            return Err(Error::Future { ahead, limit });
         }
         let strength = deposit.strength.get();
         if strength <= 0.0 {
@@ -106,7 +108,7 @@ impl Shard {
     ///
     /// # Errors
     /// [`Error::Level`] for what is no number, [`Error::Future`] for a slot that reads above 1 even
-    /// at [`FUTURE_MAX`] from now, [`Error::Full`]; nothing has changed then.
+    /// at the limit for the future, [`Error::Full`]; nothing has changed then.
     pub fn merge(&mut self, law: &DecayLaw, entry: Entry, now: Timestamp) -> Result<bool, Error> {
         let Level(level) = entry.level;
         if level.is_nan() {
@@ -117,13 +119,13 @@ impl Shard {
         if reading < FLOOR {
             return Ok(false);
         }
-        // A hair of slack: the sender computed the same bound by another route.
-        if entry.level.reading(law, signal, now.after(FUTURE_MAX)) > 1.0 + 1e-9 {
-            let rate = law.growth(signal, now.after(FUTURE_MAX)) - law.growth(signal, now);
-            let ahead = FUTURE_MAX.as_secs_f64() * (level - law.growth(signal, now)) / rate;
-            let ahead =
-                std::time::Duration::try_from_secs_f64(ahead).unwrap_or(std::time::Duration::MAX);
-            return Err(Error::Future { ahead });
+        let limit = law.future_max;
+        // How far ahead a reading of 1 would lie, with a hair of slack for rounding.
+        let rate = std::f64::consts::LN_2 / law.half_lives.of(signal).as_secs_f64();
+        let ahead = (level - law.growth(signal, now)) / rate;
+        if ahead > limit.as_secs_f64() + 1e-6 {
+            let ahead = Duration::try_from_secs_f64(ahead).unwrap_or(Duration::MAX);
+            return Err(Error::Future { ahead, limit });
         }
         let known = self
             .cells

@@ -6,8 +6,16 @@ use super::*;
 
 const T0: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
+/// Work fades by half in a minute here.
+fn half_lives() -> HalfLives {
+    HalfLives {
+        task: Duration::from_secs(60),
+        ..HalfLives::default()
+    }
+}
+
 fn law() -> DecayLaw {
-    DecayLaw::new(T0, HalfLives::default()).unwrap()
+    DecayLaw::new(T0, half_lives()).unwrap()
 }
 
 fn second(s: f64) -> Timestamp {
@@ -50,7 +58,7 @@ fn sensed(shard: &Shard, now: f64) -> f64 {
 #[test]
 fn a_reading_halves_with_every_half_life() {
     for signal in Signal::ALL {
-        let half_life = f64::from(HalfLives::default().seconds(signal));
+        let half_life = half_lives().of(signal).as_secs_f64();
         let mut shard = Shard::new(1);
         let cell = cell("a", signal);
         let deposit = Deposit {
@@ -96,7 +104,13 @@ fn the_future_is_refused() {
     };
     let refused = shard.deposit(&law(), early, &origin(1), second(0.5));
     let ahead = Duration::from_millis(5_500);
-    assert_eq!(refused, Err(Error::Future { ahead }));
+    assert_eq!(
+        refused,
+        Err(Error::Future {
+            ahead,
+            limit: FUTURE_MAX_DEFAULT
+        })
+    );
     assert!(shard.is_empty());
 
     let mut liar = Shard::new(8);
@@ -218,7 +232,7 @@ fn places_are_checked() {
     assert!(Subject::new("").is_err() && Subject::new("a\nb").is_err());
     assert!(Subject::new("card lost ☂").is_ok());
     let none = HalfLives {
-        task_seconds: 0,
+        task: Duration::ZERO,
         ..HalfLives::default()
     };
     assert_eq!(
