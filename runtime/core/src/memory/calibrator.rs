@@ -1,0 +1,89 @@
+//! What is ordinary: the familiarity of the queries whose label was learned lately.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+/// Scores kept; older ones are forgotten. At 512 the share asked about wavers by about one point.
+pub const SCORES_MAX: usize = 512;
+/// Scores below which nothing can be called ordinary.
+pub const SCORES_MIN: usize = 24;
+
+/// The last [`SCORES_MAX`] scores, which tell how unusual a new one is.
+///
+/// Only the scores of what turned out to be in scope belong here, whether a human was asked or not: the
+/// share of them at or below a score is then the share of ordinary queries lost by drawing the line there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<f64>", into = "Vec<f64>")]
+pub struct Calibrator {
+    /// Oldest first, finite.
+    scores: VecDeque<f64>,
+}
+
+impl Calibrator {
+    /// Keeps `score` and forgets the oldest one beyond the bound. Not-a-number and infinities are left out.
+    pub fn observe(&mut self, score: f64) {
+        if !score.is_finite() {
+            return;
+        }
+        if self.scores.len() >= SCORES_MAX {
+            self.scores.pop_front();
+        }
+        self.scores.push_back(score);
+    }
+
+    /// Share of the kept scores that are at or below `score`, 0 to 1 (a conformal p-value); 0 while there
+    /// are fewer than [`SCORES_MIN`], and for not-a-number.
+    #[must_use]
+    pub fn typicality(&self, score: f64) -> f64 {
+        if self.scores.len() < SCORES_MIN {
+            return 0.0;
+        }
+        let below = self.scores.iter().filter(|&&kept| kept <= score).count();
+        share(below, self.scores.len() + 1)
+    }
+
+    /// The highest kept score that `new_at` calls new: queries at or below it go to a human. None while no
+    /// kept score does.
+    #[must_use]
+    pub fn limit(&self, new_at: f64) -> Option<f64> {
+        let mut sorted: Vec<f64> = self.scores.iter().copied().collect();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let new = sorted.partition_point(|&score| self.typicality(score) <= new_at);
+        new.checked_sub(1)
+            .and_then(|last| sorted.get(last).copied())
+    }
+
+    /// Scores kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.scores.len()
+    }
+
+    /// Whether none was seen yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.scores.is_empty()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay below SCORES_MAX")]
+fn share(part: usize, whole: usize) -> f64 {
+    part as f64 / whole as f64
+}
+
+impl From<Vec<f64>> for Calibrator {
+    fn from(scores: Vec<f64>) -> Self {
+        let mut calibrator = Self::default();
+        for score in scores {
+            calibrator.observe(score);
+        }
+        calibrator
+    }
+}
+
+impl From<Calibrator> for Vec<f64> {
+    fn from(calibrator: Calibrator) -> Self {
+        calibrator.scores.into()
+    }
+}
