@@ -6,10 +6,7 @@ use std::path::Path;
 use colony_inference::manifest::Decoder;
 use colony_inference::{ModelManifest, onnx_runtime};
 use ort::session::{Session, SessionInputValue};
-use ort::value::Tensor;
-
-/// The keys and values of one row, [layers × 2] each [kv_heads, length, head_dim].
-pub(crate) type RowCache = Vec<Vec<f32>>;
+use ort::value::{DynValue, Tensor};
 
 pub(crate) struct Ort {
     pub(crate) session: Session,
@@ -20,9 +17,13 @@ pub(crate) struct Ort {
 pub(crate) struct Step {
     /// Per row, one number a token of the vocabulary.
     pub(crate) logits: Vec<Vec<f32>>,
-    /// [layers × 2] each [rows, kv_heads, width, head_dim].
-    pub(crate) present: Vec<Vec<f32>>,
-    /// Positions in `present`.
+    pub(crate) cache: Cache,
+}
+
+/// Keys and values: [layers × 2] tensors of [rows, kv_heads, width, head_dim].
+#[derive(Default)]
+pub(crate) struct Cache {
+    tensors: Vec<DynValue>,
     pub(crate) width: usize,
 }
 
@@ -40,52 +41,60 @@ impl Ort {
     }
 
     /// One call; `tokens` must have equal lengths (pad right), `valid` counts old and new ones.
-    pub(crate) fn call(
-        &mut self,
-        tokens: &[Vec<u32>],
-        valid: &[usize],
-        past: Vec<Vec<f32>>,
-        past_width: usize,
-    ) -> Step {
+    pub(crate) fn call(&mut self, tokens: &[Vec<u32>], valid: &[usize], past: Cache) -> Step {
         let (rows, new) = (tokens.len(), tokens[0].len());
-        let width = past_width + new;
-        let Decoder { layers, kv_heads, head_dim, .. } = self.facts;
+        let width = past.width + new;
         let ids: Vec<i64> = tokens.iter().flatten().map(|id| i64::from(*id)).collect();
-        let mask: Vec<i64> = valid
-            .iter()
-            .flat_map(|valid| (0..width).map(move |at| i64::from(at < *valid)))
-            .collect();
-        let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = vec![
-            ("input_ids".into(), Tensor::from_array(([rows, new], ids)).expect("ids").into()),
-            ("attention_mask".into(), Tensor::from_array(([rows, width], mask)).expect("mask").into()),
-        ];
-        let mut past = past.into_iter();
-        for layer in 0..layers {
-            for part in ["key", "value"] {
-                let shape = [rows, kv_heads, past_width, head_dim];
-                let tensor = if past_width == 0 {
-                    Tensor::<f32>::new(self.session.allocator(), shape).expect("empty")
-                } else {
-                    Tensor::from_array((shape, past.next().expect("past"))).expect("past")
-                };
-                inputs.push((format!("past_key_values.{layer}.{part}").into(), tensor.into()));
-            }
+        let at = |valid: usize| (0..width).map(move |at| i64::from(at < valid));
+        let mask: Vec<i64> = valid.iter().flat_map(|valid| at(*valid)).collect();
+        let ids = Tensor::from_array(([rows, new], ids)).expect("ids");
+        let mask = Tensor::from_array(([rows, width], mask)).expect("mask");
+        let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> =
+            vec![("input_ids".into(), ids.into()), ("attention_mask".into(), mask.into())];
+        let mut past = if past.width == 0 { self.empty(rows) } else { past }.tensors.into_iter();
+        for name in self.names("past_key_values") {
+            inputs.push((name.into(), past.next().expect("one a name").into()));
         }
-        let outputs = self.session.run(inputs).expect("the model runs");
+        let names = self.names("present");
+        let mut outputs = self.session.run(inputs).expect("the model runs");
         let (shape, logits) = outputs["logits"].try_extract_tensor::<f32>().expect("logits");
         let vocab = self.facts.vocab;
         assert_eq!(shape.as_ref(), [rows as i64, vocab as i64], "last positions only");
         let logits = logits.chunks(vocab).map(<[f32]>::to_vec).collect();
-        let mut present = Vec::new();
-        for layer in 0..layers {
-            for part in ["key", "value"] {
-                let name = format!("present.{layer}.{part}");
-                let (shape, values) = outputs[name.as_str()].try_extract_tensor::<f32>().expect("kv");
-                assert_eq!(shape[2], width as i64, "{name}");
-                present.push(values.to_vec());
+        let present = names.iter().map(|name| outputs.remove(name.as_str()).expect("output"));
+        Step { logits, cache: Cache { tensors: present.collect(), width } }
+    }
+
+    fn names(&self, prefix: &str) -> Vec<String> {
+        let parts = |layer| ["key", "value"].map(|part| format!("{prefix}.{layer}.{part}"));
+        (0..self.facts.layers).flat_map(parts).collect()
+    }
+
+    fn empty(&self, rows: usize) -> Cache {
+        let shape = [rows, self.facts.kv_heads, 0, self.facts.head_dim];
+        let tensor = || Tensor::<f32>::new(self.session.allocator(), shape).expect("empty");
+        let tensors = (0..2 * self.facts.layers).map(|_| tensor().into_dyn()).collect();
+        Cache { tensors, width: 0 }
+    }
+
+    /// One-row caches as one cache, as wide as the widest; what is past a row's end is garbage.
+    pub(crate) fn join(&self, caches: &[Cache]) -> Cache {
+        const GARBAGE: f32 = 1e3;
+        let width = caches.iter().map(|cache| cache.width).max().expect("a cache");
+        let (heads, head_dim) = (self.facts.kv_heads, self.facts.head_dim);
+        let joined = |at: usize| {
+            let mut values = Vec::with_capacity(caches.len() * heads * width * head_dim);
+            for cache in caches {
+                let (_, row) = cache.tensors[at].try_extract_tensor::<f32>().expect("floats");
+                for head in row.chunks(cache.width * head_dim) {
+                    values.extend_from_slice(head);
+                    values.resize(values.len() + (width - cache.width) * head_dim, GARBAGE);
+                }
             }
-        }
-        Step { logits, present, width }
+            let shape = [caches.len(), heads, width, head_dim];
+            Tensor::from_array((shape, values)).expect("joined").into_dyn()
+        };
+        Cache { tensors: (0..2 * self.facts.layers).map(joined).collect(), width }
     }
 
     /// Greedy continuations of prompts that are prefilled and decoded together.
@@ -96,7 +105,7 @@ impl Ort {
             .iter()
             .map(|prompt| [prompt.clone(), vec![self.facts.pad_token; longest - prompt.len()]].concat())
             .collect();
-        let mut step = self.call(&padded, &valid, vec![], 0);
+        let mut step = self.call(&padded, &valid, Cache::default());
         let mut answers: Vec<Greedy> = step
             .logits
             .iter()
@@ -112,7 +121,7 @@ impl Ort {
             }
             valid.iter_mut().for_each(|valid| *valid += 1);
             let tokens: Vec<Vec<u32>> = next.into_iter().map(|id| vec![id]).collect();
-            step = self.call(&tokens, &valid, step.present, step.width);
+            step = self.call(&tokens, &valid, step.cache);
         }
     }
 }

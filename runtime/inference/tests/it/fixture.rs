@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use colony_inference::Home;
+use colony_inference::catalog::{Item, SMOLLM2_GGUF};
+use colony_inference::pull::pull;
+use colony_inference::{Home, Network, PullError};
 use serde_json::Value;
 
 /// `smollm2.json` or `minilm.json`: what other programs computed with the same models. Absent
@@ -24,6 +26,32 @@ pub(crate) fn skipped(why: &str) {
     println!("skipped: {why}");
 }
 
-pub(crate) fn home() -> Home {
-    Home::from_env().expect("a home folder")
+/// The home folder with `items` in it: fetched on first use by the same code as anywhere else.
+/// `None` (said in a line) when `COLONY_OFFLINE` forbids fetching what is missing.
+pub(crate) fn home_with(items: &[Item]) -> Option<Home> {
+    let home = Home::from_env().expect("a home folder");
+    match pull(&home, items, Network::from_env(), &mut |_| {}) {
+        Ok(_) => Some(home),
+        Err(error @ PullError::Offline { .. }) => {
+            skipped(&error.to_string());
+            None
+        }
+        Err(error) => {
+            let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
+                error.source()
+            });
+            let chain: Vec<String> = chain.map(ToString::to_string).collect();
+            panic!("models for this test: {}", chain.join(": "));
+        }
+    }
+}
+
+/// What the generation tests need, or `None` as above.
+pub(crate) fn smollm2() -> Option<Home> {
+    home_with(&[Item::Runtime, Item::Smollm2])
+}
+
+/// The GGUF that `smollm2` was imported from.
+pub(crate) fn smollm2_gguf(home: &Home) -> PathBuf {
+    home.sources_dir().join(SMOLLM2_GGUF)
 }

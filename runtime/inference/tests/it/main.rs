@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod decoder;
+mod embedding;
 mod fixture;
 mod models;
