@@ -1,0 +1,576 @@
+//! One struct per room. Units are in the types and names; ranges and effects stand in `colony.toml`.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use colony_core::{
+    id::NodeId,
+    market::{Mode, Rules, SAMPLE_DEFAULT, Weights},
+    task,
+};
+use colony_inference::{EmbedLimits, GenerateLimits};
+use colony_store::Policy;
+use serde::{Deserialize, Serialize};
+
+use super::span;
+
+/// Who this node is and where it listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// Its name, unique in the colony.
+    pub id: NodeId,
+    /// Address of the gRPC door. There is no authentication yet, hence the loopback default.
+    pub listen: SocketAddr,
+    /// Folder of everything durable.
+    pub data_dir: PathBuf,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            id: NodeId::new("node-1").expect("a legal name"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            data_dir: PathBuf::from("colony-data"),
+        }
+    }
+}
+
+/// What keeps the book.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LedgerEngine {
+    /// A file in the data folder.
+    #[default]
+    Sqlite,
+    /// Nothing survives the process: for benches and demos.
+    Memory,
+}
+
+/// The book and its rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LedgerRules {
+    /// What keeps the book.
+    pub engine: LedgerEngine,
+    /// Abnormal ends after which a task is dead.
+    pub deliveries_max: u32,
+    /// Wait before the first redelivery; doubles each time.
+    #[serde(with = "span")]
+    pub backoff_base: Duration,
+    /// Longest wait before a redelivery.
+    #[serde(with = "span")]
+    pub backoff_max: Duration,
+    /// How much earlier one step of priority sorts.
+    #[serde(with = "span")]
+    pub head_start: Duration,
+    /// How long a deduplication key is remembered.
+    #[serde(with = "span")]
+    pub dedupe_ttl: Duration,
+    /// Most live tasks.
+    pub live_max: u64,
+}
+
+impl Default for LedgerRules {
+    fn default() -> Self {
+        let policy = Policy::default();
+        Self {
+            engine: LedgerEngine::default(),
+            deliveries_max: policy.deliveries_max,
+            backoff_base: policy.backoff_base,
+            backoff_max: policy.backoff_max,
+            head_start: policy.head_start,
+            dedupe_ttl: policy.dedupe_ttl,
+            live_max: policy.live_max,
+        }
+    }
+}
+
+impl LedgerRules {
+    /// The rules as the store takes them.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy {
+            deliveries_max: self.deliveries_max,
+            backoff_base: self.backoff_base,
+            backoff_max: self.backoff_max,
+            head_start: self.head_start,
+            dedupe_ttl: self.dedupe_ttl,
+            live_max: self.live_max,
+        }
+    }
+}
+
+/// What is let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admission {
+    /// Largest task input, in bytes.
+    pub input_bytes_max: usize,
+    /// Most attributes of a task.
+    pub attributes_max: usize,
+    /// Longest attribute key or value, deduplication key or expected answer, in bytes.
+    pub attribute_bytes_max: usize,
+    /// Most submit calls waiting for the disk at once.
+    pub submits_in_flight_max: usize,
+    /// Most tasks of one batch.
+    pub batch_tasks_max: usize,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self {
+            input_bytes_max: task::INPUT_BYTES_MAX,
+            attributes_max: task::ATTRIBUTES_MAX,
+            attribute_bytes_max: task::ATTRIBUTE_BYTES_MAX,
+            submits_in_flight_max: 1_024,
+            batch_tasks_max: 1_000,
+        }
+    }
+}
+
+/// How tasks meet agents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Market {
+    /// Auction or first in, first out.
+    pub mode: Mode,
+    /// Most free agents compared for one task.
+    pub sample: u32,
+    /// Most tasks claimed at once.
+    pub claim_max: u32,
+    /// After this an unawarded claim is handed back.
+    #[serde(with = "span")]
+    pub award_timeout: Duration,
+    /// What counts how much in a bid.
+    pub weights: Weights,
+}
+
+impl Default for Market {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            sample: SAMPLE_DEFAULT,
+            claim_max: 256,
+            award_timeout: Duration::from_millis(200),
+            weights: Weights::default(),
+        }
+    }
+}
+
+impl Market {
+    /// The rules as the law takes them.
+    #[must_use]
+    pub const fn rules(&self) -> Rules {
+        Rules {
+            mode: self.mode,
+            sample: self.sample,
+            weights: self.weights,
+        }
+    }
+}
+
+/// How agents live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Roster {
+    /// A step that takes longer is given up and tried again, as a delivery.
+    #[serde(with = "span")]
+    pub step_timeout: Duration,
+    /// How long a stopping node waits for work in hand.
+    #[serde(with = "span")]
+    pub drain_timeout: Duration,
+    /// Restarts of one agent within `restart_window` after which it is paused.
+    pub restarts_max: u32,
+    /// The window of `restarts_max`.
+    #[serde(with = "span")]
+    pub restart_window: Duration,
+    /// How long a paused agent stays paused.
+    #[serde(with = "span")]
+    pub pause: Duration,
+    /// An agent idle for so long becomes a row instead of an actor.
+    #[serde(with = "span")]
+    pub sleep_after: Duration,
+}
+
+impl Default for Roster {
+    fn default() -> Self {
+        Self {
+            step_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(10),
+            restarts_max: 5,
+            restart_window: Duration::from_secs(60),
+            pause: Duration::from_secs(30),
+            sleep_after: Duration::from_secs(300),
+        }
+    }
+}
+
+/// How trails fade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Field {
+    /// Time in which a trail loses half its strength, by signal type.
+    pub half_lives: HalfLives,
+    /// Deposits dated further into the future are refused.
+    #[serde(with = "span")]
+    pub future_max: Duration,
+    /// Most cells kept; beyond it the faintest are dropped.
+    pub cells_max: usize,
+}
+
+/// Half-life of each signal type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HalfLives {
+    /// Work waits here.
+    #[serde(with = "span")]
+    pub task: Duration,
+    /// Something useful is here.
+    #[serde(with = "span")]
+    pub resource: Duration,
+    /// Something went wrong here.
+    #[serde(with = "span")]
+    pub danger: Duration,
+    /// Something went well here.
+    #[serde(with = "span")]
+    pub success: Duration,
+    /// Somebody here can do this.
+    #[serde(with = "span")]
+    pub capability: Duration,
+    /// Help is wanted, or free, here.
+    #[serde(with = "span")]
+    pub load_balancing: Duration,
+    /// Agents arrange themselves here.
+    #[serde(with = "span")]
+    pub coordination: Duration,
+}
+
+impl Default for Field {
+    fn default() -> Self {
+        Self {
+            half_lives: HalfLives::default(),
+            future_max: Duration::from_secs(5),
+            cells_max: 100_000,
+        }
+    }
+}
+
+impl Default for HalfLives {
+    fn default() -> Self {
+        Self {
+            // A queue drains in seconds; a lesson should outlast the hour's traffic.
+            task: Duration::from_secs(30),
+            resource: Duration::from_secs(600),
+            danger: Duration::from_secs(300),
+            success: Duration::from_secs(600),
+            capability: Duration::from_secs(3_600),
+            load_balancing: Duration::from_secs(10),
+            coordination: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What is remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// Most episodes held for one tenant and type; beyond it the oldest are forgotten.
+    pub episodes_max: usize,
+    /// Episodes that come to mind for one task.
+    pub neighbours: usize,
+    /// Labels worth considering for one task.
+    pub candidates: usize,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            episodes_max: 50_000,
+            neighbours: 10,
+            candidates: 5,
+        }
+    }
+}
+
+/// What runs the models.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    /// ONNX Runtime.
+    #[default]
+    Ort,
+    /// Deterministic stand-ins that need no files, for tests and first steps.
+    Echo,
+}
+
+impl Engine {
+    /// The name in the configuration and on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ort => "ort",
+            Self::Echo => "echo",
+        }
+    }
+}
+
+/// How models are run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Inference {
+    /// What runs the models.
+    pub engine: Engine,
+    /// Folder of models and runtime; none: `$COLONY_HOME`, or the user's cache folder.
+    pub home: Option<PathBuf>,
+    /// Limits of each embedding worker.
+    pub embed: EmbedLimits,
+    /// Limits of each generating worker.
+    pub generate: GenerateLimits,
+}
+
+/// What a model does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelRole {
+    /// Text to a vector.
+    #[default]
+    Embed,
+    /// Prompt to text.
+    Generate,
+}
+
+/// One model.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// What it does.
+    pub kind: ModelRole,
+    /// A name of the catalog, or a folder that holds `model.json`.
+    pub source: String,
+}
+
+impl Model {
+    pub(super) fn defaults() -> BTreeMap<String, Self> {
+        let model = |name: &str, kind| {
+            let source = name.to_owned();
+            (name.to_owned(), Self { kind, source })
+        };
+        BTreeMap::from([
+            model("minilm", ModelRole::Embed),
+            model("smollm2", ModelRole::Generate),
+        ])
+    }
+}
+
+/// One agent type.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentType {
+    /// The kind that does its steps.
+    pub kind: String,
+    /// How many agents there are of it.
+    #[serde(default = "AgentType::default_count")]
+    pub count: u32,
+    /// Raised with every change of the declaration.
+    #[serde(default = "AgentType::default_version")]
+    pub version: u32,
+    /// The language model, by its name in `[models]`.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// The embedding model, by its name in `[models]`.
+    #[serde(default)]
+    pub embedder: Option<String>,
+    /// The system prompt; none: the kind's own.
+    #[serde(default)]
+    pub prompt: Option<String>,
+    /// Settings of the kind itself.
+    #[serde(default = "AgentType::no_settings")]
+    pub settings: serde_json::Value,
+}
+
+impl Default for AgentType {
+    fn default() -> Self {
+        Self {
+            kind: "echo".to_owned(),
+            count: Self::default_count(),
+            version: Self::default_version(),
+            model: None,
+            embedder: None,
+            prompt: None,
+            settings: Self::no_settings(),
+        }
+    }
+}
+
+impl AgentType {
+    const fn default_count() -> u32 {
+        10
+    }
+
+    const fn default_version() -> u32 {
+        1
+    }
+
+    fn no_settings() -> serde_json::Value {
+        serde_json::Value::Object(serde_json::Map::new())
+    }
+
+    pub(super) fn defaults() -> BTreeMap<String, Self> {
+        let triage = Self {
+            kind: "triage".to_owned(),
+            count: 100,
+            model: Some("smollm2".to_owned()),
+            embedder: Some("minilm".to_owned()),
+            ..Self::default()
+        };
+        BTreeMap::from([
+            ("triage".to_owned(), triage),
+            ("echo".to_owned(), Self::default()),
+        ])
+    }
+}
+
+/// What needs a human.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Risk {
+    /// Requests that could do harm.
+    pub patterns: Vec<RiskPattern>,
+}
+
+/// One kind of harm and the words that give it away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RiskPattern {
+    /// Its name.
+    pub name: String,
+    /// Phrases, compared without regard to case and spacing.
+    pub phrases: Vec<String>,
+    /// One line for the human who decides.
+    pub why: String,
+}
+
+impl Default for Risk {
+    fn default() -> Self {
+        let pattern = |name: &str, why: &str, phrases: &[&str]| RiskPattern {
+            name: name.to_owned(),
+            phrases: phrases.iter().map(|&p| p.to_owned()).collect(),
+            why: why.to_owned(),
+        };
+        Self {
+            patterns: vec![
+                pattern(
+                    "destruction",
+                    "asks to destroy data or systems",
+                    &[
+                        "delete all",
+                        "delete everything",
+                        "drop the database",
+                        "wipe the",
+                        "erase all",
+                        "format the server",
+                    ],
+                ),
+                pattern(
+                    "privilege",
+                    "asks for more rights or for a control to be switched off",
+                    &[
+                        "admin rights",
+                        "domain admin",
+                        "root access",
+                        "sudo access",
+                        "disable the antivirus",
+                        "disable mfa",
+                        "turn off the firewall",
+                        "bypass",
+                    ],
+                ),
+                pattern(
+                    "other people's data",
+                    "asks for another person's secrets or mail",
+                    &[
+                        "someone else's",
+                        "her mailbox",
+                        "his mailbox",
+                        "password of another",
+                        "colleague's password",
+                        "salary of",
+                    ],
+                ),
+                pattern(
+                    "money",
+                    "asks to move money or change where it goes",
+                    &[
+                        "wire transfer",
+                        "change the bank account",
+                        "gift cards",
+                        "urgent payment",
+                    ],
+                ),
+            ],
+        }
+    }
+}
+
+/// What is reported, and where.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// Address of an OTLP receiver over gRPC; none: no spans are sent.
+    pub otlp_endpoint: Option<String>,
+    /// Share of tasks that are traced, 0 to 1.
+    pub sample_ratio: f64,
+    /// The name the node reports itself under.
+    pub service_name: String,
+    /// What is logged: a level, or directives such as `info,colony_node=debug`.
+    pub log: String,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: None,
+            sample_ratio: 1.0,
+            service_name: "colony".to_owned(),
+            log: "info".to_owned(),
+        }
+    }
+}
+
+/// Limits of the gRPC door.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    /// Largest message in either direction, in bytes.
+    pub message_bytes_max: usize,
+    /// Most requests at once on one connection.
+    pub streams_max: u32,
+    /// Most requests at once on all connections.
+    pub requests_max: usize,
+    /// Most watch streams at once.
+    pub watches_max: usize,
+    /// A request that takes longer is given up; watch streams are exempt.
+    #[serde(with = "span")]
+    pub request_timeout: Duration,
+    /// How often a silent connection is asked whether it is there.
+    #[serde(with = "span")]
+    pub keepalive_interval: Duration,
+    /// A connection that does not answer for so long is closed.
+    #[serde(with = "span")]
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            // A batch of a thousand ordinary tasks fits.
+            message_bytes_max: 4 * 1024 * 1024,
+            streams_max: 256,
+            requests_max: 1_024,
+            watches_max: 256,
+            request_timeout: Duration::from_secs(30),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(5),
+        }
+    }
+}

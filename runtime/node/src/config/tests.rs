@@ -1,0 +1,192 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+
+use super::*;
+
+fn file(text: &str) -> (tempfile::TempDir, Sources) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("colony.toml");
+    std::fs::write(&path, text).unwrap();
+    let sources = Sources {
+        file: Some(path),
+        ..Sources::default()
+    };
+    (folder, sources)
+}
+
+fn pair(key: &str, value: &str) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+fn problems(sources: &Sources) -> Vec<Problem> {
+    match Config::load(sources) {
+        Err(ConfigError::Problems { problems }) => problems,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn repository_file() -> (PathBuf, String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../colony.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    (path, text)
+}
+
+#[test]
+fn nothing_set_is_the_default_and_the_default_is_right() {
+    let loaded = Config::load(&Sources::default()).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert!(loaded.show().iter().all(|s| s.origin == Origin::Default));
+}
+
+#[test]
+fn the_file_in_the_repository_is_the_default() {
+    let (path, _) = repository_file();
+    let sources = Sources {
+        file: Some(path),
+        ..Sources::default()
+    };
+    let loaded = Config::load(&sources).unwrap_or_else(|error| panic!("{error}"));
+    let written = show::leaves(&loaded.config);
+    let defaults = show::leaves(&Config::default());
+    for (written, default) in written.iter().zip(&defaults) {
+        assert_eq!(written, default, "colony.toml says otherwise");
+    }
+    assert_eq!(loaded.config, Config::default());
+}
+
+#[test]
+fn every_key_stands_in_the_file_in_the_repository() {
+    let (_, text) = repository_file();
+    let mut section = String::new();
+    let mut written = std::collections::BTreeSet::new();
+    for line in text.lines() {
+        let line = line.trim_start_matches('#').trim();
+        if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+            section = name.trim_matches(['[', ']']).to_owned();
+            written.insert(section.clone());
+        } else if let Some((key, _)) = line.split_once(" =") {
+            written.insert(format!("{section}.{key}"));
+        }
+    }
+    for (key, _) in show::leaves(&Config::default()) {
+        assert!(written.contains(&key), "colony.toml says nothing of {key}");
+    }
+}
+
+#[test]
+fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
+    let (_folder, mut sources) =
+        file("[market]\nsample = 2\nclaim_max = 3\n[roster]\npause = \"2s\"\n");
+    sources.env = vec![
+        pair("COLONY__MARKET__SAMPLE", "4"),
+        pair("COLONY__MARKET__CLAIM_MAX", "5"),
+        pair("COLONY_HOME", "/elsewhere"),
+    ];
+    sources.flags = vec![
+        pair("market.sample", "6"),
+        pair("node.listen", "127.0.0.1:0"),
+    ];
+    let loaded = Config::load(&sources).unwrap();
+    assert_eq!(loaded.config.market.sample, 6);
+    assert_eq!(loaded.config.market.claim_max, 5);
+    assert_eq!(loaded.config.roster.pause.as_secs(), 2);
+    assert_eq!(loaded.config.node.listen.port(), 0);
+    let shown = loaded.show();
+    let origin = |key: &str| {
+        shown
+            .iter()
+            .find(|s| s.key == key)
+            .unwrap()
+            .origin
+            .to_string()
+    };
+    assert_eq!(origin("market.sample"), "flag");
+    assert_eq!(origin("market.claim_max"), "env COLONY__MARKET__CLAIM_MAX");
+    assert!(
+        origin("roster.pause").ends_with("colony.toml:5"),
+        "{}",
+        origin("roster.pause")
+    );
+    assert_eq!(origin("roster.step_timeout"), "default");
+}
+
+#[test]
+fn unknown_keys_are_named_with_their_line_and_the_nearest_known_one() {
+    let (_folder, mut sources) = file(
+        "[node]\nlissten = \"127.0.0.1:1\"\n[agents.mine]\nkind = \"echo\"\ncuont = 3\n[rooster]\na = 1\n",
+    );
+    sources.env = vec![pair("COLONY__LEDGER__LIVE_MAXX", "4")];
+    let found = problems(&sources);
+    let text: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let text = text.join("\n");
+    for part in [
+        "node.lissten: unknown key; did you mean \"node.listen\"? (file ",
+        "colony.toml:2)",
+        "agents.mine.cuont: unknown key; did you mean \"agents.mine.count\"?",
+        "rooster: unknown key; did you mean \"roster\"?",
+        "ledger.live_maxx: unknown key; did you mean \"ledger.live_max\"? (env COLONY__LEDGER__LIVE_MAXX)",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+    assert_eq!(found.len(), 4, "{text}");
+}
+
+#[test]
+fn all_wrong_values_are_listed() {
+    let (_folder, sources) = file(
+        "[market]\nsample = 0\n[market.weights]\nload = -1.0\n[memory]\nneighbours = 0\n\
+         [agents.triage]\nembedder = \"minilmm\"\n[inference.embed]\nthreads = 65\n[ledger]\nbackoff_base = \"2m\"\n",
+    );
+    let found = problems(&sources);
+    let keys: Vec<&str> = found.iter().map(|p| p.key.as_str()).collect();
+    for key in [
+        "market.sample",
+        "market.weights.load",
+        "memory.neighbours",
+        "agents.triage.embedder",
+        "inference.embed.threads",
+        "ledger.backoff_max",
+    ] {
+        assert!(keys.contains(&key), "{key} is not in {keys:?}");
+    }
+    assert_eq!(keys.len(), 6, "{found:?}");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_names_its_key_and_line() {
+    let (_folder, sources) = file("[roster]\nstep_timeout = 30\n[node]\nid = \"Not A Name\"\n");
+    let found = problems(&sources);
+    let keys: Vec<&str> = found.iter().map(|p| p.key.as_str()).collect();
+    assert_eq!(keys, ["node.id", "roster.step_timeout"], "{found:?}");
+    assert!(
+        found[1].what.contains("a length of time such as"),
+        "{}",
+        found[1]
+    );
+    assert!(found[1].origin.to_string().ends_with(":2"), "{}", found[1]);
+}
+
+#[test]
+fn a_broken_file_says_where() {
+    let (_folder, sources) = file("[node]\nid = \n");
+    let error = Config::load(&sources).unwrap_err().to_string();
+    assert!(error.contains("colony.toml:2 is not valid TOML"), "{error}");
+    let missing = Sources {
+        file: Some(PathBuf::from("/no/such/colony.toml")),
+        ..Sources::default()
+    };
+    let error = Config::load(&missing).unwrap_err().to_string();
+    assert!(error.contains("/no/such/colony.toml"), "{error}");
+}
+
+#[test]
+fn a_new_agent_type_is_a_few_lines() {
+    let (_folder, sources) = file(
+        "[agents.greeter]\nkind = \"echo\"\nprompt = \"Be kind.\"\n[agents.greeter.settings]\nany = [1, 2]\n",
+    );
+    let config = Config::load(&sources).unwrap().config;
+    assert_eq!(config.agents.len(), 3);
+    assert_eq!(config.agents["greeter"].count, 10);
+    assert_eq!(config.agents["greeter"].settings["any"][1], 2);
+}
