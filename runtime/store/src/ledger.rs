@@ -374,6 +374,12 @@ pub enum LedgerError {
         /// The engine's words.
         what: String,
     },
+    /// A record in the book is damaged or was written by a newer version; nothing of the request was done.
+    #[error("the ledger holds a record that cannot be read: {what}")]
+    Unreadable {
+        /// Which record, and why.
+        what: String,
+    },
     /// The engine was shut down.
     #[error("the ledger is closed")]
     Shut,
@@ -392,6 +398,7 @@ impl LedgerError {
             | Self::Closed { .. }
             | Self::Ended { .. }
             | Self::Open { .. }
+            | Self::Unreadable { .. }
             | Self::Shut => false,
         }
     }

@@ -8,7 +8,7 @@ mod submits;
 
 use std::sync::Arc;
 
-use colony_store::{MemoryLedger, Policy};
+use colony_store::{MemoryLedger, Policy, SqliteLedger};
 
 use crate::world::World;
 
@@ -36,6 +36,16 @@ macro_rules! on_every_engine {
             async fn $name() {
                 let delay = std::time::Duration::from_millis(3);
                 let book = super::MemoryLedger::with_sync_delay(super::policy(), delay);
+                super::$module::$name(super::World::new(super::Arc::new(book))).await;
+            })+
+        }
+
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("ledger.db");
+                let book = super::SqliteLedger::open(&path, super::policy()).unwrap();
                 super::$module::$name(super::World::new(super::Arc::new(book))).await;
             })+
         }
