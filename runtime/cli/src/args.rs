@@ -1,0 +1,502 @@
+//! The arguments: what can be typed, and nothing of what it does.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs a thousand agents as one swarm.
+#[derive(Debug, Parser)]
+#[command(
+    name = "colony",
+    version,
+    about,
+    long_about = None,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments or input, 3 no node answers, 4 refused, 5 not found.\n\
+                  Results go to stdout, everything else to stderr; --json prints one object a line."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Address of the node
+    #[arg(
+        long,
+        global = true,
+        env = "COLONY_ADDRESS",
+        hide_env_values = true,
+        default_value = "127.0.0.1:7400",
+        value_name = "HOST:PORT"
+    )]
+    pub(crate) address: String,
+    /// Longest wait for one answer of the node
+    #[arg(long, global = true, default_value = "30s", value_parser = span, value_name = "TIME")]
+    pub(crate) timeout: Duration,
+    /// Print results as JSON, one object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No notes and no progress on stderr, errors only
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node until SIGTERM or Ctrl-C
+    Node(NodeArgs),
+    /// Watch a thousand agents sort help-desk tickets on this machine
+    Demo(Box<DemoArgs>),
+    /// Hand in a task, or a file of tasks; prints one id a line
+    Submit(SubmitArgs),
+    /// List, follow, cancel and correct tasks
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// See who is at work
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Decide what agents ask of humans
+    #[command(subcommand)]
+    Approve(ApproveCommand),
+    /// Sense the trails that agents leave for each other
+    #[command(subcommand)]
+    Field(FieldCommand),
+    /// Fetch, import and try models
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// How the node is
+    Status,
+    /// Show or check the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Replay workloads in a simulated colony
+    #[command(subcommand)]
+    Sim(SimCommand),
+    /// Measure this machine
+    Bench(BenchArgs),
+    /// Print the completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigSources {
+    /// Configuration file; without it ./colony.toml, if there is one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set one key, stronger than file and environment; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
+/// What runs the models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineChoice {
+    /// ONNX Runtime and real models
+    Ort,
+    /// A deterministic stand-in that needs no model
+    Echo,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    pub(crate) sources: ConfigSources,
+    /// Folder of the node's book; created when missing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// What runs the models
+    #[arg(long)]
+    pub(crate) engine: Option<EngineChoice>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["text", "file"]))]
+pub(crate) struct SubmitArgs {
+    /// The text of the task; `-` reads standard input to its end
+    pub(crate) text: Option<String>,
+    /// JSON lines {"text", "type"?, "priority"?, "key"?, "expected"?, "attributes"?}; `-` is standard input
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) file: Option<PathBuf>,
+    /// Agent type that shall do it
+    #[arg(long = "type", default_value = "triage", value_name = "TYPE")]
+    pub(crate) agent_type: String,
+    /// Tenant it belongs to
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+    /// 1 (background) to 10 (critical)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10))]
+    pub(crate) priority: Option<u32>,
+    /// Expire it unless it has ended after this time
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub(crate) deadline: Option<Duration>,
+    /// Deduplication key; with --file the beginning of each line's key, which makes a second run safe
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// The right answer, where it is known; another one goes to a human
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) expected: Option<String>,
+    /// Goes along with the task; may be repeated
+    #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) attributes: Vec<(String, String)>,
+    /// Keep trying this long while the node is away or full
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = span)]
+    pub(crate) retry_for: Duration,
+    /// Wait until all have ended and print them instead of their ids
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TaskCommand {
+    /// List tasks, newest first
+    List {
+        /// Only these states, such as ready or parked; may be repeated
+        #[arg(long = "state", value_name = "STATE", value_parser = state)]
+        states: Vec<colony_core::task::State>,
+        /// Only this agent type
+        #[arg(long = "type", value_name = "TYPE")]
+        agent_type: Option<String>,
+        /// Only this tenant
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+        /// Most tasks; 0 lists all
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: usize,
+    },
+    /// Show a task
+    Get {
+        /// Its id
+        id: String,
+        /// With its journal
+        #[arg(long)]
+        journal: bool,
+    },
+    /// Follow changes as they become durable
+    Watch {
+        /// Only these tasks; without: all
+        ids: Vec<String>,
+        /// Stop when all of them have ended
+        #[arg(long, requires = "ids")]
+        until_ended: bool,
+        /// Begin after this cursor
+        #[arg(long, value_name = "CURSOR")]
+        after: Option<u64>,
+    },
+    /// End live tasks
+    Cancel {
+        /// Their ids
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Say what the right answer of an ended task is; its agent type learns it
+    Feedback {
+        /// Its id
+        id: String,
+        /// The right answer
+        label: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// List agents by type and number
+    List {
+        /// Only this type
+        #[arg(long = "type", value_name = "TYPE")]
+        agent_type: Option<String>,
+        /// Most agents; 0 lists all
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: usize,
+    },
+    /// Show an agent
+    Get {
+        /// Its id, such as triage/17
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApproveCommand {
+    /// List open questions, oldest first
+    List {
+        /// Decided and closed ones too
+        #[arg(long)]
+        all: bool,
+        /// Only this tenant
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+        /// Most questions; 0 lists all
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: usize,
+    },
+    /// The proposal is right; or with --label, this is right instead
+    Accept {
+        /// Ids of the questions
+        #[arg(required = true)]
+        ids: Vec<String>,
+        /// What is right instead of the proposal
+        #[arg(long, value_name = "LABEL")]
+        label: Option<String>,
+        /// Memory shall not learn from it
+        #[arg(long)]
+        no_teach: bool,
+        /// Who decides
+        #[arg(long, env = "USER", hide_env_values = true, default_value = "unknown", value_name = "NAME")]
+        by: String,
+    },
+    /// It must not be done; the task fails
+    Reject {
+        /// Ids of the questions
+        #[arg(required = true)]
+        ids: Vec<String>,
+        /// Why, in one line
+        #[arg(long, default_value = "rejected by a human", value_name = "TEXT")]
+        reason: String,
+        /// Who decides
+        #[arg(long, env = "USER", hide_env_values = true, default_value = "unknown", value_name = "NAME")]
+        by: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FieldCommand {
+    /// Trails at and below a location, strongest first
+    Sense {
+        /// The location, such as triage.billing; without: everywhere
+        location: Option<String>,
+        /// Only this meaning
+        #[arg(long)]
+        signal: Option<Signal>,
+        /// Whose field
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+        /// Most trails, 1,000 at most
+        #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+}
+
+/// What a trail means.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Signal {
+    Task,
+    Resource,
+    Danger,
+    Success,
+    Capability,
+    LoadBalancing,
+    Coordination,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// The models of a running node with their workers' figures
+    List,
+    /// Fetch the ONNX Runtime library and the models (221 MB), checked by SHA-256
+    Pull {
+        /// onnxruntime, minilm, smollm2; without: all
+        names: Vec<String>,
+        /// Show what would be fetched, and fetch nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Ask a model of a running node once
+    Test {
+        /// Its name in [models]
+        name: String,
+        /// What to embed or to answer
+        #[arg(default_value = "My laptop does not start any more.")]
+        text: String,
+    },
+    /// What is known of a model on this machine
+    Info {
+        /// Its name, or its folder; without: all in $COLONY_HOME
+        name: Option<String>,
+    },
+    /// Make an ONNX decoder with KV cache from a GGUF file
+    Import {
+        /// The GGUF file
+        file: PathBuf,
+        /// The model's name; without: the file's
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Replace a model of that name
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Every key with its value and where it comes from
+    Show {
+        #[command(flatten)]
+        sources: ConfigSources,
+        /// Only keys that begin with this
+        prefix: Option<String>,
+    },
+    /// Say everything that is wrong with the configuration
+    Check {
+        #[command(flatten)]
+        sources: ConfigSources,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SimCommand {
+    /// Run a workload in virtual time; one seed gives one history
+    Run {
+        /// The workload, such as sim/workloads/quickstart.toml
+        workload: PathBuf,
+        /// Makes everything: arrivals, faults, chance
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+/// Who answers the agents' questions in the demo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReviewerChoice {
+    /// A script: the true label for training tickets, the proposal for all others
+    Auto,
+    /// A person with `colony approve`
+    Person,
+    /// Nobody; what waits for a human is left waiting
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Your own tickets: JSON lines {"text", "label"?, "split"?: "train" or "test"}
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) tasks: Option<PathBuf>,
+    /// Number of tickets; with --tasks the first N of the file
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<usize>,
+    /// Number of agents, over all types
+    #[arg(long, default_value_t = 1_000, value_name = "N")]
+    pub(crate) agents: u32,
+    /// Seed of the ready-made tickets
+    #[arg(long, default_value_t = 7)]
+    pub(crate) seed: u64,
+    /// Who answers the agents' questions
+    #[arg(long, default_value = "auto")]
+    pub(crate) reviewer: ReviewerChoice,
+    /// What runs the models
+    #[arg(long, default_value = "ort")]
+    pub(crate) engine: EngineChoice,
+    /// Keep the book here; a demo that was killed goes on from it. Without: a temporary folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address to listen on while it runs; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    pub(crate) listen: String,
+    /// Most tickets under way at once; fewer learn more from each other
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = window)]
+    pub(crate) window: usize,
+    #[command(flatten)]
+    pub(crate) sources: ConfigSources,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Subject {
+    /// Bare ractor messages and spawns
+    Actors,
+    /// Six-step no-op tasks through market and 1,000 agents, ledger in memory
+    Market,
+    /// Durable submit, claim and complete on SQLite
+    Ledger,
+    /// Embeddings, alone and batched by 16
+    Embed,
+    /// Generation, alone and batched by 16
+    Generate,
+    /// All of them
+    All,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure
+    pub(crate) subject: Subject,
+    /// Runs of each; the median is reported
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) runs: u32,
+}
+
+/// Text such as `250ms` or `10s`.
+fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a whole number and ms, s, m, h or d, such as 10s".to_owned();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let millis = number.checked_mul(millis).filter(|m| *m > 0).ok_or_else(wrong)?;
+    Ok(Duration::from_millis(millis))
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+fn state(text: &str) -> Result<colony_core::task::State, String> {
+    text.parse().map_err(|error: colony_core::task::UnknownState| error.to_string())
+}
+
+fn window(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (1..=10_000).contains(&number) => Ok(number),
+        _ => Err("a whole number from 1 to 10000".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_have_a_unit() {
+        assert_eq!(span("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(span("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["10", "s", "", "1.5s", "-1s", "0s", "99999999999999999999s"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+    }
+}

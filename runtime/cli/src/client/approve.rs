@@ -1,0 +1,107 @@
+//! `colony approve`: the humans' side of escalation.
+
+use colony_proto::v1::{
+    Accepted, Approval, DecideRequest, Decision, ListApprovalsRequest, decision::Ruling,
+};
+use serde_json::json;
+
+use super::{Node, page_size, view};
+use crate::{
+    args::ApproveCommand,
+    errors::Failure,
+    output::{Output, cell},
+};
+
+pub(crate) async fn run(node: &Node, command: ApproveCommand, out: Output) -> Result<(), Failure> {
+    match command {
+        ApproveCommand::List { all, tenant, limit } => {
+            let ask = ListApprovalsRequest {
+                tenant: tenant.unwrap_or_default(),
+                closed_too: all,
+                ..ListApprovalsRequest::default()
+            };
+            let (approvals, more) = list(node, ask, limit).await?;
+            let header = ["id", "doubt", "proposal", "sure", "decided", "input"];
+            let rows = approvals.iter().map(|approval| (view::approval(approval), row(approval)));
+            out.results(&header, rows, "nothing waits for a human")?;
+            if more {
+                out.note(&format!("… and more; --limit 0 lists all ({limit} shown)"));
+            }
+            Ok(())
+        }
+        ApproveCommand::Accept { ids, label, no_teach, by } => {
+            let ruling = label.map_or(Ruling::Accept(Accepted {}), Ruling::Correct);
+            let decision = Decision { ruling: Some(ruling), teach: Some(!no_teach), by };
+            decide(node, ids, &decision, out).await
+        }
+        ApproveCommand::Reject { ids, reason, by } => {
+            let decision = Decision { ruling: Some(Ruling::Reject(reason)), teach: Some(false), by };
+            decide(node, ids, &decision, out).await
+        }
+    }
+}
+
+/// At most `limit` questions (0: all), and whether there are more.
+pub(crate) async fn list(
+    node: &Node,
+    mut ask: ListApprovalsRequest,
+    limit: usize,
+) -> Result<(Vec<Approval>, bool), Failure> {
+    let mut approvals = Vec::new();
+    loop {
+        ask.page_size = page_size(limit, approvals.len());
+        let page = node.open(node.approvals().list(node.ask(ask.clone())).await)?;
+        approvals.extend(page.approvals);
+        ask.page_token = page.next_page_token;
+        if ask.page_token.is_empty() || page_size(limit, approvals.len()) == 0 {
+            return Ok((approvals, !ask.page_token.is_empty()));
+        }
+    }
+}
+
+async fn decide(
+    node: &Node,
+    ids: Vec<String>,
+    decision: &Decision,
+    out: Output,
+) -> Result<(), Failure> {
+    let mut failed = None;
+    for id in ids {
+        let ask = DecideRequest { approval_id: id.clone(), decision: Some(decision.clone()) };
+        match node.open(node.approvals().decide(node.ask(ask)).await) {
+            Ok(answer) => {
+                let task = answer.task_id;
+                let said = json!({
+                    "approval_id": id,
+                    "task_id": task,
+                    "decision": view::decision(decision),
+                });
+                out.result(&said, || format!("{id} is decided; task {task} goes on"))?;
+            }
+            // The others may still be open; the first failure gives the exit code.
+            Err(failure) if failed.is_none() => failed = Some(failure),
+            Err(failure) => out.failure(&failure),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn row(approval: &Approval) -> Vec<String> {
+    let proposal = approval.proposal.clone().unwrap_or_default();
+    let decided = match approval.decision.as_ref().map(|d| (&d.ruling, &d.by)) {
+        Some((Some(Ruling::Accept(_)), by)) => format!("accepted by {}", cell(by)),
+        Some((Some(Ruling::Correct(label)), by)) => format!("{} by {}", cell(label), cell(by)),
+        Some((Some(Ruling::Reject(_)), by)) => format!("rejected by {}", cell(by)),
+        Some((None, _)) => "?".to_owned(),
+        None if approval.closed => "closed".to_owned(),
+        None => "-".to_owned(),
+    };
+    vec![
+        approval.id.clone(),
+        view::doubt(approval.doubt).to_owned(),
+        cell(&proposal.text),
+        format!("{:.2}", proposal.confidence),
+        decided,
+        cell(&approval.input),
+    ]
+}

@@ -1,0 +1,207 @@
+//! Tasks out of JSON lines.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, Read as _},
+};
+
+use colony_proto::v1::NewTask;
+use serde::Deserialize;
+
+use crate::{args::SubmitArgs, errors::Failure};
+
+/// Longest line read, in bytes: a task of 64 KiB whose every byte is escaped (`\u0000`), and its attributes.
+pub(super) const LINE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What a line may say. Unknown fields are refused: a misspelt `prioirty` must not vanish.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    text: String,
+    r#type: Option<String>,
+    priority: Option<u32>,
+    key: Option<String>,
+    expected: Option<String>,
+    #[serde(default)]
+    attributes: BTreeMap<String, String>,
+}
+
+/// What holds for every task unless its line says otherwise.
+#[derive(Debug)]
+pub(super) struct Defaults {
+    /// The beginning of every key that is not the line's own.
+    pub(super) key: String,
+    task: NewTask,
+}
+
+impl Defaults {
+    pub(super) fn from_args(args: &SubmitArgs, run_key: String) -> Result<Self, Failure> {
+        let deadline = args.deadline.map(|time| u64::try_from(time.as_millis()));
+        let ttl_ms = deadline
+            .transpose()
+            .map_err(|_| Failure::usage("--deadline is more than 500 million years away"))?;
+        let task = NewTask {
+            tenant: args.tenant.clone().unwrap_or_default(),
+            agent_type: args.agent_type.clone(),
+            input: String::new(),
+            attributes: args.attributes.iter().cloned().collect(),
+            priority: args.priority.unwrap_or_default(),
+            deadline_us: None,
+            ttl_ms,
+            dedupe_key: None,
+            expected: args.expected.clone(),
+        };
+        Ok(Self { key: args.key.clone().unwrap_or(run_key), task })
+    }
+
+    /// The one task of a command without a file.
+    pub(super) fn single(&self, text: String) -> NewTask {
+        NewTask { input: text, dedupe_key: Some(self.key.clone()), ..self.task.clone() }
+    }
+
+    fn line(&self, number: usize, line: Line) -> NewTask {
+        let mut attributes = self.task.attributes.clone();
+        attributes.extend(line.attributes);
+        NewTask {
+            input: line.text,
+            agent_type: line.r#type.unwrap_or_else(|| self.task.agent_type.clone()),
+            attributes,
+            priority: line.priority.unwrap_or(self.task.priority),
+            dedupe_key: Some(line.key.unwrap_or_else(|| format!("{}/{number}", self.key))),
+            expected: line.expected.or_else(|| self.task.expected.clone()),
+            ..self.task.clone()
+        }
+    }
+}
+
+/// A line that is no task.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct BadLine {
+    /// Its number, from 1.
+    pub(super) line: usize,
+    /// What is wrong with it.
+    pub(super) what: String,
+}
+
+/// Reads tasks line by line; empty lines are skipped but counted.
+pub(super) struct Lines {
+    from: Box<dyn BufRead>,
+    number: usize,
+}
+
+impl Lines {
+    pub(super) fn new(from: Box<dyn BufRead>) -> Self {
+        Self { from, number: 0 }
+    }
+
+    /// The next task with its line number; none at the end.
+    pub(super) fn next_task(
+        &mut self,
+        defaults: &Defaults,
+    ) -> Result<Option<(usize, NewTask)>, BadLine> {
+        loop {
+            self.number += 1;
+            let mut bytes = Vec::new();
+            let read = self.from.by_ref().take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut bytes);
+            match read {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(error) => return Err(self.bad(format!("cannot be read: {error}"))),
+            }
+            if bytes.len() as u64 > LINE_BYTES_MAX {
+                return Err(self.bad(format!("longer than {LINE_BYTES_MAX} bytes")));
+            }
+            let text = match std::str::from_utf8(&bytes) {
+                Ok(text) => text.trim(),
+                Err(error) => {
+                    let at = error.valid_up_to() + 1;
+                    return Err(self.bad(format!("not UTF-8: wrong byte at column {at}")));
+                }
+            };
+            // A byte order mark is what some editors begin a file with.
+            let text = text.trim_start_matches('\u{feff}');
+            if text.is_empty() {
+                continue;
+            }
+            return match serde_json::from_str::<Line>(text) {
+                Ok(line) => Ok(Some((self.number, defaults.line(self.number, line)))),
+                Err(error) => {
+                    // The parser counts lines within the one it got.
+                    let what = error.to_string();
+                    let what = what.split(" at line ").next().unwrap_or_default();
+                    Err(self.bad(format!("{what} (column {})", error.column())))
+                }
+            };
+        }
+    }
+
+    fn bad(&self, what: String) -> BadLine {
+        BadLine { line: self.number, what }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn defaults(more: &[&str]) -> Defaults {
+        let mut line = vec!["colony", "submit", "--file", "x"];
+        line.extend(more);
+        let Command::Submit(args) = Cli::parse_from(line).command else {
+            panic!("submit was asked for");
+        };
+        Defaults::from_args(&args, "run".to_owned()).expect("sound arguments")
+    }
+
+    fn read(text: &[u8], defaults: &Defaults) -> Result<Vec<(usize, NewTask)>, BadLine> {
+        let mut lines = Lines::new(Box::new(Cursor::new(text.to_vec())));
+        let mut tasks = Vec::new();
+        while let Some(task) = lines.next_task(defaults)? {
+            tasks.push(task);
+        }
+        Ok(tasks)
+    }
+
+    #[test]
+    fn a_line_overrides_the_arguments() {
+        let defaults = defaults(&["--type", "echo", "--attribute", "a=1", "--priority", "3"]);
+        let text = "{\"text\":\"x\"}\n\n{\"text\":\"y\",\"type\":\"t\",\"key\":\"k\",\"attributes\":{\"a\":\"2\"}}";
+        let tasks = read(text.as_bytes(), &defaults).expect("good lines");
+        let [(1, first), (3, second)] = tasks.as_slice() else {
+            panic!("two tasks with their line numbers: {tasks:?}");
+        };
+        assert_eq!((first.agent_type.as_str(), first.priority), ("echo", 3));
+        assert_eq!(first.dedupe_key.as_deref(), Some("run/1"));
+        assert_eq!((second.agent_type.as_str(), second.dedupe_key.as_deref()), ("t", Some("k")));
+        assert_eq!(second.attributes.get("a").map(String::as_str), Some("2"));
+    }
+
+    #[test]
+    fn bad_lines_are_named() {
+        let defaults = defaults(&[]);
+        let cases: [(&[u8], usize, &str); 5] = [
+            (b"{\"text\":\"x\"}\n{\"txt\":\"y\"}", 2, "unknown field `txt`"),
+            (b"{}", 1, "missing field `text`"),
+            (b"\n\nnonsense", 3, "expected ident"),
+            (b"{\"text\":\"\xff\"}", 1, "not UTF-8: wrong byte at column 10"),
+            (b"{\"text\":7}", 1, "invalid type: integer `7`"),
+        ];
+        for (text, line, what) in cases {
+            let bad = read(text, &defaults).expect_err("a bad line");
+            assert_eq!(bad.line, line, "{bad:?}");
+            assert!(bad.what.starts_with(what), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_not_swallowed() {
+        let text = vec![b'x'; 2 * 1024 * 1024];
+        let bad = read(&text, &defaults(&[])).expect_err("too long");
+        assert_eq!(bad.what, "longer than 1048576 bytes");
+    }
+}

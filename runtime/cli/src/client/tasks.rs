@@ -1,0 +1,108 @@
+//! `colony task`: list, get, watch, cancel, feedback.
+
+use colony_proto::v1::{
+    CancelRequest, FeedbackRequest, GetTaskRequest, ListTasksRequest, Task, WatchRequest,
+};
+use serde_json::{Value, json};
+
+use super::{Node, page_size, view, watch::Watch};
+use crate::{
+    args::TaskCommand,
+    errors::Failure,
+    output::{Output, clean, sheet},
+};
+
+pub(crate) async fn run(node: &Node, command: TaskCommand, out: Output) -> Result<(), Failure> {
+    match command {
+        TaskCommand::List { states, agent_type, tenant, limit } => {
+            let ask = ListTasksRequest {
+                tenant: tenant.unwrap_or_default(),
+                states: states.into_iter().map(|s| view::wire_state(s).into()).collect(),
+                agent_type: agent_type.unwrap_or_default(),
+                ..ListTasksRequest::default()
+            };
+            list(node, ask, limit, out).await
+        }
+        TaskCommand::Get { id, journal } => get(node, id, journal, out).await,
+        TaskCommand::Watch { ids, until_ended, after } => {
+            let ask = WatchRequest { task_ids: ids, after_cursor: after, until_ended };
+            let mut watch = Watch::open(node, ask).await?;
+            while let Some(change) = watch.next(node, out).await? {
+                out.result(&view::change(&change), || {
+                    let (at, state) = (view::time(change.at_us), view::state(change.state));
+                    format!("{at}  {}  {state}  #{}", change.task_id, change.cursor)
+                })?;
+            }
+            Ok(())
+        }
+        TaskCommand::Cancel { ids } => cancel(node, ids, out).await,
+        TaskCommand::Feedback { id, label } => {
+            let ask = node.ask(FeedbackRequest { task_id: id.clone(), label: label.clone() });
+            node.open(node.tasks().feedback(ask).await)?;
+            let said = json!({ "task_id": id, "label": label });
+            out.result(&said, || format!("{id}: {} is learned", clean(&label)))
+        }
+    }
+}
+
+async fn list(
+    node: &Node,
+    mut ask: ListTasksRequest,
+    limit: usize,
+    out: Output,
+) -> Result<(), Failure> {
+    let mut tasks: Vec<Task> = Vec::new();
+    loop {
+        ask.page_size = page_size(limit, tasks.len());
+        let page = node.open(node.tasks().list(node.ask(ask.clone())).await)?;
+        tasks.extend(page.tasks);
+        ask.page_token = page.next_page_token;
+        if ask.page_token.is_empty() || page_size(limit, tasks.len()) == 0 {
+            break;
+        }
+    }
+    let rows = tasks.iter().map(|task| (view::task(task), view::task_row(task)));
+    out.results(&view::TASK_HEADER, rows, "no tasks")?;
+    if !ask.page_token.is_empty() {
+        out.note(&format!("… and more; --limit 0 lists all ({limit} shown)"));
+    }
+    Ok(())
+}
+
+async fn get(node: &Node, id: String, journal: bool, out: Output) -> Result<(), Failure> {
+    let answer = node.open(node.tasks().get(node.ask(GetTaskRequest { task_id: id, journal })).await)?;
+    let task = answer.task.unwrap_or_default();
+    let mut json = view::task(&task);
+    if journal && let Value::Object(fields) = &mut json {
+        let entries = answer.journal.iter().map(view::journal_entry).collect();
+        fields.insert("journal".to_owned(), Value::Array(entries));
+    }
+    out.result(&json, || {
+        let mut text = sheet(view::task_sheet(&task));
+        for entry in &answer.journal {
+            let what = [entry.kind.as_str(), entry.step.as_str()].join(" ");
+            let (at, body) = (view::time(entry.at_us), clean(&entry.body_json));
+            text.push_str(&format!("\n{:>4}  {at}  {:<16}  {body}", entry.sequence, what.trim()));
+        }
+        text
+    })
+}
+
+async fn cancel(node: &Node, ids: Vec<String>, out: Output) -> Result<(), Failure> {
+    let mut failed = None;
+    for id in ids {
+        let ask = node.ask(CancelRequest { task_id: id.clone() });
+        match node.open(node.tasks().cancel(ask).await) {
+            Ok(answer) => {
+                let was = view::state(answer.was);
+                out.result(&json!({ "task_id": id, "was": was }), || {
+                    format!("{id} is cancelled (it was {was})")
+                })?;
+            }
+            // The others may still be there; the first failure gives the exit code.
+            Err(failure) if failed.is_none() => failed = Some(failure),
+            Err(failure) => out.failure(&failure),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}

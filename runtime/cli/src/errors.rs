@@ -1,0 +1,225 @@
+//! What can go wrong on the command line, in one line with a hint, and the exit code it leads to.
+//!
+//! | exit code | meaning |
+//! | --- | --- |
+//! | 0 | done |
+//! | 1 | failed |
+//! | 2 | wrong arguments, configuration or input; nothing was tried |
+//! | 3 | no node answers |
+//! | 4 | the node refused |
+//! | 5 | there is no such thing |
+
+use std::{error::Error, fmt, process::ExitCode, time::Duration};
+
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The reader of our output has gone; no error.
+    PipeClosed = 0,
+    /// It was tried and failed.
+    Failed = 1,
+    /// It was not tried: the arguments, the configuration or an input file are wrong.
+    Usage = 2,
+    /// No node answers at the address.
+    Unreachable = 3,
+    /// The node answered and refused.
+    Refused = 4,
+    /// The node knows no such task, agent, approval or model.
+    NotFound = 5,
+}
+
+/// Why a command failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    exit: Exit,
+    /// Stable reason, such as `CLY0004`: docs/reference/errors has a page for each.
+    code: Option<String>,
+    message: String,
+    hint: Option<String>,
+    retry_after: Option<Duration>,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { exit, code: None, message, hint: None, retry_after: None }
+    }
+
+    /// It was tried and failed.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    /// It was not tried.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// The node refused.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::new(Exit::Refused, message)
+    }
+
+    /// The reader of our output has gone.
+    pub(crate) fn pipe_closed() -> Self {
+        Self::new(Exit::PipeClosed, "")
+    }
+
+    /// Nobody listens at `address`.
+    pub(crate) fn unreachable(address: &str, why: &str) -> Self {
+        let what = format!("no node answers at {address}: {why}");
+        Self::new(Exit::Unreachable, what)
+            .with_hint("start one with `colony node`, or name another with --address")
+    }
+
+    /// Says what to do about it.
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Puts the circumstances before the message: `line 7: …`.
+    pub(crate) fn within(mut self, circumstances: impl fmt::Display) -> Self {
+        self.message = format!("{circumstances}: {}", self.message);
+        self
+    }
+
+    /// What a node's refusal means.
+    pub(crate) fn from_status(status: &Status, address: &str) -> Self {
+        let info = status.get_details_error_info();
+        let reason = info.filter(|info| info.domain == "colony").map(|info| info.reason);
+        if status.code() == Code::Unavailable && reason.is_none() {
+            return Self::unreachable(address, &root_cause(status));
+        }
+        let exit = match status.code() {
+            Code::NotFound => Exit::NotFound,
+            Code::DeadlineExceeded | Code::Cancelled => Exit::Unreachable,
+            Code::Internal | Code::Unknown | Code::DataLoss => Exit::Failed,
+            Code::Ok
+            | Code::InvalidArgument
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::ResourceExhausted
+            | Code::FailedPrecondition
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::Unavailable
+            | Code::Unauthenticated => Exit::Refused,
+        };
+        let message = match status.message() {
+            "" => format!("the node answered {:?}", status.code()),
+            text => crate::output::clean(text),
+        };
+        let mut failure = Self::new(exit, message);
+        failure.code = reason;
+        failure.retry_after =
+            status.get_details_retry_info().and_then(|retry| retry.retry_delay);
+        failure.hint = if status.code() == Code::Unimplemented {
+            Some(format!("the program at {address} is no colony node, or an older one"))
+        } else if status.code() == Code::DeadlineExceeded {
+            Some("it took longer than --timeout".to_owned())
+        } else {
+            failure.retry_after.map(|wait| format!("try again in {} ms", wait.as_millis()))
+        };
+        failure
+    }
+
+    /// The exit code it leads to.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.exit as u8)
+    }
+
+    /// Whether it is worth a word.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.exit == Exit::PipeClosed
+    }
+
+    /// For `--json`: one object a line, on stderr.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({ "error": {
+            "exit_code": self.exit as u8,
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "retry_after_ms": self.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        }})
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("error")?;
+        if let Some(code) = &self.code {
+            write!(f, "[{code}]")?;
+        }
+        write!(f, ": {}", self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n  hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The last error of the chain: the one that names the cause, such as "connection refused".
+pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    match last.downcast_ref::<Status>() {
+        Some(status) => status.message().to_owned(),
+        None => last.to_string(),
+    }
+}
+
+/// The whole chain, outermost first.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let line = source.to_string();
+        if !text.ends_with(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        next = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_keeps_its_code_and_says_when_to_try_again() {
+        let mut details = ErrorDetails::with_error_info("CLY0007", "colony", [("limit", "10")]);
+        details.set_retry_info(Some(Duration::from_millis(250)));
+        let status = Status::with_error_details(Code::ResourceExhausted, "10 live tasks", details);
+        let failure = Failure::from_status(&status, "here:1");
+        assert_eq!(failure.exit, Exit::Refused);
+        let text = failure.to_string();
+        assert_eq!(text, "error[CLY0007]: 10 live tasks\n  hint: try again in 250 ms");
+        assert_eq!(failure.to_json()["error"]["retry_after_ms"], 250);
+    }
+
+    #[test]
+    fn a_dead_line_is_not_a_refusal() {
+        let failure = Failure::from_status(&Status::unavailable("gone"), "here:1");
+        assert_eq!(failure.exit, Exit::Unreachable);
+        assert!(failure.to_string().starts_with("error: no node answers at here:1"));
+    }
+
+    #[test]
+    fn what_is_not_there_has_an_exit_code_of_its_own() {
+        let failure = Failure::from_status(&Status::not_found("no task 7"), "here:1");
+        assert_eq!(failure.exit, Exit::NotFound);
+    }
+}
