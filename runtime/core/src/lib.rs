@@ -4,11 +4,14 @@
 //! arguments; iteration order is part of every result, so collections are ordered. The rooms that
 //! act on these decisions live in `colony-node` under the same names.
 
+pub mod admission;
 pub mod batch;
 pub mod cycle;
+pub mod escalation;
 pub mod field;
 pub mod id;
 pub mod journal;
+pub mod lifecycle;
 pub mod memory;
 pub mod market;
 pub mod port;
