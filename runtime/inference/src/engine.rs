@@ -3,11 +3,14 @@
 //! An engine is owned by one worker thread, holds one model and knows nothing of requests,
 //! priorities or deadlines: it gets rows of tokens and gives back numbers.
 
+mod hf_language;
+mod ort_decoder;
 mod ort_encoder;
 mod ort_session;
 
 use std::{fmt, sync::Arc};
 
+pub use ort_decoder::{OrtCache, OrtDecoder};
 pub use ort_encoder::OrtEncoder;
 
 use crate::{

@@ -52,6 +52,8 @@ pub struct GenerateLimits {
     pub prefill_tokens_max: usize,
     /// Prompt beginnings kept in memory. 0 switches the prefix cache off.
     pub prefixes_max: usize,
+    /// Tokens of all kept beginnings together (46 KB each for smollm2). A longer one is not kept.
+    pub prefix_cache_tokens_max: usize,
     /// Shortest beginning worth keeping, in tokens.
     pub prefix_tokens_min: usize,
     /// Compiled answer schemas kept in memory. At least 1.
@@ -72,6 +74,8 @@ impl Default for GenerateLimits {
             cache_tokens_max: 8_192,
             prefill_tokens_max: 512,
             prefixes_max: 8,
+            // 94 MB for smollm2.
+            prefix_cache_tokens_max: 2_048,
             prefix_tokens_min: 16,
             schemas_max: 64,
             threads: 2,
@@ -107,6 +111,12 @@ impl GenerateLimits {
             outside("cache_tokens_max", self.cache_tokens_max, 64, 10_000_000),
             outside("prefill_tokens_max", self.prefill_tokens_max, 1, 1_000_000),
             outside("prefixes_max", self.prefixes_max, 0, 1_024),
+            outside(
+                "prefix_cache_tokens_max",
+                self.prefix_cache_tokens_max,
+                1,
+                1_000_000,
+            ),
             outside("prefix_tokens_min", self.prefix_tokens_min, 1, 100_000),
             outside("schemas_max", self.schemas_max, 1, 10_000),
             outside("threads", self.threads, 1, 64),

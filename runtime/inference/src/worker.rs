@@ -2,20 +2,23 @@
 //!
 //! ```text
 //! callers ──► tokens ──► Intake (bounded; refuses) ──► order ──► engine thread ──► replies
-//!             on their     permit from admission        who       one model call
-//!             own thread   to reply                     next      for many rows
+//!             on their     permit from admission        core::    one model call
+//!             own thread   to reply                     batch     for many rows
 //! ```
 //!
 //! The thread never dies of a request: an error or panic of the engine is the answer of the rows
 //! that were in the call, and after too many panics in a row the worker refuses everything.
 
 mod embed;
+mod generate;
 mod intake;
-mod order;
+mod prefixes;
+mod row;
 
 use std::any::Any;
 
 pub use embed::EmbedWorker;
+pub use generate::GenerateWorker;
 
 /// What a panic said.
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

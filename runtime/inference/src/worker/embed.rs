@@ -10,13 +10,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use colony_core::port::Clock;
+use colony_core::{
+    batch::{EncoderLimits, Turns, encode_next},
+    port::Clock,
+};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
     intake::{Caller, Intake, Ticket},
-    order::Turns,
     panic_text,
 };
 use crate::{
@@ -196,7 +198,6 @@ impl<E: EncoderEngine> Run<E> {
             if !open || self.panics >= self.limits.panics_max {
                 break;
             }
-            self.discard(&mut waiting);
             let batch = self.choose(&mut waiting);
             if !batch.is_empty() {
                 self.compute(batch);
@@ -211,46 +212,42 @@ impl<E: EncoderEngine> Run<E> {
         }
     }
 
-    /// Drops those whose caller went away and those that are late.
-    fn discard(&self, waiting: &mut Vec<Entry>) {
-        let now = self.clock.now();
-        for entry in mem::take(waiting) {
-            if entry.reply.is_closed() {
-                Counters::add(&self.shared.counters.withdrawn, 1);
-            } else if let Some(deadline) = entry.ticket.deadline.filter(|it| *it <= now) {
-                Counters::add(&self.shared.counters.late, 1);
-                let (model, late) = (self.model.clone(), now.since(deadline));
-                let _ = entry
-                    .reply
-                    .send(Err(InferenceError::DeadlinePassed { model, late }));
-            } else {
-                waiting.push(entry);
-            }
-        }
-    }
-
-    /// Takes the next batch out of `waiting`: the most urgent always, and after it, in order,
-    /// everybody who fits into the token budget with padding. Sorted by length.
+    /// Takes the next batch out of `waiting`, sorted by length, and answers those that are late.
     fn choose(&mut self, waiting: &mut Vec<Entry>) -> Vec<Entry> {
-        let (mut rows, mut longest) = (0, 0);
-        let mut taken = vec![false; waiting.len()];
-        for number in self.turns.order(waiting.iter().map(|entry| &entry.ticket)) {
-            let with_it = longest.max(waiting[number].tokens.len());
-            let fits = (rows + 1) * with_it <= self.limits.batch_tokens_max;
-            if rows == 0 || fits {
-                (rows, longest, taken[number]) = (rows + 1, with_it, true);
-                self.turns.took(&waiting[number].ticket.tenant);
-            }
-            if rows == self.limits.batch_rows_max {
-                break;
-            }
+        let before = waiting.len();
+        waiting.retain(|entry| !entry.reply.is_closed());
+        let Shared { counters, .. } = &*self.shared;
+        Counters::add(&counters.withdrawn, before - waiting.len());
+        let now = self.clock.now();
+        let law: Vec<_> = waiting
+            .iter()
+            .map(|it| it.ticket.waiting(it.tokens.len(), 0))
+            .collect();
+        let limits = EncoderLimits {
+            rows_max: self.limits.batch_rows_max,
+            tokens_max: self.limits.batch_tokens_max,
+            ..EncoderLimits::default()
+        };
+        let plan = encode_next(&law, &mut self.turns, &limits, now);
+        let mut entries: Vec<Option<Entry>> = mem::take(waiting).into_iter().map(Some).collect();
+        for entry in plan
+            .late
+            .iter()
+            .filter_map(|number| entries[*number].take())
+        {
+            Counters::add(&counters.late, 1);
+            let late = entry.ticket.caller.late(now).unwrap_or_default();
+            let model = self.model.clone();
+            let _ = entry
+                .reply
+                .send(Err(InferenceError::DeadlinePassed { model, late }));
         }
-        let mut taken = taken.into_iter();
-        let (mut batch, rest): (Vec<_>, Vec<_>) = mem::take(waiting)
-            .into_iter()
-            .partition(|_| taken.next().unwrap_or(false));
-        *waiting = rest;
-        batch.sort_by_key(|entry| entry.tokens.len());
+        let batch = plan
+            .run
+            .iter()
+            .filter_map(|number| entries[*number].take())
+            .collect();
+        waiting.extend(entries.into_iter().flatten());
         batch
     }
 
@@ -286,7 +283,7 @@ impl<E: EncoderEngine> Run<E> {
             computed: ended_at.since(started_at),
             links: batch
                 .iter()
-                .map(|it| it.ticket.trace)
+                .map(|it| it.ticket.caller.trace)
                 .filter(|it| it.sampled)
                 .collect(),
         };

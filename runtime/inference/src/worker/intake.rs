@@ -12,7 +12,12 @@ use std::{
     time::Duration,
 };
 
-use colony_core::{id::Tenant, task::Priority, task::TraceContext, unit::Timestamp};
+use colony_core::{
+    batch::Waiting,
+    id::Tenant,
+    task::{Priority, TraceContext},
+    unit::Timestamp,
+};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{error::InferenceError, observe::Counters};
@@ -20,12 +25,23 @@ use crate::{error::InferenceError, observe::Counters};
 /// What every entry has, whatever it asks for.
 #[derive(Debug)]
 pub(super) struct Ticket {
-    pub(super) tenant: Tenant,
-    pub(super) priority: Priority,
-    pub(super) deadline: Option<Timestamp>,
-    pub(super) trace: TraceContext,
+    pub(super) caller: Caller,
     pub(super) admitted_at: Timestamp,
     _permit: Permit,
+}
+
+impl Ticket {
+    /// The entry as `core::batch` sees it.
+    pub(super) fn waiting(&self, tokens: usize, answer_tokens: usize) -> Waiting {
+        Waiting {
+            tokens,
+            answer_tokens,
+            enqueued_at: self.admitted_at,
+            deadline: self.caller.deadline,
+            priority: self.caller.priority,
+            tenant: self.caller.tenant.clone(),
+        }
+    }
 }
 
 /// Who asks, as it stands in a request.
@@ -35,6 +51,15 @@ pub(super) struct Caller {
     pub(super) priority: Priority,
     pub(super) deadline: Option<Timestamp>,
     pub(super) trace: TraceContext,
+}
+
+impl Caller {
+    /// How long ago its deadline passed, if it has.
+    pub(super) fn late(&self, now: Timestamp) -> Option<Duration> {
+        self.deadline
+            .filter(|deadline| *deadline <= now)
+            .map(|deadline| now.since(deadline))
+    }
 }
 
 /// A place among those admitted; given back when dropped.
@@ -92,10 +117,12 @@ impl<T> Intake<T> {
         now: Timestamp,
         counters: &Counters,
     ) -> Result<Ticket, InferenceError> {
-        if let Some(deadline) = caller.deadline.filter(|deadline| *deadline <= now) {
+        if let Some(late) = caller.late(now) {
             Counters::add(&counters.late, 1);
-            let (model, late) = (self.model.clone(), now.since(deadline));
-            return Err(InferenceError::DeadlinePassed { model, late });
+            return Err(InferenceError::DeadlinePassed {
+                model: self.model.clone(),
+                late,
+            });
         }
         let taken = self
             .admitted
@@ -113,17 +140,8 @@ impl<T> Intake<T> {
         }
         let permit = Permit(Arc::clone(&self.admitted));
         Counters::add(&counters.requests, 1);
-        let Caller {
-            tenant,
-            priority,
-            deadline,
-            trace,
-        } = caller;
         Ok(Ticket {
-            tenant,
-            priority,
-            deadline,
-            trace,
+            caller,
             admitted_at: now,
             _permit: permit,
         })
@@ -145,6 +163,8 @@ impl<T> Intake<T> {
 
     /// Moves what has arrived behind `waiting`, first sleeping until there is something if
     /// `sleep` is set. `false` once the door is closed.
+    ///
+    /// Arrivals of one collection are in order of arrival, and so are collections.
     pub(super) fn collect(&self, waiting: &mut Vec<T>, sleep: bool) -> bool {
         let mut state = self.state.lock();
         while sleep && state.open && state.arrivals.is_empty() {

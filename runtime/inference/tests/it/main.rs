@@ -4,4 +4,6 @@
 mod decoder;
 mod embedding;
 mod fixture;
+mod generation;
 mod models;
+mod refusals;
