@@ -248,12 +248,13 @@ fn files_are_small_and_modules_have_names() {
 }
 
 #[test]
-fn every_library_and_room_says_what_it_is_for() {
+fn every_file_says_what_it_is_for() {
     let checkout = Checkout::here().unwrap();
     let mut problems = Vec::new();
     for file in checkout.ending(&[".rs"]).filter(|file| !is_generated(file)) {
         let text = checkout.text(file).unwrap();
-        if !text.starts_with("//!") && !file.ends_with("/tests.rs") {
+        let is_test = file.ends_with("/tests.rs") || file.contains("/tests/");
+        if !text.starts_with("//!") && !is_test {
             problems.push(format!("{file}: does not open with what it is for"));
         }
     }
