@@ -15,5 +15,6 @@ pub mod lifecycle;
 pub mod memory;
 pub mod market;
 pub mod port;
+pub mod property;
 pub mod task;
 pub mod unit;
