@@ -30,6 +30,8 @@ mod read;
 mod readers;
 mod row;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{

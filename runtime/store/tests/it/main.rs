@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod bench;
 mod conformance;
+mod crash;
+mod file;
+mod model;
 mod power;
 mod world;
