@@ -294,7 +294,7 @@ impl Book {
         self.pools
             .entry(offer.agent.agent_type.clone())
             .or_default()
-            .offer(&offer);
+            .offer(offer);
     }
 
     /// Strikes an agent's offer out. Tasks it holds are no longer this book's business. False when

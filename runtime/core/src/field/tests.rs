@@ -276,7 +276,7 @@ proptest! {
             prop_assert!((sensed(&a, now) - sensed(&b, now)).abs() < 1e-9);
         }
         let truth: f64 = deposits.iter()
-            .map(|(d, at, _)| d * (-std::f64::consts::LN_2 / 60.0 * (120.0 - at)).exp())
+            .map(|(d, at, _)| d * libm::exp(-std::f64::consts::LN_2 / 60.0 * (120.0 - at)))
             .sum();
         prop_assert!((sensed(&a, 120.0) - truth.min(1.0)).abs() < 1e-6);
     }

@@ -80,17 +80,18 @@ impl Pool {
         Some(self.entries[index].as_ref()?.track)
     }
 
-    pub(super) fn offer(&mut self, offer: &Offer) {
+    pub(super) fn offer(&mut self, offer: Offer) {
+        let ordinal = offer.agent.ordinal;
         let former = self
             .by_ordinal
-            .get(&offer.agent.ordinal)
+            .get(&ordinal)
             .and_then(|index| self.entries[*index].as_ref())
             .map(|entry| (entry.taken, entry.awarded, entry.recent, entry.session));
-        self.withdraw(offer.agent.ordinal);
+        self.withdraw(ordinal);
         let (taken, awarded, recent, session) = former.unwrap_or_default();
         self.recent += recent;
         let entry = Entry {
-            agent: offer.agent.clone(),
+            agent: offer.agent,
             slots: offer.slots,
             capability: offer.capability,
             idleness: Share::clamped(1.0 - offer.load.get()),
@@ -114,7 +115,7 @@ impl Pool {
                 self.entries.len() - 1
             }
         };
-        self.by_ordinal.insert(offer.agent.ordinal, index);
+        self.by_ordinal.insert(ordinal, index);
         if let Some(session) = session {
             self.sessions.insert(session, index);
         }

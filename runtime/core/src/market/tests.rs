@@ -331,6 +331,7 @@ proptest! {
 #[ignore = "a measurement"]
 #[expect(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::print_stdout,
     reason = "a measurement"
 )]
