@@ -1115,10 +1115,10 @@ pub struct TestModelRequest {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TestModelResponse {
-    /// How long it took, in milliseconds.
+    /// Time in the engine, in milliseconds.
     #[prost(double, tag = "1")]
     pub elapsed_ms: f64,
-    /// Size of the result: numbers of the vector, or tokens written.
+    /// Tokens read (embedding) or written (generation).
     #[prost(uint64, tag = "2")]
     pub size: u64,
     /// The beginning of the result.
@@ -2686,7 +2686,7 @@ pub struct Member {
     /// Where it listens.
     #[prost(string, tag = "2")]
     pub address: ::prost::alloc::string::String,
-    /// Its incarnation.
+    /// Its incarnation; 0 when it is not known.
     #[prost(uint64, tag = "3")]
     pub incarnation: u64,
     /// `ready`, `starting`, `draining` or `unreachable`.
@@ -2737,6 +2737,15 @@ pub struct StatusResponse {
     /// The nodes of the colony, this one first.
     #[prost(message, repeated, tag = "11")]
     pub members: ::prost::alloc::vec::Vec<Member>,
+    /// Whether the node takes tasks.
+    #[prost(bool, tag = "12")]
+    pub ready: bool,
+    /// Episodes in memory.
+    #[prost(uint64, tag = "13")]
+    pub episodes: u64,
+    /// Tasks awarded to agents since the node started.
+    #[prost(uint64, tag = "14")]
+    pub awarded: u64,
 }
 /// Generated client implementations.
 pub mod cluster_client {
@@ -3054,7 +3063,7 @@ pub struct SenseRequest {
     /// Whose field; empty: `default`.
     #[prost(string, tag = "1")]
     pub tenant: ::prost::alloc::string::String,
-    /// A location; it and all below are sensed. Empty: everywhere.
+    /// A location; it and all below are sensed. Empty: the places of all agent types.
     #[prost(string, tag = "2")]
     pub location_prefix: ::prost::alloc::string::String,
     /// Only this meaning.
