@@ -103,12 +103,12 @@ impl Checks {
             config.memory.episodes_max as u64,
             100..=10_000_000,
         );
+        self.number("memory.shown", config.memory.shown as u64, 0..=100);
         self.number(
             "memory.neighbours",
             config.memory.neighbours as u64,
             1..=100,
         );
-        self.number("memory.candidates", config.memory.candidates as u64, 1..=20);
         let gateway = &config.gateway;
         self.number(
             "gateway.message_bytes_max",
@@ -169,11 +169,6 @@ impl Checks {
             ledger.dedupe_ttl,
             MILLISECOND..=365 * DAY,
         );
-        self.span(
-            "market.award_timeout",
-            config.market.award_timeout,
-            MILLISECOND..=HOUR,
-        );
         let roster = &config.roster;
         self.span(
             "roster.step_timeout",
@@ -190,7 +185,6 @@ impl Checks {
             roster.restart_window,
             MILLISECOND..=DAY,
         );
-        self.span("roster.pause", roster.pause, MILLISECOND..=DAY);
         self.span("roster.sleep_after", roster.sleep_after, MILLISECOND..=DAY);
         let half = &config.field.half_lives;
         let half_lives = [
@@ -209,11 +203,6 @@ impl Checks {
                 100 * MILLISECOND..=30 * DAY,
             );
         }
-        self.span(
-            "field.future_max",
-            config.field.future_max,
-            Duration::ZERO..=HOUR,
-        );
         let gateway = &config.gateway;
         self.span(
             "gateway.request_timeout",
@@ -251,12 +240,15 @@ impl Checks {
         if all.iter().all(|(_, value)| *value <= 0.0) {
             self.say("market.weights", "at least one weight must be above 0");
         }
-        let ratio = config.telemetry.sample_ratio;
-        if !(0.0..=1.0).contains(&ratio) {
-            self.say(
-                "telemetry.sample_ratio",
-                format!("{ratio} is not between 0 and 1"),
-            );
+        let shares = [
+            ("telemetry.sample_ratio", config.telemetry.sample_ratio),
+            ("memory.new_at", config.memory.new_at),
+            ("memory.unsure_below", config.memory.unsure_below),
+        ];
+        for (key, share) in shares {
+            if !(0.0..=1.0).contains(&share) {
+                self.say(key, format!("{share} is not between 0 and 1"));
+            }
         }
     }
 

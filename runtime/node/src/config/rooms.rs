@@ -3,15 +3,19 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use colony_core::{
+    admission::Limits,
+    escalation::risk,
+    field,
     id::NodeId,
     market::{Mode, Rules, SAMPLE_DEFAULT, Weights},
-    task,
+    memory::Rule,
 };
 use colony_inference::{EmbedLimits, GenerateLimits};
 use colony_store::Policy;
 use serde::{Deserialize, Serialize};
 
 use super::span;
+use crate::{market, memory};
 
 /// Who this node is and where it listens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,12 +122,27 @@ pub struct Admission {
 
 impl Default for Admission {
     fn default() -> Self {
+        let limits = Limits::default();
         Self {
-            input_bytes_max: task::INPUT_BYTES_MAX,
-            attributes_max: task::ATTRIBUTES_MAX,
-            attribute_bytes_max: task::ATTRIBUTE_BYTES_MAX,
-            submits_in_flight_max: 1_024,
-            batch_tasks_max: 1_000,
+            input_bytes_max: limits.input_bytes_max,
+            attributes_max: limits.attributes_max,
+            attribute_bytes_max: limits.attribute_bytes_max,
+            submits_in_flight_max: limits.submits_in_flight_max,
+            batch_tasks_max: limits.batch_tasks_max,
+        }
+    }
+}
+
+impl Admission {
+    /// The limits as the law takes them.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        Limits {
+            input_bytes_max: self.input_bytes_max,
+            attributes_max: self.attributes_max,
+            attribute_bytes_max: self.attribute_bytes_max,
+            submits_in_flight_max: self.submits_in_flight_max,
+            batch_tasks_max: self.batch_tasks_max,
         }
     }
 }
@@ -138,9 +157,6 @@ pub struct Market {
     pub sample: u32,
     /// Most tasks claimed at once.
     pub claim_max: u32,
-    /// After this an unawarded claim is handed back.
-    #[serde(with = "span")]
-    pub award_timeout: Duration,
     /// What counts how much in a bid.
     pub weights: Weights,
 }
@@ -151,20 +167,23 @@ impl Default for Market {
             mode: Mode::default(),
             sample: SAMPLE_DEFAULT,
             claim_max: 256,
-            award_timeout: Duration::from_millis(200),
             weights: Weights::default(),
         }
     }
 }
 
 impl Market {
-    /// The rules as the law takes them.
+    /// The settings as the market takes them.
     #[must_use]
-    pub const fn rules(&self) -> Rules {
-        Rules {
-            mode: self.mode,
-            sample: self.sample,
-            weights: self.weights,
+    pub const fn settings(&self, roster: &Roster) -> market::Settings {
+        market::Settings {
+            rules: Rules {
+                mode: self.mode,
+                sample: self.sample,
+                weights: self.weights,
+            },
+            claim_max: self.claim_max,
+            sleep_after: Some(roster.sleep_after),
         }
     }
 }
@@ -179,14 +198,11 @@ pub struct Roster {
     /// How long a stopping node waits for work in hand.
     #[serde(with = "span")]
     pub drain_timeout: Duration,
-    /// Restarts of one agent within `restart_window` after which it is paused.
+    /// Restarts of one agent within `restart_window` after which it stays down.
     pub restarts_max: u32,
     /// The window of `restarts_max`.
     #[serde(with = "span")]
     pub restart_window: Duration,
-    /// How long a paused agent stays paused.
-    #[serde(with = "span")]
-    pub pause: Duration,
     /// An agent idle for so long becomes a row instead of an actor.
     #[serde(with = "span")]
     pub sleep_after: Duration,
@@ -199,7 +215,6 @@ impl Default for Roster {
             drain_timeout: Duration::from_secs(10),
             restarts_max: 5,
             restart_window: Duration::from_secs(60),
-            pause: Duration::from_secs(30),
             sleep_after: Duration::from_secs(300),
         }
     }
@@ -211,10 +226,7 @@ impl Default for Roster {
 pub struct Field {
     /// Time in which a trail loses half its strength, by signal type.
     pub half_lives: HalfLives,
-    /// Deposits dated further into the future are refused.
-    #[serde(with = "span")]
-    pub future_max: Duration,
-    /// Most cells kept; beyond it the faintest are dropped.
+    /// Most cells kept; beyond it new deposits are refused until faded ones are swept up.
     pub cells_max: usize,
 }
 
@@ -249,7 +261,6 @@ impl Default for Field {
     fn default() -> Self {
         Self {
             half_lives: HalfLives::default(),
-            future_max: Duration::from_secs(5),
             cells_max: 100_000,
         }
     }
@@ -257,37 +268,77 @@ impl Default for Field {
 
 impl Default for HalfLives {
     fn default() -> Self {
+        let law = field::HalfLives::default();
         Self {
-            // A queue drains in seconds; a lesson should outlast the hour's traffic.
-            task: Duration::from_secs(30),
-            resource: Duration::from_secs(600),
-            danger: Duration::from_secs(300),
-            success: Duration::from_secs(600),
-            capability: Duration::from_secs(3_600),
-            load_balancing: Duration::from_secs(10),
-            coordination: Duration::from_secs(60),
+            task: law.task,
+            resource: law.resource,
+            danger: law.danger,
+            success: law.success,
+            capability: law.capability,
+            load_balancing: law.load_balancing,
+            coordination: law.coordination,
+        }
+    }
+}
+
+impl Field {
+    /// The half-lives as the law takes them.
+    #[must_use]
+    pub const fn half_lives(&self) -> field::HalfLives {
+        let half_lives = &self.half_lives;
+        field::HalfLives {
+            task: half_lives.task,
+            resource: half_lives.resource,
+            danger: half_lives.danger,
+            success: half_lives.success,
+            capability: half_lives.capability,
+            load_balancing: half_lives.load_balancing,
+            coordination: half_lives.coordination,
         }
     }
 }
 
 /// What is remembered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Memory {
     /// Most episodes held for one tenant and type; beyond it the oldest are forgotten.
     pub episodes_max: usize,
-    /// Episodes that come to mind for one task.
+    /// Episodes that vote on a label.
     pub neighbours: usize,
-    /// Labels worth considering for one task.
-    pub candidates: usize,
+    /// Share of known tasks that may be taken for new.
+    pub new_at: f64,
+    /// Memory is unsure below this confidence.
+    pub unsure_below: f64,
+    /// Neighbours shown to the model and in explanations.
+    pub shown: usize,
 }
 
 impl Default for Memory {
     fn default() -> Self {
+        let settings = memory::Settings::default();
         Self {
-            episodes_max: 50_000,
-            neighbours: 10,
-            candidates: 5,
+            episodes_max: settings.episodes_max,
+            neighbours: settings.rule.neighbours,
+            new_at: settings.rule.new_at,
+            unsure_below: settings.rule.unsure_below,
+            shown: settings.shown,
+        }
+    }
+}
+
+impl Memory {
+    /// The settings as memory takes them.
+    #[must_use]
+    pub const fn settings(&self) -> memory::Settings {
+        memory::Settings {
+            rule: Rule {
+                neighbours: self.neighbours,
+                new_at: self.new_at,
+                unsure_below: self.unsure_below,
+            },
+            episodes_max: self.episodes_max,
+            shown: self.shown,
         }
     }
 }
@@ -436,6 +487,21 @@ impl AgentType {
 pub struct Risk {
     /// Requests that could do harm.
     pub patterns: Vec<RiskPattern>,
+}
+
+impl Risk {
+    /// The patterns, ready to match.
+    ///
+    /// # Errors
+    /// The first phrase that makes no sense.
+    pub fn policy(&self) -> Result<risk::Policy, risk::Error> {
+        let patterns = self.patterns.iter().map(|pattern| risk::Pattern {
+            name: pattern.name.clone(),
+            phrases: pattern.phrases.clone(),
+            why: pattern.why.clone(),
+        });
+        risk::Policy::new(patterns.collect())
+    }
 }
 
 /// One kind of harm and the words that give it away.

@@ -77,7 +77,7 @@ fn every_key_stands_in_the_file_in_the_repository() {
 #[test]
 fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
     let (_folder, mut sources) =
-        file("[market]\nsample = 2\nclaim_max = 3\n[roster]\npause = \"2s\"\n");
+        file("[market]\nsample = 2\nclaim_max = 3\n[roster]\nsleep_after = \"2s\"\n");
     sources.env = vec![
         pair("COLONY__MARKET__SAMPLE", "4"),
         pair("COLONY__MARKET__CLAIM_MAX", "5"),
@@ -90,7 +90,7 @@ fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
     let loaded = Config::load(&sources).unwrap();
     assert_eq!(loaded.config.market.sample, 6);
     assert_eq!(loaded.config.market.claim_max, 5);
-    assert_eq!(loaded.config.roster.pause.as_secs(), 2);
+    assert_eq!(loaded.config.roster.sleep_after.as_secs(), 2);
     assert_eq!(loaded.config.node.listen.port(), 0);
     let shown = loaded.show();
     let origin = |key: &str| {
@@ -104,9 +104,9 @@ fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
     assert_eq!(origin("market.sample"), "flag");
     assert_eq!(origin("market.claim_max"), "env COLONY__MARKET__CLAIM_MAX");
     assert!(
-        origin("roster.pause").ends_with("colony.toml:5"),
+        origin("roster.sleep_after").ends_with("colony.toml:5"),
         "{}",
-        origin("roster.pause")
+        origin("roster.sleep_after")
     );
     assert_eq!(origin("roster.step_timeout"), "default");
 }
