@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use colony_core::{
     cycle::{Effect, Percept, Recall, Work},
+    escalation::risk::Policy as RiskPolicy,
     task::Spec,
 };
 use serde_json::Value;
@@ -26,6 +27,8 @@ pub struct Desk {
     pub call: Call,
     /// The ports of the type.
     pub ports: Arc<Ports>,
+    /// What counts as risky on this node.
+    pub risk: Arc<RiskPolicy>,
     /// Makes effects; only execute should.
     pub effects: Arc<dyn Effects>,
 }

@@ -13,7 +13,7 @@ mod tool;
 
 pub use desk::Desk;
 pub use kind::{Kind, Kinds, StepError, TypeSettings, UnknownKind};
-pub use kinds::{echo::Echo, triage::Triage, triage::TriageSettings};
+pub use kinds::{echo::Echo, triage::Triage};
 pub use port::{
     Call, Effects, Embed, Generate, Missing, PortError, Ports, Prompt, Recollect, Reply,
 };

@@ -11,32 +11,28 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use colony_core::{
     cycle::{Deed, Doubt, Effect, ModelCall, Percept, Recall, Thought},
+    memory::{Recollection, Verdict},
     task::{Answer, Source},
     unit::Share,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::{
     desk::Desk,
-    kind::{Kind, StepError, TypeSettings},
+    kind::{Kind, StepError},
     port::{PortError, Prompt},
 };
 
-/// Settings of a type of kind `triage`: the table `[agents.NAME.settings]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TriageSettings {
-    /// Memory decides alone at this confidence or above, 0 to 1. Lower: fewer model calls.
-    pub sure: f64,
-}
-
-impl Default for TriageSettings {
-    fn default() -> Self {
-        Self { sure: 0.7 }
-    }
-}
+/// What the model is told when the type's declaration has no prompt.
+const PROMPT: &str = "You sort help-desk tickets. Answer with the label that fits the ticket best.";
+/// The answer while nothing was learned: no queue has this name.
+const UNKNOWN: &str = "unknown";
+/// Longest reply: a label of the schema with its braces.
+const REPLY_TOKENS_MAX: u32 = 48;
+/// Characters of a ticket that the model reads: prefill is what a call costs.
+const PROMPT_CHARS_MAX: usize = 240;
 
 /// The kind `triage`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,17 +54,6 @@ impl Kind for Triage {
         "triage"
     }
 
-    fn check(&self, declared: &TypeSettings) -> Result<(), Vec<String>> {
-        match TriageSettings::deserialize(&declared.settings) {
-            Ok(settings) if (0.0..=1.0).contains(&settings.sure) => Ok(()),
-            Ok(settings) => Err(vec![format!(
-                "settings.sure: {} is not between 0 and 1",
-                settings.sure
-            )]),
-            Err(error) => Err(vec![format!("settings: {error}")]),
-        }
-    }
-
     async fn perceive(&self, desk: &Desk) -> Result<Percept, StepError> {
         let text = normalise(&desk.spec.input);
         let vector = desk.embed(&text).await?;
@@ -86,15 +71,146 @@ impl Kind for Triage {
     }
 
     async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
-        let _ = (
-            desk,
-            Arc::new(()),
-            json!({}),
-            Doubt::New,
-            Source::Memory,
-            Share::ONE,
-        );
-        let _: Option<(Answer, Deed, Effect, ModelCall, Prompt, PortError)> = None;
-        Err(StepError::Impossible("being written".to_owned()))
+        let recollection = desk.work.recall.as_ref().and_then(|recall| recall.recollection.as_ref());
+        let text = desk.work.percept.as_ref().map_or("", |percept| percept.text.as_str());
+        let Some(recollection) = recollection.filter(|r| !r.candidates.is_empty()) else {
+            return Ok(nothing_known(desk.risk.hits(text).first().map(|hit| hit.why)));
+        };
+        let best = &recollection.candidates[0];
+        let mut thought = Thought {
+            answer: Answer {
+                text: best.label.clone(),
+                confidence: Share::clamped(recollection.confidence),
+                source: Source::Memory,
+                reason: format!("nearest solved tickets, {:.0} % of their say", best.share * 100.0),
+            },
+            doubt: None,
+            model_calls: Vec::new(),
+        };
+        match recollection.verdict {
+            Verdict::Sure => {}
+            Verdict::New => {
+                thought.doubt = Some(Doubt::New);
+                thought.answer.reason = "unlike the tickets solved so far".to_owned();
+            }
+            Verdict::Unsure => second_opinion(desk, text, recollection, &mut thought).await?,
+        }
+        if let Some(hit) = desk.risk.hits(text).first() {
+            thought.doubt = Some(Doubt::Risky);
+            thought.answer.reason = hit.why.to_owned();
+        }
+        Ok(thought)
     }
+
+    async fn execute(&self, desk: &Desk) -> Result<Deed, StepError> {
+        let Some(thought) = &desk.work.thought else { return Ok(Deed::default()) };
+        let ruled = thought.answer.source == Source::Human;
+        let contradicted =
+            desk.spec.expected.as_ref().is_some_and(|expected| *expected != thought.answer.text);
+        if !ruled && (thought.doubt.is_some() || contradicted) {
+            // Nothing is filed before it stands: verify asks, and the ruling comes back here.
+            return Ok(Deed::default());
+        }
+        let effect = Effect {
+            tool: "ticket.file".to_owned(),
+            arguments: json!({
+                "queue": thought.answer.text,
+                "confidence": thought.answer.confidence.get(),
+            }),
+        };
+        let value = desk.perform(effect.clone()).await?;
+        Ok(Deed { effects: vec![(effect, value)] })
+    }
+}
+
+/// What is said while nothing was learned yet.
+fn nothing_known(risk: Option<&str>) -> Thought {
+    Thought {
+        answer: Answer {
+            text: UNKNOWN.to_owned(),
+            confidence: Share::ZERO,
+            source: Source::Memory,
+            reason: risk.unwrap_or("no solved tickets yet").to_owned(),
+        },
+        doubt: Some(risk.map_or(Doubt::New, |_| Doubt::Risky)),
+        model_calls: Vec::new(),
+    }
+}
+
+/// Asks the language model to choose among memory's candidates.
+async fn second_opinion(
+    desk: &Desk,
+    text: &str,
+    recollection: &Recollection,
+    thought: &mut Thought,
+) -> Result<(), StepError> {
+    if desk.settings.model.is_none() {
+        return Ok(());
+    }
+    let labels: Vec<&str> = recollection.candidates.iter().map(|c| c.label.as_str()).collect();
+    let prompt = Prompt {
+        system: Arc::from(desk.settings.prompt.as_deref().unwrap_or(PROMPT)),
+        user: question(text, &labels, desk.work.recall.as_ref()),
+        schema: Some(json!({
+            "type": "object",
+            "properties": { "label": { "enum": labels } },
+            "required": ["label"],
+            "additionalProperties": false,
+            "x-guidance": { "whitespace_flexible": false },
+        })),
+        tokens_max: REPLY_TOKENS_MAX,
+    };
+    let reply = match desk.ask(prompt).await {
+        Ok(reply) => reply,
+        // A model that cannot answer is no reason to lose the ticket: memory's answer goes to a human.
+        Err(error @ PortError::Refused { .. }) => {
+            thought.doubt = Some(Doubt::Uncertain);
+            thought.answer.reason = error.to_string();
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let chosen = serde_json::from_str::<Chosen>(&reply.text).ok().map(|chosen| chosen.label);
+    if let Some(label) = chosen.filter(|label| labels.contains(&label.as_str())) {
+        let share = recollection.candidates.iter().find(|c| c.label == label).map(|c| c.share);
+        thought.answer = Answer {
+            text: label,
+            confidence: Share::clamped(share.unwrap_or(0.0)),
+            source: Source::Model,
+            reason: format!("{} chose among {}", reply.model, labels.join(", ")),
+        };
+    }
+    thought.model_calls.push(ModelCall {
+        model: reply.model,
+        reply: reply.text,
+        prompt_tokens: reply.prompt_tokens,
+        completion_tokens: reply.completion_tokens,
+    });
+    Ok(())
+}
+
+/// The reply that the schema allows.
+#[derive(Debug, Deserialize)]
+struct Chosen {
+    label: String,
+}
+
+/// The part of the prompt that is this ticket's own.
+fn question(text: &str, labels: &[&str], recall: Option<&Recall>) -> String {
+    let example = |label: &str| {
+        let neighbours = recall.map_or(&[][..], |recall| &recall.neighbours);
+        neighbours.iter().find(|n| n.label == label).map(|n| n.text.as_str())
+    };
+    let mut question = String::new();
+    for label in labels {
+        if let Some(text) = example(label) {
+            question += &format!("{} -> {label}\n", shortened(text));
+        }
+    }
+    question += &format!("Labels: {}\nTicket: {}", labels.join(", "), shortened(text));
+    question
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(PROMPT_CHARS_MAX).collect()
 }

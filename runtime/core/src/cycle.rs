@@ -16,6 +16,7 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    memory::Recollection,
     task::{Answer, Ending, Source},
     unit::Share,
 };
@@ -100,14 +101,8 @@ pub struct Neighbour {
 pub struct Recall {
     /// Nearest first.
     pub neighbours: Vec<Neighbour>,
-    /// The label memory would give, and how sure it is.
-    pub label: Option<(String, Share)>,
-    /// Labels worth considering, best first.
-    pub candidates: Vec<(String, Share)>,
-    /// How unlike everything known the percept is; above `novelty_limit` it is new.
-    pub novelty: f64,
-    /// The present limit for `novelty`, from calibration.
-    pub novelty_limit: f64,
+    /// What memory makes of them; none when the agent has no memory.
+    pub recollection: Option<Recollection>,
 }
 
 /// A call to a model, as the journal keeps it.

@@ -57,6 +57,8 @@ pub struct Share(f64);
 impl Share {
     /// Nothing.
     pub const ZERO: Self = Self(0.0);
+    /// One of two.
+    pub const HALF: Self = Self(0.5);
     /// Everything.
     pub const ONE: Self = Self(1.0);
 

@@ -1,0 +1,199 @@
+//! The field room: the colony's trails on this node.
+//!
+//! ```text
+//!   agents ── mark ──┐                         ┌── sense, sense_within ──► gateway, status
+//!                    ├─► shard (lock, law) ◄───┤
+//!   peers  ── merge ─┘                         └── scent ──► market
+//! ```
+//! Deposits never pass through a mailbox: a cell's shard is found by a hash that is the same on every run,
+//! locked for the arithmetic, and let go. How signals fade and merge is the law of `colony_core::field`;
+//! its epoch and half-lives are written down when the colony is created and never change.
+
+use std::sync::Arc;
+
+use colony_core::{
+    field::{Cell, DecayLaw, Deposit, Entry, Error, HalfLives, Location, Origin, Shard, Signal, Subject},
+    id::{AgentId, Tenant, TypeName},
+    port::Clock,
+    task::Spec,
+    unit::{Share, Timestamp},
+};
+use colony_store::{Ledger, LedgerError};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+/// Locks; more than the cores that could wait for one another.
+const SHARDS: usize = 16;
+/// The snapshot that fixes the decay law of the colony.
+const LAW: &str = "field/law";
+/// The snapshot of the trails.
+const TRAILS: &str = "field/trails";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept<T> {
+    schema: u32,
+    body: T,
+}
+
+/// The door to the field.
+#[derive(Debug, Clone)]
+pub struct Field {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    law: DecayLaw,
+    origin: Origin,
+    clock: Arc<dyn Clock>,
+    ledger: Arc<dyn Ledger>,
+    shards: Vec<Mutex<Shard>>,
+}
+
+impl Field {
+    /// Opens the field: with the law and the trails of the book, or as a new one.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn open(
+        half_lives: HalfLives,
+        cells_max: usize,
+        origin: Origin,
+        ledger: Arc<dyn Ledger>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, LedgerError> {
+        let broken = |what: String| LedgerError::Storage { what };
+        let law = match ledger.snapshot(LAW).await? {
+            Some(body) => {
+                let kept: Kept<DecayLaw> =
+                    serde_json::from_slice(&body).map_err(|e| broken(format!("{LAW}: {e}")))?;
+                kept.body
+            }
+            None => {
+                let law = DecayLaw::new(clock.now(), half_lives).map_err(|e| broken(e.to_string()))?;
+                save(&*ledger, LAW, &law).await?;
+                law
+            }
+        };
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(cells_max.div_ceil(SHARDS)))).collect();
+        let field = Self { inner: Arc::new(Inner { law, origin, clock, ledger, shards }) };
+        if let Some(body) = field.inner.ledger.snapshot(TRAILS).await? {
+            let kept: Kept<Vec<Entry>> =
+                serde_json::from_slice(&body).map_err(|e| broken(format!("{TRAILS}: {e}")))?;
+            for entry in kept.body {
+                if let Err(error) = field.merge(entry) {
+                    tracing::debug!(%error, "a trail was left out");
+                }
+            }
+        }
+        Ok(field)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    fn shard(&self, cell: &Cell) -> &Mutex<Shard> {
+        // FNV-1a: the same on every run, so that nothing depends on the process.
+        let text = [cell.tenant.as_str(), cell.location.as_str(), cell.subject.as_str()];
+        let hash = text.into_iter().flat_map(str::bytes).fold(0xcbf2_9ce4_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+        &self.inner.shards[hash as usize % SHARDS]
+    }
+
+    /// Leaves a signal in a cell.
+    ///
+    /// # Errors
+    /// When the field is full of stronger trails.
+    pub fn deposit(&self, cell: Cell, strength: Share) -> Result<(), Error> {
+        let now = self.now();
+        let deposit = Deposit { cell, strength, at: now };
+        let mut shard = self.shard(&deposit.cell).lock();
+        shard.deposit(&self.inner.law, deposit, &self.inner.origin, now)
+    }
+
+    /// Takes a slot over that another node, or a former life, has written.
+    ///
+    /// # Errors
+    /// When it lies in the future.
+    pub fn merge(&self, entry: Entry) -> Result<bool, Error> {
+        let now = self.now();
+        self.shard(&entry.cell).lock().merge(&self.inner.law, entry, now)
+    }
+
+    /// The reading of one cell.
+    #[must_use]
+    pub fn sense(&self, cell: &Cell) -> Share {
+        let now = self.now();
+        self.shard(cell).lock().sense(&self.inner.law, cell, now)
+    }
+
+    /// The readings of a tenant's cells at `location` and below it, in order.
+    #[must_use]
+    pub fn sense_within(&self, tenant: &Tenant, location: &Location) -> Vec<(Cell, Share)> {
+        let now = self.now();
+        let mut found = Vec::new();
+        for shard in &self.inner.shards {
+            let shard = shard.lock();
+            let cells = shard.sense_within(&self.inner.law, tenant, location, now);
+            found.extend(cells.map(|(cell, share)| (cell.clone(), share)));
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    }
+
+    /// Marks how a task went where its agent works.
+    pub(crate) fn mark(&self, spec: &Spec, agent: &AgentId, signal: Signal, strength: Share) {
+        let Some(cell) = cell(&spec.tenant, agent, signal) else { return };
+        if let Err(error) = self.deposit(cell, strength) {
+            tracing::debug!(%error, "no room for a trail");
+        }
+    }
+
+    /// How the field draws tasks of `tenant` to `agent`: success draws, danger repels; half where there is
+    /// neither.
+    #[must_use]
+    pub(crate) fn scent(&self, tenant: &Tenant, agent: &AgentId) -> Share {
+        let read = |signal| cell(tenant, agent, signal).map_or(0.0, |cell| self.sense(&cell).get());
+        Share::clamped(0.5 + (read(Signal::Success) - read(Signal::Danger)) / 2.0)
+    }
+
+    /// Sweeps faded cells up; returns how many.
+    pub fn compact(&self) -> usize {
+        let now = self.now();
+        self.inner.shards.iter().map(|shard| shard.lock().compact(&self.inner.law, now)).sum()
+    }
+
+    /// Writes the trails down, as before a stop. A crash forgets those since the last time.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn save(&self) -> Result<(), LedgerError> {
+        let mut trails: Vec<Entry> = Vec::new();
+        for shard in &self.inner.shards {
+            trails.extend(shard.lock().entries());
+        }
+        save(&*self.inner.ledger, TRAILS, &trails).await
+    }
+}
+
+fn cell(tenant: &Tenant, agent: &AgentId, signal: Signal) -> Option<Cell> {
+    let location = location(&agent.agent_type)?;
+    let subject = Subject::new(&agent.ordinal.to_string()).ok()?;
+    Some(Cell { tenant: tenant.clone(), location, signal, subject })
+}
+
+fn location(agent_type: &TypeName) -> Option<Location> {
+    Location::new(agent_type.as_str()).ok()
+}
+
+async fn save<T: Serialize + Sync>(
+    ledger: &dyn Ledger,
+    name: &str,
+    body: &T,
+) -> Result<(), LedgerError> {
+    let kept = serde_json::to_vec(&Kept { schema: 1, body })
+        .map_err(|error| LedgerError::Storage { what: error.to_string() })?;
+    ledger.save_snapshot(name, kept).await
+}

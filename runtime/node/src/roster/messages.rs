@@ -1,0 +1,86 @@
+//! What is said to agents and to their supervisors.
+
+use colony_core::{
+    cycle::Output,
+    id::TaskId,
+    journal::Past,
+    market::Award,
+};
+use colony_store::{Claim, LedgerError, Track};
+use ractor::{ActorRef, RpcReplyPort};
+
+use super::job::StepFailure;
+
+/// Said to one agent.
+#[derive(Debug)]
+pub(crate) enum AgentMessage {
+    /// The market gave it a task. Never sent while it has one. If lost with the agent, the supervisor
+    /// tells the market, which hands the claim back.
+    Award(Box<Assignment>),
+    /// The journal of its task was read. Late ones (of a task no longer held) are ignored by `round`.
+    Past {
+        /// Which assignment it belongs to.
+        round: u64,
+        /// The past, or why it could not be read.
+        past: Result<Box<Past>, LedgerError>,
+    },
+    /// A step has ended. Late ones are ignored by `round`.
+    Stepped {
+        /// Which assignment it belongs to.
+        round: u64,
+        /// What the step gave.
+        output: Result<Box<Output>, StepFailure>,
+    },
+    /// A commit has ended. Late ones are ignored by `round`.
+    Committed {
+        /// Which assignment it belongs to.
+        round: u64,
+        /// Whether it is durable.
+        result: Result<(), LedgerError>,
+    },
+    /// The task was cancelled: drop the work. Ignored when it has another task by now.
+    Cancel(TaskId),
+    /// Nobody needs it now: it ends and becomes a row. Sent by the market only, so never before an award.
+    Sleep,
+    /// Finish what can be handed back at once, then end.
+    Leave,
+}
+
+/// A task given to an agent.
+#[derive(Debug)]
+pub(crate) struct Assignment {
+    /// The task in hand.
+    pub(crate) claim: Claim,
+    /// How it was won.
+    pub(crate) award: Award,
+}
+
+/// Said to the supervisor of one agent type.
+#[derive(Debug)]
+pub(crate) enum SupervisorMessage {
+    /// Start, or start again after a crash, the agent of this number.
+    Start(u32),
+    /// A sleeping agent was awarded a task: start it and pass the task on.
+    Wake {
+        /// Its number.
+        ordinal: u32,
+        /// The task.
+        assignment: Box<Assignment>,
+    },
+    /// An agent's track record changed; kept until the next save.
+    Track {
+        /// Its number.
+        ordinal: u32,
+        /// Its record now.
+        track: Track,
+    },
+    /// Write changed records down.
+    Save,
+    /// Stop every agent, write records down, then end.
+    Leave(RpcReplyPort<()>),
+    /// Tells about every agent of the type.
+    Observe(RpcReplyPort<Vec<super::Standing>>),
+}
+
+/// The address of an agent.
+pub(crate) type AgentRef = ActorRef<AgentMessage>;

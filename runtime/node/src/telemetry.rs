@@ -1,0 +1,345 @@
+//! Traces: every task is one, from submit to answer.
+//!
+//! ```text
+//!   submit (root) ─┬─ admission
+//!                  ├─ market.award
+//!                  ├─ perceive ── embed minilm ······· link ······· batch (a trace of its own)
+//!                  ├─ retrieve
+//!                  ├─ reason ──── chat smollm2 ······· link ······· batch
+//!                  ├─ execute ─── execute_tool ticket.file
+//!                  ├─ verify
+//!                  ├─ approval (from question to ruling)
+//!                  └─ learn
+//! ```
+//! The provider is handed in: nothing here is global, so that several nodes live in one process. Whether a
+//! task is traced is decided once, at submit; an untraced task costs nothing here. The root span ends with
+//! the acknowledgement, so that a crash leaves no children without a parent; everything later is its child
+//! through the trace context that is written down with the task.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use colony_core::{port::Chance, task::TraceContext, unit::Timestamp};
+use opentelemetry::{
+    Context, KeyValue, SpanId, TraceFlags, TraceId,
+    trace::{
+        Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _,
+        TraceState, Tracer as _, TracerProvider as _,
+    },
+};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan};
+use parking_lot::Mutex;
+use rand::RngCore;
+
+/// Names of attributes: OpenTelemetry's semantic conventions where they exist (`gen_ai.*`), `colony.*`
+/// for the rest.
+pub mod names {
+    /// The task's id.
+    pub const TASK_ID: &str = "colony.task.id";
+    /// The agent type.
+    pub const AGENT_TYPE: &str = "colony.agent.type";
+    /// The agent.
+    pub const AGENT_ID: &str = "colony.agent.id";
+    /// The tenant.
+    pub const TENANT: &str = "colony.tenant";
+    /// Bids compared.
+    pub const BIDDERS: &str = "colony.market.bidders";
+    /// The winner's score.
+    pub const SCORE: &str = "colony.market.score";
+    /// Batch number.
+    pub const BATCH_ID: &str = "colony.batch.id";
+    /// Rows in a batch.
+    pub const BATCH_ROWS: &str = "colony.batch.rows";
+    /// Why a human was asked.
+    pub const DOUBT: &str = "colony.approval.doubt";
+    /// What was ruled.
+    pub const RULING: &str = "colony.approval.ruling";
+    /// Operation of a model or tool call.
+    pub const GEN_AI_OPERATION: &str = "gen_ai.operation.name";
+    /// The model asked for.
+    pub const GEN_AI_MODEL: &str = "gen_ai.request.model";
+    /// Tokens read.
+    pub const GEN_AI_INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
+    /// Tokens written.
+    pub const GEN_AI_OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
+    /// The tool called.
+    pub const GEN_AI_TOOL: &str = "gen_ai.tool.name";
+}
+
+/// Makes spans.
+#[derive(Clone)]
+pub struct Telemetry {
+    tracer: Option<SdkTracer>,
+    sample_ratio: f64,
+    chance: Arc<Mutex<Box<dyn RngCore + Send>>>,
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry")
+            .field("on", &self.tracer.is_some())
+            .field("sample_ratio", &self.sample_ratio)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Telemetry {
+    /// From a provider, if there is one; `sample_ratio` is the share of tasks traced, 0 to 1.
+    #[must_use]
+    pub fn new(
+        provider: Option<&SdkTracerProvider>,
+        sample_ratio: f64,
+        chance: &dyn Chance,
+    ) -> Self {
+        Self {
+            tracer: provider.map(|p| p.tracer("colony")),
+            sample_ratio,
+            chance: Arc::new(Mutex::new(chance.stream("telemetry", 0))),
+        }
+    }
+
+    /// Whether spans go anywhere.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.tracer.is_some()
+    }
+
+    /// The parent named by a W3C `traceparent` header, or none.
+    #[must_use]
+    pub fn parent(traceparent: &str) -> Option<TraceContext> {
+        let mut parts = traceparent.trim().split('-');
+        let (version, trace, span, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        if version.len() != 2 || version == "ff" || trace.len() != 32 || span.len() != 16 {
+            return None;
+        }
+        let context = TraceContext {
+            trace_id: u128::from_str_radix(trace, 16).ok()?,
+            span_id: u64::from_str_radix(span, 16).ok()?,
+            sampled: u8::from_str_radix(flags, 16).ok()? & 1 == 1,
+        };
+        (context.trace_id != 0 && context.span_id != 0).then_some(context)
+    }
+
+    /// Decides whether a new task is traced and opens its root span. A sampled parent is followed.
+    #[must_use]
+    pub fn root(&self, parent: Option<TraceContext>, name: &'static str) -> Span {
+        if self.tracer.is_none() {
+            return Span::untraced(parent.unwrap_or_default());
+        }
+        let sampled = match parent {
+            Some(parent) => parent.sampled,
+            None if self.sample_ratio >= 1.0 => true,
+            None => {
+                let draw = self.chance.lock().next_u32();
+                f64::from(draw) < self.sample_ratio * f64::from(u32::MAX)
+            }
+        };
+        if !sampled {
+            return Span::untraced(parent.unwrap_or_default());
+        }
+        self.start(
+            parent.unwrap_or_default(),
+            name,
+            SpanKind::Server,
+            &[],
+            None,
+        )
+    }
+
+    /// A span below `parent`; costs nothing when the parent is not sampled.
+    #[must_use]
+    pub fn child(&self, parent: TraceContext, name: impl Into<SpanName>) -> Span {
+        self.span(parent, name, SpanKind::Internal)
+    }
+
+    /// A span below `parent` for a call that leaves the agent.
+    #[must_use]
+    pub fn call(&self, parent: TraceContext, name: impl Into<SpanName>) -> Span {
+        self.span(parent, name, SpanKind::Client)
+    }
+
+    /// A span below `parent` that began `ago`.
+    #[must_use]
+    pub fn since(&self, parent: TraceContext, name: &'static str, ago: Duration) -> Span {
+        if !parent.sampled {
+            return Span::untraced(parent);
+        }
+        self.start(parent, name, SpanKind::Internal, &[], Some(ago))
+    }
+
+    /// The span of a batch: a trace of its own, linked to every call that rides in it. Nothing when none
+    /// of them is sampled.
+    #[must_use]
+    pub fn batch(&self, links: &[TraceContext], name: impl Into<SpanName>, ago: Duration) -> Span {
+        let sampled: Vec<TraceContext> = links.iter().copied().filter(|l| l.sampled).collect();
+        if sampled.is_empty() {
+            return Span::untraced(TraceContext::default());
+        }
+        self.start(
+            TraceContext::default(),
+            name,
+            SpanKind::Internal,
+            &sampled,
+            Some(ago),
+        )
+    }
+
+    fn span(&self, parent: TraceContext, name: impl Into<SpanName>, kind: SpanKind) -> Span {
+        if !parent.sampled || self.tracer.is_none() {
+            return Span::untraced(parent);
+        }
+        self.start(parent, name, kind, &[], None)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "span times are wall times by OpenTelemetry's law"
+    )]
+    fn start(
+        &self,
+        parent: TraceContext,
+        name: impl Into<SpanName>,
+        kind: SpanKind,
+        links: &[TraceContext],
+        ago: Option<Duration>,
+    ) -> Span {
+        let Some(tracer) = &self.tracer else {
+            return Span::untraced(parent);
+        };
+        let mut builder = SpanBuilder::from_name(name.into().0).with_kind(kind);
+        if let Some(ago) = ago {
+            builder = builder.with_start_time(std::time::SystemTime::now() - ago);
+        }
+        if !links.is_empty() {
+            let links = links
+                .iter()
+                .map(|l| Link::with_context(to_otel(*l)))
+                .collect();
+            builder = builder.with_links(links);
+        }
+        let context = if parent.trace_id == 0 {
+            Context::new()
+        } else {
+            Context::new().with_remote_span_context(to_otel(parent))
+        };
+        let span = tracer.build_with_context(builder, &context);
+        let made = span.span_context();
+        let context = TraceContext {
+            trace_id: u128::from_be_bytes(made.trace_id().to_bytes()),
+            span_id: u64::from_be_bytes(made.span_id().to_bytes()),
+            sampled: true,
+        };
+        Span {
+            context,
+            span: Some(Box::new(span)),
+        }
+    }
+}
+
+/// The name of a span: a constant, or built for model and tool calls.
+#[derive(Debug, Clone)]
+pub struct SpanName(std::borrow::Cow<'static, str>);
+
+impl From<&'static str> for SpanName {
+    fn from(name: &'static str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl From<String> for SpanName {
+    fn from(name: String) -> Self {
+        Self(name.into())
+    }
+}
+
+fn to_otel(context: TraceContext) -> SpanContext {
+    let flags = if context.sampled {
+        TraceFlags::SAMPLED
+    } else {
+        TraceFlags::default()
+    };
+    SpanContext::new(
+        TraceId::from_bytes(context.trace_id.to_be_bytes()),
+        SpanId::from_bytes(context.span_id.to_be_bytes()),
+        flags,
+        true,
+        TraceState::default(),
+    )
+}
+
+/// One span; ends when dropped. An untraced one only carries the context on.
+#[derive(Debug)]
+pub struct Span {
+    context: TraceContext,
+    span: Option<Box<SdkSpan>>,
+}
+
+impl Span {
+    /// No span: calls below see `context` as their parent.
+    #[must_use]
+    pub const fn untraced(context: TraceContext) -> Self {
+        Self {
+            context,
+            span: None,
+        }
+    }
+
+    /// What children and other processes name as their parent.
+    #[must_use]
+    pub const fn context(&self) -> TraceContext {
+        self.context
+    }
+
+    /// Whether anything is recorded: ask before building costly attributes.
+    #[must_use]
+    pub const fn is_recording(&self) -> bool {
+        self.span.is_some()
+    }
+
+    /// Notes a fact.
+    pub fn set(&mut self, key: &'static str, value: impl Into<opentelemetry::Value>) {
+        if let Some(span) = &mut self.span {
+            span.set_attribute(KeyValue::new(key, value));
+        }
+    }
+
+    /// Links to another span.
+    pub fn link(&mut self, other: TraceContext) {
+        if let Some(span) = self.span.as_mut().filter(|_| other.sampled) {
+            span.add_link(to_otel(other), Vec::new());
+        }
+    }
+
+    /// Marks it as failed.
+    pub fn fail(&mut self, what: &str) {
+        if let Some(span) = &mut self.span {
+            span.set_status(Status::error(what.to_owned()));
+        }
+    }
+}
+
+/// Time from `earlier` to `now`, for [`Telemetry::since`].
+#[must_use]
+pub fn ago(now: Timestamp, earlier: Timestamp) -> Duration {
+    now.since(earlier)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_is_read_or_refused_whole() {
+        let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let context = Telemetry::parent(header).expect("a valid header");
+        assert_eq!(context.span_id, 0xb7ad_6b71_6920_3331);
+        assert!(context.sampled);
+        for bad in [
+            "",
+            "00-00-00-00",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ] {
+            assert_eq!(Telemetry::parent(bad), None, "{bad:?}");
+        }
+    }
+}

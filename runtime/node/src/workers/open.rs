@@ -1,0 +1,60 @@
+//! From `[models]` to running workers.
+
+use std::sync::Arc;
+
+use colony_core::port::Clock;
+use colony_inference::{
+    BatchObserver, EchoEmbedder, EchoGenerator, EmbedWorker, Home, InferenceError, OrtEncoder,
+};
+
+use super::Workers;
+use crate::config::{Config, Engine, ModelRole};
+
+/// Why a model is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its files are missing or damaged, or its limits are out of range.
+    #[error("models.{name}: {error}; `colony model pull` fetches the models, `--engine echo` needs none")]
+    Model {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        error: InferenceError,
+    },
+}
+
+/// Opens every declared model with the declared engine. Blocks while files are read: seconds.
+///
+/// # Errors
+/// [`OpenError`] names the model and the file.
+pub fn open(
+    config: &Config,
+    home: &Home,
+    clock: &Arc<dyn Clock>,
+    observer: &Arc<dyn BatchObserver>,
+) -> Result<Workers, OpenError> {
+    let mut workers =
+        Workers { engine: config.inference.engine.as_str(), ..Workers::default() };
+    for (name, model) in &config.models {
+        let failed = |error| OpenError::Model { name: name.clone(), error };
+        let clock = Arc::clone(clock);
+        match (config.inference.engine, model.kind) {
+            (Engine::Echo, ModelRole::Embed) => {
+                workers.embedders.insert(name.clone(), Arc::new(EchoEmbedder::new(clock, None)));
+            }
+            (Engine::Echo, ModelRole::Generate) => {
+                workers.generators.insert(name.clone(), Arc::new(EchoGenerator::new(clock, None)));
+            }
+            (Engine::Ort, ModelRole::Embed) => {
+                let limits = &config.inference.embed;
+                let engine =
+                    OrtEncoder::open(home, &model.source, limits.threads).map_err(failed)?;
+                let worker = EmbedWorker::start(engine, limits, clock, Arc::clone(observer))
+                    .map_err(failed)?;
+                workers.embedders.insert(name.clone(), worker);
+            }
+            (Engine::Ort, ModelRole::Generate) => {}
+        }
+    }
+    Ok(workers)
+}

@@ -1,0 +1,3 @@
+//! A node in this process: the walk of tasks, and the doors.
+
+mod walk;

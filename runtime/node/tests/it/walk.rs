@@ -1,0 +1,247 @@
+//! One task's walk through a node in this process: ledger in memory, echo models.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use colony_agents::{Desk, Kind, Kinds, StepError};
+use colony_core::{
+    cycle::{Decision, Output, Ruling, Step, Teaching, Thought},
+    id::{TaskId, TypeName},
+    journal::Note,
+    market::gini,
+    port::Clock,
+    task::{Answer, Ending, Source, Spec, State},
+};
+use colony_inference::{EchoEmbedder, EchoGenerator};
+use colony_node::{
+    Colony, Config, Rooms, World,
+    config::AgentType,
+    ports::{SeededChance, SystemClock},
+    telemetry::Telemetry,
+    workers::Workers,
+};
+use colony_store::{ApprovalFilter, Ledger, Policy, Submitted, memory::MemoryLedger};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+
+pub(crate) fn agent_type(name: &str) -> TypeName {
+    TypeName::new(name).expect("a legal name")
+}
+
+pub(crate) fn config(types: &[(&str, u32)]) -> Config {
+    let declared = types.iter().map(|(kind, count)| {
+        let learned = *kind == "triage";
+        let declared = AgentType {
+            kind: (*kind).to_owned(),
+            count: *count,
+            embedder: learned.then(|| "minilm".to_owned()),
+            model: learned.then(|| "smollm2".to_owned()),
+            ..AgentType::default()
+        };
+        ((*kind).to_owned(), declared)
+    });
+    Config { agents: declared.collect(), ..Config::default() }
+}
+
+pub(crate) fn world(ledger: Arc<dyn Ledger>) -> World {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let mut world = World::new(Arc::clone(&clock), Arc::new(SeededChance::new(7)), ledger);
+    world.workers = Workers {
+        embedders: BTreeMap::from([(
+            "minilm".to_owned(),
+            Arc::new(EchoEmbedder::new(Arc::clone(&clock), None)) as _,
+        )]),
+        generators: BTreeMap::from([(
+            "smollm2".to_owned(),
+            Arc::new(EchoGenerator::new(clock, None)) as _,
+        )]),
+        engine: "echo",
+    };
+    world
+}
+
+pub(crate) fn book() -> Arc<dyn Ledger> {
+    Arc::new(MemoryLedger::new(Policy::default()))
+}
+
+pub(crate) async fn submit(rooms: &Rooms, specs: Vec<Spec>) -> Vec<TaskId> {
+    let submitted = rooms.submit(specs, None).await.expect("accepted");
+    let ids = submitted.into_iter().map(|s| match s {
+        Submitted::Accepted(id) => id,
+        other @ (Submitted::Duplicate(_) | Submitted::Conflict(_)) => panic!("{other:?}"),
+    });
+    ids.collect()
+}
+
+/// Waits until every task is in one of `states`; panics after half a minute.
+pub(crate) async fn until(rooms: &Rooms, tasks: &[TaskId], states: &[State]) {
+    let mut changes = rooms.ledger.latest();
+    let all = async {
+        for task in tasks {
+            while !states.contains(&rooms.ledger.get(*task).await.expect("known").state) {
+                changes.changed().await.expect("the book is open");
+            }
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), all).await;
+    assert!(waited.is_ok(), "tasks did not become {states:?} in 30 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_echo_task_takes_the_six_steps_and_is_journalled() {
+    let colony = Colony::start(&config(&[("echo", 3)]), world(book())).await.expect("starts");
+    let rooms = colony.rooms();
+    let ids = submit(&rooms, vec![Spec::new(agent_type("echo"), "hello")]).await;
+    until(&rooms, &ids, &[State::Done]).await;
+    let record = rooms.ledger.get(ids[0]).await.expect("known");
+    let Some(Ending::Done(answer)) = record.ending else { panic!("{record:?}") };
+    assert_eq!(answer.text, "hello");
+    let journal = rooms.ledger.journal(ids[0]).await.expect("readable");
+    let steps: Vec<Step> = journal
+        .iter()
+        .filter_map(|entry| match &entry.note {
+            Note::Output(output) => Some(Output::step(output)),
+            Note::Awarded { .. }
+            | Note::Intent { .. }
+            | Note::Outcome { .. }
+            | Note::Decided(_) => None,
+        })
+        .collect();
+    assert_eq!(steps, Step::ALL);
+    assert!(colony.stop().await, "agents leave in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_is_shared_evenly_and_every_task_ends_once() {
+    let colony = Colony::start(&config(&[("echo", 20)]), world(book())).await.expect("starts");
+    let rooms = colony.rooms();
+    let specs: Vec<Spec> =
+        (0..1_000).map(|i| Spec::new(agent_type("echo"), format!("task {i}"))).collect();
+    let ids = submit(&rooms, specs).await;
+    until(&rooms, &ids, &[State::Done]).await;
+    let counts = rooms.ledger.counts().await.expect("readable");
+    assert_eq!(counts.by_state.values().sum::<u64>(), counts.accepted);
+    assert_eq!(counts.by_state[&State::Done], 1_000);
+    assert!(colony.stop().await);
+    let tracks = rooms.ledger.agents().await;
+    if let Ok(agents) = tracks {
+        let tasks: Vec<u64> = agents.iter().map(|agent| agent.track.tasks).collect();
+        assert!(gini(&tasks) < 0.3, "{tasks:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_new_waits_for_a_human_and_is_filed_as_ruled() {
+    let colony = Colony::start(&config(&[("triage", 2)]), world(book())).await.expect("starts");
+    let rooms = colony.rooms();
+    let ids = submit(&rooms, vec![Spec::new(agent_type("triage"), "my password is lost")]).await;
+    until(&rooms, &ids, &[State::Parked]).await;
+    assert!(rooms.ledger.outbox("tickets", 0, 10).await.expect("readable").is_empty());
+    let filter = ApprovalFilter { limit: 10, ..ApprovalFilter::default() };
+    let open = rooms.ledger.approvals(filter).await.expect("readable");
+    let decision = Decision {
+        ruling: Ruling::Correct("password_reset".to_owned()),
+        teaching: Teaching::Teach,
+        by: "ann".to_owned(),
+    };
+    rooms.decide(open[0].question.id, decision).await.expect("open");
+    until(&rooms, &ids, &[State::Done]).await;
+    let record = rooms.ledger.get(ids[0]).await.expect("known");
+    let Some(Ending::Done(answer)) = record.ending else { panic!("{record:?}") };
+    assert_eq!((answer.text.as_str(), answer.source), ("password_reset", Source::Human));
+    let filed = rooms.ledger.outbox("tickets", 0, 10).await.expect("readable");
+    assert_eq!(filed.len(), 1);
+    assert_eq!(filed[0].1.payload["queue"], "password_reset");
+    assert_eq!(rooms.memory.episodes(), 1);
+    colony.stop().await;
+}
+
+/// Panics on the first delivery of a task that says so.
+#[derive(Debug)]
+struct Fragile;
+
+#[async_trait]
+impl Kind for Fragile {
+    fn name(&self) -> &'static str {
+        "fragile"
+    }
+
+    async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
+        assert!(&*desk.spec.input != "poison", "poison");
+        let answer = Answer::by_rule("fine", "it held");
+        Ok(Thought { answer, doubt: None, model_calls: vec![] })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_task_dies_and_its_agents_live_on() {
+    let policy = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
+    let mut world = world(Arc::new(MemoryLedger::new(policy)));
+    world.kinds = Kinds::builtin().with(Arc::new(Fragile));
+    let colony = Colony::start(&config(&[("fragile", 2)]), world).await.expect("starts");
+    let rooms = colony.rooms();
+    let poison = submit(&rooms, vec![Spec::new(agent_type("fragile"), "poison")]).await;
+    let good: Vec<Spec> =
+        (0..50).map(|i| Spec::new(agent_type("fragile"), format!("good {i}"))).collect();
+    let good = submit(&rooms, good).await;
+    until(&rooms, &poison, &[State::Dead]).await;
+    until(&rooms, &good, &[State::Done]).await;
+    colony.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_agent_sleeps_and_wakes_with_its_next_task() {
+    let mut config = config(&[("echo", 2)]);
+    config.roster.sleep_after = Duration::from_millis(100);
+    let colony = Colony::start(&config, world(book())).await.expect("starts");
+    let rooms = colony.rooms();
+    let asleep = async {
+        while !rooms.agents().await.iter().all(|agent| agent.state == "asleep") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asleep).await.expect("they fall asleep");
+    let ids = submit(&rooms, vec![Spec::new(agent_type("echo"), "wake up")]).await;
+    until(&rooms, &ids, &[State::Done]).await;
+    colony.stop().await;
+}
+
+/// Every span that names a parent has it among the spans.
+fn orphans(spans: &[SpanData]) -> Vec<String> {
+    let known: Vec<_> = spans.iter().map(|s| s.span_context.span_id()).collect();
+    let none = opentelemetry::SpanId::INVALID;
+    let lost = spans.iter().filter(|s| s.parent_span_id != none && !known.contains(&s.parent_span_id));
+    lost.map(|s| s.name.to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_one_trace_without_orphans() {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let mut world = world(book());
+    world.telemetry = Telemetry::new(Some(&provider), 1.0, &SeededChance::new(7));
+    let colony = Colony::start(&config(&[("triage", 2)]), world).await.expect("starts");
+    let rooms = colony.rooms();
+    let ids = submit(&rooms, vec![Spec::new(agent_type("triage"), "my password is lost")]).await;
+    until(&rooms, &ids, &[State::Parked]).await;
+    let filter = ApprovalFilter { limit: 10, ..ApprovalFilter::default() };
+    let open = rooms.ledger.approvals(filter).await.expect("readable");
+    let decision =
+        Decision { ruling: Ruling::Accept, teaching: Teaching::Keep, by: "ann".to_owned() };
+    rooms.decide(open[0].question.id, decision).await.expect("open");
+    until(&rooms, &ids, &[State::Done]).await;
+    colony.stop().await;
+    let spans = exporter.get_finished_spans().expect("collected");
+    assert_eq!(orphans(&spans), Vec::<String>::new());
+    let root = spans.iter().find(|s| s.name == "submit").expect("a root");
+    let own: Vec<&str> = spans
+        .iter()
+        .filter(|s| s.span_context.trace_id() == root.span_context.trace_id())
+        .map(|s| &*s.name)
+        .collect();
+    for name in [
+        "submit", "admission", "market.award", "perceive", "retrieve", "reason", "execute",
+        "execute_tool", "verify", "learn", "approval", "embeddings minilm",
+    ] {
+        assert!(own.contains(&name), "no span {name:?} among {own:?}");
+    }
+}
