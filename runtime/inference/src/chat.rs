@@ -47,7 +47,10 @@ pub struct ChatMessage {
 impl ChatMessage {
     /// A message by `role`.
     pub fn new(role: ChatRole, content: impl Into<String>) -> Self {
-        Self { role, content: content.into() }
+        Self {
+            role,
+            content: content.into(),
+        }
     }
 }
 
@@ -81,7 +84,10 @@ pub(crate) fn render(
     messages: &[ChatMessage],
     end: PromptEnd,
 ) -> Result<String, ChatError> {
-    let template = decoder.chat_template.as_deref().ok_or(ChatError::NoTemplate)?;
+    let template = decoder
+        .chat_template
+        .as_deref()
+        .ok_or(ChatError::NoTemplate)?;
     let messages: Vec<Value> = messages
         .iter()
         .map(|message| {
@@ -90,10 +96,16 @@ pub(crate) fn render(
         })
         .collect();
     let count = messages.len();
-    let failed = |source| ChatError::Template { messages: count, source };
+    let failed = |source| ChatError::Template {
+        messages: count,
+        source,
+    };
     // The two switches are what transformers sets, for which these templates are written.
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build();
     environment.set_syntax(syntax.map_err(failed)?);
     environment.add_function("raise_exception", |reason: String| -> Result<(), _> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, reason))
@@ -109,7 +121,9 @@ pub(crate) fn render(
 fn break_control_tokens(text: &str, control_tokens: &[String]) -> String {
     let mut text = text.to_owned();
     for token in control_tokens {
-        let Some(first) = token.chars().next() else { continue };
+        let Some(first) = token.chars().next() else {
+            continue;
+        };
         if text.contains(token.as_str()) {
             let broken = format!("{first} {}", &token[first.len_utf8()..]);
             text = text.replace(token.as_str(), &broken);

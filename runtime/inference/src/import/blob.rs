@@ -27,7 +27,12 @@ pub(super) struct Blob {
 impl Blob {
     pub(super) fn create(dir: &Path, name: &str) -> io::Result<Self> {
         let out = BufWriter::with_capacity(1 << 20, File::create_new(dir.join(name))?);
-        Ok(Self { name: name.to_owned(), out, hash: Sha256::new(), bytes: 0 })
+        Ok(Self {
+            name: name.to_owned(),
+            out,
+            hash: Sha256::new(),
+            bytes: 0,
+        })
     }
 
     /// Appends bytes and returns the initializer that points at them.
@@ -43,7 +48,10 @@ impl Blob {
         self.write(&zeros[..usize::try_from(padding).expect("less than a page")])?;
         let offset = self.bytes;
         self.write(content)?;
-        let entry = |key: &str, value: String| Entry { key: key.to_owned(), value };
+        let entry = |key: &str, value: String| Entry {
+            key: key.to_owned(),
+            value,
+        };
         Ok(TensorProto {
             name: name.to_owned(),
             data_type: element as i32,
@@ -65,7 +73,10 @@ impl Blob {
         dims: &[usize],
         values: &[f32],
     ) -> io::Result<TensorProto> {
-        let content: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let content: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         self.bytes(name, ElementType::F32, dims, &content)
     }
 
@@ -78,6 +89,9 @@ impl Blob {
     /// Makes the file durable and returns its identity.
     pub(super) fn finish(self) -> io::Result<FileDigest> {
         self.out.into_inner()?.sync_all()?;
-        Ok(FileDigest { bytes: self.bytes, sha256: hex::encode(self.hash.finalize()) })
+        Ok(FileDigest {
+            bytes: self.bytes,
+            sha256: hex::encode(self.hash.finalize()),
+        })
     }
 }

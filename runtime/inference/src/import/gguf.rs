@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
 use candle_core::Device;
@@ -59,13 +60,25 @@ pub(super) enum Dims {
 
 impl Gguf {
     pub(super) fn open(path: &Path) -> Result<Self, ImportError> {
-        let unreadable = |source| ImportError::Read { path: path.into(), source };
+        let unreadable = |source| ImportError::Read {
+            path: path.into(),
+            source,
+        };
         let file = File::open(path).map_err(unreadable)?;
         let file_bytes = file.metadata().map_err(unreadable)?.len();
         let mut reader = BufReader::new(file);
-        let content = Content::read(&mut reader)
-            .map_err(|source| ImportError::NotGguf { path: path.into(), source })?;
-        Ok(Self { reader, content, file_bytes })
+        // candle divides by the file's own alignment, which a damaged file may give as zero.
+        let content = panic::catch_unwind(AssertUnwindSafe(|| Content::read(&mut reader)))
+            .unwrap_or_else(|_| Err(candle_core::Error::Msg("the header is damaged".to_owned())))
+            .map_err(|source| ImportError::NotGguf {
+                path: path.into(),
+                source,
+            })?;
+        Ok(Self {
+            reader,
+            content,
+            file_bytes,
+        })
     }
 
     pub(super) fn metadata(&self) -> Metadata<'_> {
@@ -81,17 +94,25 @@ impl Gguf {
             self.check(name, *dims)?;
         }
         let wanted: BTreeSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
-        let present: BTreeSet<&str> =
-            self.content.tensor_infos.keys().map(String::as_str).collect();
+        let present: BTreeSet<&str> = self
+            .content
+            .tensor_infos
+            .keys()
+            .map(String::as_str)
+            .collect();
         match present.difference(&wanted).next() {
-            Some(extra) => Err(ImportError::UnknownTensor { tensor: (*extra).to_owned() }),
+            Some(extra) => Err(ImportError::UnknownTensor {
+                tensor: (*extra).to_owned(),
+            }),
             None => Ok(shape),
         }
     }
 
     fn check(&self, name: &str, dims: Dims) -> Result<(), ImportError> {
         let Some(info) = self.content.tensor_infos.get(name) else {
-            return Err(ImportError::MissingTensor { tensor: name.to_owned() });
+            return Err(ImportError::MissingTensor {
+                tensor: name.to_owned(),
+            });
         };
         if info.shape.dims() != dims.list() {
             return Err(ImportError::TensorShape {
@@ -125,15 +146,23 @@ impl Gguf {
 
     /// A tensor's values in fp32, row by row.
     pub(super) fn weights(&mut self, name: &str) -> Result<Vec<f32>, ImportError> {
-        let failed = |source| ImportError::Tensor { tensor: name.to_owned(), source };
-        let quantised =
-            self.content.tensor(&mut self.reader, name, &Device::Cpu).map_err(failed)?;
+        let failed = |source| ImportError::Tensor {
+            tensor: name.to_owned(),
+            source,
+        };
+        let quantised = self
+            .content
+            .tensor(&mut self.reader, name, &Device::Cpu)
+            .map_err(failed)?;
         let values = quantised
             .dequantize(&Device::Cpu)
             .and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>())
             .map_err(failed)?;
         match values.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(ImportError::NotFinite { tensor: name.to_owned(), index }),
+            Some(index) => Err(ImportError::NotFinite {
+                tensor: name.to_owned(),
+                index,
+            }),
             None => Ok(values),
         }
     }
@@ -161,11 +190,15 @@ impl Shape {
     fn read(metadata: &Metadata<'_>, content: &Content) -> Result<Self, ImportError> {
         let architecture = metadata.text("general.architecture")?;
         if architecture != "llama" {
-            return Err(ImportError::Architecture { found: architecture.to_owned() });
+            return Err(ImportError::Architecture {
+                found: architecture.to_owned(),
+            });
         }
         let scaling = metadata.optional_text("llama.rope.scaling.type")?;
         if let Some(scaling) = scaling.filter(|scaling| *scaling != "none") {
-            return Err(ImportError::RopeScaling { found: scaling.to_owned() });
+            return Err(ImportError::RopeScaling {
+                found: scaling.to_owned(),
+            });
         }
         let width = |key| metadata.size(key, WIDTH_MAX);
         let hidden = width("llama.embedding_length")?;
@@ -254,16 +287,28 @@ impl Dims {
 
 impl<'a> Metadata<'a> {
     fn get(&self, key: &str) -> Result<&'a Value, ImportError> {
-        self.0.metadata.get(key).ok_or_else(|| ImportError::MissingKey { key: key.to_owned() })
+        self.0
+            .metadata
+            .get(key)
+            .ok_or_else(|| ImportError::MissingKey {
+                key: key.to_owned(),
+            })
     }
 
     pub(super) fn text(&self, key: &str) -> Result<&'a str, ImportError> {
         let value = self.get(key)?;
-        value.to_string().map(String::as_str).map_err(|_| malformed(key, value))
+        value
+            .to_string()
+            .map(String::as_str)
+            .map_err(|_| malformed(key, value))
     }
 
     pub(super) fn optional_text(&self, key: &str) -> Result<Option<&'a str>, ImportError> {
-        if self.0.metadata.contains_key(key) { self.text(key).map(Some) } else { Ok(None) }
+        if self.0.metadata.contains_key(key) {
+            self.text(key).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     pub(super) fn texts(&self, key: &str) -> Result<Vec<&'a str>, ImportError> {
@@ -294,7 +339,9 @@ impl<'a> Metadata<'a> {
 
     /// A token id, if the file has one; it must be below `vocab`.
     pub(super) fn token(&self, key: &str, vocab: usize) -> Result<Option<u32>, ImportError> {
-        let Some(value) = self.0.metadata.get(key) else { return Ok(None) };
+        let Some(value) = self.0.metadata.get(key) else {
+            return Ok(None);
+        };
         let id = integer(value).and_then(|id| u32::try_from(id).ok());
         match id.filter(|id| (*id as usize) < vocab) {
             Some(id) => Ok(Some(id)),
@@ -305,31 +352,42 @@ impl<'a> Metadata<'a> {
     fn size(&self, key: &str, max: usize) -> Result<usize, ImportError> {
         let value = self.get(key)?;
         let size = integer(value).and_then(|size| usize::try_from(size).ok());
-        size.filter(|size| (1..=max).contains(size)).ok_or_else(|| malformed(key, value))
+        size.filter(|size| (1..=max).contains(size))
+            .ok_or_else(|| malformed(key, value))
     }
 
     fn float(&self, key: &str) -> Result<f32, ImportError> {
         let value = self.get(key)?;
-        let float = value.to_f32().ok().filter(|float| float.is_finite() && *float > 0.0);
+        let float = value
+            .to_f32()
+            .ok()
+            .filter(|float| float.is_finite() && *float > 0.0);
         float.ok_or_else(|| malformed(key, value))
     }
 }
 
 fn integer(value: &Value) -> Option<i64> {
-    value.to_u64().ok().and_then(|value| i64::try_from(value).ok()).or_else(|| {
-        let small = value.to_i32().map(i64::from);
-        small.or_else(|_| value.to_i64()).ok()
-    })
+    value
+        .to_u64()
+        .ok()
+        .and_then(|value| i64::try_from(value).ok())
+        .or_else(|| {
+            let small = value.to_i32().map(i64::from);
+            small.or_else(|_| value.to_i64()).ok()
+        })
 }
 
 fn malformed(key: &str, value: &Value) -> ImportError {
     /// Enough to recognise the value; arrays can be megabytes.
     const SHOWN_CHARS: usize = 60;
-    let found = match value {
-        Value::Array(values) => format!("an array of {} values", values.len()),
-        _ => format!("{value:?}"),
+    let found = match value.to_vec() {
+        Ok(values) => format!("an array of {} values", values.len()),
+        Err(_) => format!("{value:?}"),
     };
-    ImportError::Malformed { key: key.to_owned(), found: found.chars().take(SHOWN_CHARS).collect() }
+    ImportError::Malformed {
+        key: key.to_owned(),
+        found: found.chars().take(SHOWN_CHARS).collect(),
+    }
 }
 
 /// The types candle can turn into fp32.

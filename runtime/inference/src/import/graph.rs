@@ -50,19 +50,33 @@ pub(super) fn build(
     blob: &mut Blob,
     done: &mut dyn FnMut(usize),
 ) -> Result<ModelProto, ImportError> {
-    let graph = GraphProto { name: "decoder".to_owned(), ..GraphProto::default() };
-    let mut build = Build { shape, precision, graph, blob };
+    let graph = GraphProto {
+        name: "decoder".to_owned(),
+        ..GraphProto::default()
+    };
+    let mut build = Build {
+        shape,
+        precision,
+        graph,
+        blob,
+    };
     build.doors();
     build.positions()?;
     let (residual, head) = build.embedding(gguf)?;
-    let mut stream = Stream { residual, pending: None };
+    let mut stream = Stream {
+        residual,
+        pending: None,
+    };
     for layer in 0..shape.layers {
         build.layer(gguf, layer, &mut stream)?;
         done(layer + 1);
     }
     build.norm(gguf, "output_norm.weight", "final", &mut stream)?;
     build.head("final", head);
-    let set = |domain: &str, version| OperatorSet { domain: domain.to_owned(), version };
+    let set = |domain: &str, version| OperatorSet {
+        domain: domain.to_owned(),
+        version,
+    };
     Ok(ModelProto {
         ir_version: IR_VERSION,
         producer_name: "colony".to_owned(),
@@ -94,7 +108,9 @@ impl Build<'_> {
     }
 
     fn initializer(&mut self, tensor: io::Result<TensorProto>) -> Result<(), ImportError> {
-        self.graph.initializer.push(tensor.map_err(ImportError::write)?);
+        self.graph
+            .initializer
+            .push(tensor.map_err(ImportError::write)?);
         Ok(())
     }
 
@@ -106,13 +122,14 @@ impl Build<'_> {
     /// Declares inputs and outputs.
     fn doors(&mut self) {
         use Axis::{Fixed, Named};
-        let ids = |name, width| {
-            ValueInfo::tensor(name, ElementType::I64, &[Named("rows"), Named(width)])
-        };
+        let ids =
+            |name, width| ValueInfo::tensor(name, ElementType::I64, &[Named("rows"), Named(width)]);
         self.graph.input.push(ids("input_ids", "new"));
         self.graph.input.push(ids("attention_mask", "total"));
         let logits = [Named("rows"), Fixed(self.shape.vocab)];
-        self.graph.output.push(ValueInfo::tensor("logits", ElementType::F32, &logits));
+        self.graph
+            .output
+            .push(ValueInfo::tensor("logits", ElementType::F32, &logits));
         for layer in 0..self.shape.layers {
             for part in ["key", "value"] {
                 let cache = |name: String, length| {
@@ -134,21 +151,49 @@ impl Build<'_> {
         let constant = TensorProto::constant;
         self.graph.initializer.push(constant("axis_1", &[1], &[1]));
         self.graph.initializer.push(constant("one", &[], &[1]));
-        self.node("", "ReduceSum", &["attention_mask", "axis_1"], &["valid"], vec![
-            Attribute::int("keepdims", 0),
-        ]);
+        self.node(
+            "",
+            "ReduceSum",
+            &["attention_mask", "axis_1"],
+            &["valid"],
+            vec![Attribute::int("keepdims", 0)],
+        );
         self.node("", "Sub", &["valid", "one"], &["valid_less_one"], vec![]);
         let to_i32 = || vec![Attribute::int("to", i64::from(ElementType::I32 as i32))];
         self.node("", "Cast", &["valid_less_one"], &["seqlens_k"], to_i32());
         self.width("attention_mask", "mask_width");
-        self.node("", "Cast", &["mask_width"], &["total_sequence_length"], to_i32());
+        self.node(
+            "",
+            "Cast",
+            &["mask_width"],
+            &["total_sequence_length"],
+            to_i32(),
+        );
         // A prefilled row's last token stands at its valid length less one; with a past, every
         // new position of the row is valid and the last one is the width less one. The smaller
         // of the two is right in both cases.
         self.width("input_ids", "new_width");
-        self.node("", "Sub", &["new_width", "one"], &["new_width_less_one"], vec![]);
-        self.node("", "Min", &["valid_less_one", "new_width_less_one"], &["last"], vec![]);
-        self.node("", "Unsqueeze", &["last", "axis_1"], &["last_index"], vec![]);
+        self.node(
+            "",
+            "Sub",
+            &["new_width", "one"],
+            &["new_width_less_one"],
+            vec![],
+        );
+        self.node(
+            "",
+            "Min",
+            &["valid_less_one", "new_width_less_one"],
+            &["last"],
+            vec![],
+        );
+        self.node(
+            "",
+            "Unsqueeze",
+            &["last", "axis_1"],
+            &["last_index"],
+            vec![],
+        );
         let (cos, sin) = rotary_tables(self.shape);
         let dims = [self.shape.context_tokens_max, self.shape.head_dim / 2];
         self.floats("cos", &dims, &cos)?;
@@ -159,7 +204,13 @@ impl Build<'_> {
     fn width(&mut self, from: &str, to: &str) {
         let shape = format!("{from}.shape");
         self.node("", "Shape", &[from], &[&shape], vec![]);
-        self.node("", "Gather", &[&shape, "one"], &[to], vec![Attribute::int("axis", 0)]);
+        self.node(
+            "",
+            "Gather",
+            &[&shape, "one"],
+            &[to],
+            vec![Attribute::int("axis", 0)],
+        );
     }
 
     /// The embedding, and the name of the output layer's weights: where both are the same they are
@@ -171,31 +222,45 @@ impl Build<'_> {
             Precision::Fp32 => {
                 self.floats("embedding", &[vocab, hidden], &table)?;
                 drop(table);
-                self.node("", "Gather", &["embedding", "input_ids"], &["embedded"], vec![]);
+                self.node(
+                    "",
+                    "Gather",
+                    &["embedding", "input_ids"],
+                    &["embedded"],
+                    vec![],
+                );
             }
             Precision::Int8 => {
                 self.blocks("embedding", vocab, hidden, &table)?;
                 drop(table);
                 let per_row = hidden / BLOCK;
                 let zero = vec![ZERO_POINT; vocab * per_row];
-                let zero = self.blob.bytes(
-                    "embedding.zero",
-                    ElementType::U8,
-                    &[vocab, per_row],
-                    &zero,
-                );
+                let zero =
+                    self.blob
+                        .bytes("embedding.zero", ElementType::U8, &[vocab, per_row], &zero);
                 self.initializer(zero)?;
                 let mut flat = self.initializer_named("embedding.bytes").clone();
                 flat.name = "embedding.rows".to_owned();
                 flat.dims = vec![dim(vocab), dim(hidden)];
                 self.graph.initializer.push(flat);
-                let inputs = ["embedding.rows", "input_ids", "embedding.scales", "embedding.zero"];
-                self.node(MICROSOFT, "GatherBlockQuantized", &inputs, &["embedded"], vec![
-                    Attribute::int("bits", 8),
-                    Attribute::size("block_size", BLOCK),
-                    Attribute::int("gather_axis", 0),
-                    Attribute::int("quantize_axis", 1),
-                ]);
+                let inputs = [
+                    "embedding.rows",
+                    "input_ids",
+                    "embedding.scales",
+                    "embedding.zero",
+                ];
+                self.node(
+                    MICROSOFT,
+                    "GatherBlockQuantized",
+                    &inputs,
+                    &["embedded"],
+                    vec![
+                        Attribute::int("bits", 8),
+                        Attribute::size("block_size", BLOCK),
+                        Attribute::int("gather_axis", 0),
+                        Attribute::int("quantize_axis", 1),
+                    ],
+                );
             }
         }
         let head = if self.shape.tied {
@@ -218,14 +283,32 @@ impl Build<'_> {
         layer: usize,
         stream: &mut Stream,
     ) -> Result<(), ImportError> {
-        let Shape { hidden, ffn, heads, kv_heads, head_dim, layers, .. } = *self.shape;
+        let Shape {
+            hidden,
+            ffn,
+            heads,
+            kv_heads,
+            head_dim,
+            layers,
+            ..
+        } = *self.shape;
         let value = |part: &str| format!("layer.{layer}.{part}");
-        self.norm(gguf, &block(layer, "attn_norm"), &value("attention_in"), stream)?;
+        self.norm(
+            gguf,
+            &block(layer, "attn_norm"),
+            &value("attention_in"),
+            stream,
+        )?;
         let mut fused = gguf.rotary_weights(&block(layer, "attn_q"), self.shape)?;
         fused.extend(gguf.rotary_weights(&block(layer, "attn_k"), self.shape)?);
         fused.extend(gguf.weights(&block(layer, "attn_v"))?);
         let rows = hidden + 2 * kv_heads * head_dim;
-        self.linear(&value("attention_in"), &value("qkv"), [rows, hidden], &fused)?;
+        self.linear(
+            &value("attention_in"),
+            &value("qkv"),
+            [rows, hidden],
+            &fused,
+        )?;
         drop(fused);
         let past = |part| format!("past_key_values.{layer}.{part}");
         let present = |part| format!("present.{layer}.{part}");
@@ -259,7 +342,12 @@ impl Build<'_> {
             stream.residual = self.last_positions(&stream.residual);
         }
         let output = gguf.weights(&block(layer, "attn_output"))?;
-        self.linear(&attended, &value("attention_out"), [hidden, hidden], &output)?;
+        self.linear(
+            &attended,
+            &value("attention_out"),
+            [hidden, hidden],
+            &output,
+        )?;
         stream.pending = Some(value("attention_out"));
 
         self.norm(gguf, &block(layer, "ffn_norm"), &value("ffn_in"), stream)?;
@@ -268,8 +356,20 @@ impl Build<'_> {
         let up = gguf.weights(&block(layer, "ffn_up"))?;
         self.linear(&value("ffn_in"), &value("up"), [ffn, hidden], &up)?;
         self.node("", "Sigmoid", &[&value("gate")], &[&value("open")], vec![]);
-        self.node("", "Mul", &[&value("gate"), &value("open")], &[&value("silu")], vec![]);
-        self.node("", "Mul", &[&value("silu"), &value("up")], &[&value("gated")], vec![]);
+        self.node(
+            "",
+            "Mul",
+            &[&value("gate"), &value("open")],
+            &[&value("silu")],
+            vec![],
+        );
+        self.node(
+            "",
+            "Mul",
+            &[&value("silu"), &value("up")],
+            &[&value("gated")],
+            vec![],
+        );
         let down = gguf.weights(&block(layer, "ffn_down"))?;
         self.linear(&value("gated"), &value("ffn_out"), [hidden, ffn], &down)?;
         stream.pending = Some(value("ffn_out"));
@@ -378,18 +478,26 @@ impl Build<'_> {
         [rows, columns]: [usize; 2],
     ) {
         let (bytes, scales) = (format!("{weight}.bytes"), format!("{weight}.scales"));
-        self.node(MICROSOFT, "MatMulNBits", &[input, &bytes, &scales], &[output], vec![
-            Attribute::size("K", columns),
-            Attribute::size("N", rows),
-            Attribute::int("bits", 8),
-            Attribute::size("block_size", BLOCK),
-            Attribute::int("accuracy_level", ACCURACY_LEVEL),
-        ]);
+        self.node(
+            MICROSOFT,
+            "MatMulNBits",
+            &[input, &bytes, &scales],
+            &[output],
+            vec![
+                Attribute::size("K", columns),
+                Attribute::size("N", rows),
+                Attribute::int("bits", 8),
+                Attribute::size("block_size", BLOCK),
+                Attribute::int("accuracy_level", ACCURACY_LEVEL),
+            ],
+        );
     }
 
     fn initializer_named(&self, name: &str) -> &TensorProto {
         let mut initializers = self.graph.initializer.iter();
-        initializers.find(|tensor| tensor.name == name).expect("written a moment ago")
+        initializers
+            .find(|tensor| tensor.name == name)
+            .expect("written a moment ago")
     }
 }
 
@@ -398,12 +506,13 @@ impl Build<'_> {
 #[expect(clippy::cast_possible_truncation, reason = "cosines fit in f32")]
 fn rotary_tables(shape: &Shape) -> (Vec<f32>, Vec<f32>) {
     let half = shape.head_dim / 2;
-    let frequency =
-        |pair: usize| f64::from(shape.rope_theta).powf(-(pair as f64) / half as f64);
+    let frequency = |pair: usize| f64::from(shape.rope_theta).powf(-(pair as f64) / half as f64);
     let frequencies: Vec<f64> = (0..half).map(frequency).collect();
     let angles = (0..shape.context_tokens_max)
         .flat_map(|position| frequencies.iter().map(move |each| position as f64 * each));
-    angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip()
+    angles
+        .map(|angle| (angle.cos() as f32, angle.sin() as f32))
+        .unzip()
 }
 
 fn transposed(weights: &[f32], columns: usize) -> Vec<f32> {

@@ -161,15 +161,24 @@ impl ValueInfo {
         let dim = axes
             .iter()
             .map(|axis| match axis {
-                Axis::Fixed(value) => Dimension { dim_value: Some(dim(*value)), dim_param: None },
-                Axis::Named(name) => {
-                    Dimension { dim_value: None, dim_param: Some((*name).to_owned()) }
-                }
+                Axis::Fixed(value) => Dimension {
+                    dim_value: Some(dim(*value)),
+                    dim_param: None,
+                },
+                Axis::Named(name) => Dimension {
+                    dim_value: None,
+                    dim_param: Some((*name).to_owned()),
+                },
             })
             .collect();
-        let tensor_type =
-            Some(TensorType { elem_type: element as i32, shape: Some(TensorShape { dim }) });
-        Self { name: name.to_owned(), r#type: Some(TypeProto { tensor_type }) }
+        let tensor_type = Some(TensorType {
+            elem_type: element as i32,
+            shape: Some(TensorShape { dim }),
+        });
+        Self {
+            name: name.to_owned(),
+            r#type: Some(TypeProto { tensor_type }),
+        }
     }
 }
 
@@ -188,7 +197,12 @@ impl TensorProto {
 
 impl Attribute {
     pub(super) fn int(name: &str, value: i64) -> Self {
-        Self { name: name.to_owned(), i: Some(value), f: None, kind: 2 }
+        Self {
+            name: name.to_owned(),
+            i: Some(value),
+            f: None,
+            kind: 2,
+        }
     }
 
     pub(super) fn size(name: &str, value: usize) -> Self {
@@ -196,7 +210,12 @@ impl Attribute {
     }
 
     pub(super) fn float(name: &str, value: f32) -> Self {
-        Self { name: name.to_owned(), f: Some(value), i: None, kind: 1 }
+        Self {
+            name: name.to_owned(),
+            f: Some(value),
+            i: None,
+            kind: 1,
+        }
     }
 }
 

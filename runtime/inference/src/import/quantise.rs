@@ -24,12 +24,18 @@ pub(super) struct Blocks {
 /// Quantises `weights`, whose length must be a multiple of [`BLOCK`] (the caller checks rows).
 pub(super) fn quantise(weights: &[f32]) -> Blocks {
     let (blocks, rest) = weights.as_chunks::<BLOCK>();
-    assert!(rest.is_empty(), "{} weights are not whole blocks of {BLOCK}", weights.len());
+    assert!(
+        rest.is_empty(),
+        "{} weights are not whole blocks of {BLOCK}",
+        weights.len()
+    );
     let mut bytes = Vec::with_capacity(weights.len());
     let mut scales = Vec::with_capacity(blocks.len());
     for block in blocks {
-        let largest =
-            block.iter().copied().fold(0.0_f32, |a, b| if b.abs() > a.abs() { b } else { a });
+        let largest = block
+            .iter()
+            .copied()
+            .fold(0.0_f32, |a, b| if b.abs() > a.abs() { b } else { a });
         let scale = largest / -128.0;
         let inverse = if scale == 0.0 { 0.0 } else { scale.recip() };
         scales.push(scale);
@@ -57,7 +63,9 @@ mod tests {
         let pairs = blocks.bytes.chunks(BLOCK).zip(&blocks.scales);
         pairs
             .flat_map(|(bytes, scale)| {
-                bytes.iter().map(move |byte| (f32::from(*byte) - f32::from(ZERO_POINT)) * scale)
+                bytes
+                    .iter()
+                    .map(move |byte| (f32::from(*byte) - f32::from(ZERO_POINT)) * scale)
             })
             .collect()
     }

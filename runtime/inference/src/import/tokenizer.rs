@@ -34,7 +34,10 @@ pub(super) fn read(metadata: &Metadata) -> Result<Vocabulary, ImportError> {
     let model = metadata.text("tokenizer.ggml.model")?;
     let split = metadata.text("tokenizer.ggml.pre")?;
     if model != "gpt2" || split != "smollm" {
-        return Err(ImportError::Tokenizer { model: model.into(), split: split.into() });
+        return Err(ImportError::Tokenizer {
+            model: model.into(),
+            split: split.into(),
+        });
     }
     let tokens = metadata.texts("tokenizer.ggml.tokens")?;
     let kinds = metadata.integers("tokenizer.ggml.token_type")?;
@@ -66,7 +69,10 @@ pub(super) fn read(metadata: &Metadata) -> Result<Vocabulary, ImportError> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     let built = |source| ImportError::Vocabulary { source };
-    let bpe = BPE::builder().vocab_and_merges(vocabulary, merges).build().map_err(built)?;
+    let bpe = BPE::builder()
+        .vocab_and_merges(vocabulary, merges)
+        .build()
+        .map_err(built)?;
     let mut tokenizer = Tokenizer::new(bpe);
     // `smollm`: every digit alone, then GPT-2's byte-level splitting.
     let byte_level = ByteLevel::new(false, true, true);
@@ -74,10 +80,15 @@ pub(super) fn read(metadata: &Metadata) -> Result<Vocabulary, ImportError> {
     tokenizer.with_pre_tokenizer(Some(Sequence::new(steps)));
     tokenizer.with_decoder(Some(byte_level));
     let added = |wanted: fn(i64) -> bool| {
-        tokens.iter().zip(&kinds).filter(move |(_, kind)| wanted(**kind)).map(|(token, _)| *token)
+        tokens
+            .iter()
+            .zip(&kinds)
+            .filter(move |(_, kind)| wanted(**kind))
+            .map(|(token, _)| *token)
     };
-    let special: Vec<AddedToken> =
-        added(|kind| kind == CONTROL).map(|token| AddedToken::from(token, true)).collect();
+    let special: Vec<AddedToken> = added(|kind| kind == CONTROL)
+        .map(|token| AddedToken::from(token, true))
+        .collect();
     let whole: Vec<AddedToken> = added(|kind| kind != NORMAL && kind != CONTROL)
         .map(|token| AddedToken::from(token, false))
         .collect();

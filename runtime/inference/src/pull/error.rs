@@ -13,7 +13,9 @@ pub enum PullError {
     /// This kind of machine has no pinned packages.
     #[error(
         "models run on {} only; this program was built for {} {}",
-        Platform::SUPPORTED, std::env::consts::OS, std::env::consts::ARCH
+        Platform::SUPPORTED,
+        std::env::consts::OS,
+        std::env::consts::ARCH
     )]
     Platform,
     /// `COLONY_OFFLINE` forbids fetching.
@@ -90,7 +92,7 @@ pub enum PullError {
         /// The model.
         item: Item,
         /// Why.
-        source: ImportError,
+        source: Box<ImportError>,
     },
 }
 
@@ -99,7 +101,10 @@ impl PullError {
         if source.kind() == io::ErrorKind::StorageFull {
             Self::DiskFull { path: path.into() }
         } else {
-            Self::Files { path: path.into(), source }
+            Self::Files {
+                path: path.into(),
+                source,
+            }
         }
     }
 

