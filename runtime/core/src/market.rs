@@ -151,6 +151,8 @@ impl Track {
     /// newcomer is taken for good. With Beta(1, 1) the first success of an agent would raise its
     /// promise above that of all who had no task yet, and the rich would get richer.
     const PRIOR: (f64, f64) = (3.0, 1.0);
+    /// The upper bound of a newcomer, `upper_bound(3, 1)`.
+    const NEWCOMER: f64 = 1.137_298_334_620_741_8;
     /// Standard deviations of doubt that are credited to the agent.
     const BENEFIT_OF_DOUBT: f64 = 2.0;
 
@@ -174,7 +176,7 @@ impl Track {
         let successes = self.successes.min(self.tasks);
         let failures = self.tasks - successes;
         let bound = Self::upper_bound(wins + successes as f64, losses + failures as f64);
-        Share::clamped(bound / Self::upper_bound(wins, losses))
+        Share::clamped(bound / Self::NEWCOMER)
     }
 }
 
@@ -293,7 +295,7 @@ impl Book {
     pub fn offer(&mut self, offer: Offer) {
         self.pools
             .entry(offer.agent.agent_type.clone())
-            .or_default()
+            .or_insert_with(|| Pool::new(self.rules.mode))
             .offer(offer);
     }
 

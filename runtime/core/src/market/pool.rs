@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rand::RngCore;
 
-use super::{Award, Bid, Digest, Error, Offer, Outcome, Rules, Track, score};
+use super::{Award, Bid, Digest, Error, Mode, Offer, Outcome, Rules, Track, score};
 use crate::{id::AgentId, unit::Share};
 
 /// Tasks an agent has had lately, on average, when the counters are halved. Long enough to see who is
@@ -50,17 +50,31 @@ pub(super) struct Pool {
     by_ordinal: BTreeMap<u32, usize>,
     /// Entries with a free slot, in no order of meaning.
     free: Vec<usize>,
-    /// The same by the moment (a counter) they became free, for first-in, first-out.
-    line: BTreeMap<u64, usize>,
+    /// The same by the moment (a counter) they became free; `None` unless first in, first out is asked
+    /// for, because it costs more than all the rest of an award.
+    line: Option<BTreeMap<u64, usize>>,
     moment: u64,
     free_slots: u32,
     /// Sum of `recent` over the entries.
     recent: u64,
+    /// The bidders of the present auction; kept to save the allocation.
+    drawn: Vec<usize>,
     /// The entry that had the last task of a session. At most one session per entry.
     sessions: BTreeMap<u64, usize>,
 }
 
 impl Pool {
+    pub(super) fn new(mode: Mode) -> Self {
+        let line = match mode {
+            Mode::Auction => None,
+            Mode::Fifo => Some(BTreeMap::new()),
+        };
+        Self {
+            line,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.by_ordinal.is_empty()
     }
@@ -196,21 +210,22 @@ impl Pool {
             .free
             .len()
             .min(usize::try_from(rules.sample.max(1)).unwrap_or(usize::MAX));
-        if drawn < self.free.len() {
-            self.shuffle_front(drawn, rng);
-        }
+        self.draw(drawn, rng);
+        // Who had the session's last task bids in any case, if it is free.
         let familiar = task
             .session
-            .and_then(|session| self.sessions.get(&session).copied())
+            .and_then(|session| self.sessions.get(&session))
+            .filter(|index| !self.drawn.contains(index))
             .filter(|index| {
-                let entry = self.entries[*index].as_ref();
-                entry.is_some_and(|e| e.place.is_some_and(|place| place >= drawn))
+                self.entries[**index]
+                    .as_ref()
+                    .is_some_and(|entry| entry.place.is_some())
             });
 
         let even = self.even_share();
         let mut best: Option<(usize, &Entry, Share)> = None;
         let mut bidders = 0;
-        for index in self.free[..drawn].iter().copied().chain(familiar) {
+        for index in self.drawn.iter().chain(familiar).copied() {
             let Some(entry) = &self.entries[index] else {
                 continue;
             };
@@ -233,7 +248,7 @@ impl Pool {
 
     /// Gives the task to the agent that has been free longest.
     pub(super) fn next_in_line(&mut self, task: &Digest) -> Option<Award> {
-        let index = *self.line.first_key_value()?.1;
+        let index = *self.line.as_ref()?.first_key_value()?.1;
         let agent = self.entries[index].as_ref()?.agent.clone();
         self.occupy(index, task.session);
         Some(Award {
@@ -311,7 +326,9 @@ impl Pool {
             entry.place = Some(self.free.len());
             entry.since = self.moment;
             self.free.push(index);
-            self.line.insert(self.moment, index);
+            if let Some(line) = &mut self.line {
+                line.insert(self.moment, index);
+            }
         }
     }
 
@@ -322,21 +339,29 @@ impl Pool {
         let Some(place) = entry.place.take() else {
             return;
         };
-        self.line.remove(&entry.since);
+        if let Some(line) = &mut self.line {
+            line.remove(&entry.since);
+        }
         self.free.swap_remove(place);
         self.note_place(place);
     }
 
-    /// Brings a random choice of `count` free entries to the front of the free list (the first
-    /// steps of a Fisher–Yates shuffle).
-    fn shuffle_front(&mut self, count: usize, rng: &mut (impl RngCore + ?Sized)) {
-        for place in 0..count {
-            let other = place + below(self.free.len() - place, rng);
-            self.free.swap(place, other);
-            self.note_place(other);
+    /// Draws `count` different free entries into `self.drawn` (Floyd's way: one draw of chance for
+    /// each, nothing is moved).
+    fn draw(&mut self, count: usize, rng: &mut (impl RngCore + ?Sized)) {
+        self.drawn.clear();
+        let all = self.free.len();
+        if count == all {
+            self.drawn.extend_from_slice(&self.free);
+            return;
         }
-        for place in 0..count {
-            self.note_place(place);
+        for last in all - count..all {
+            let index = self.free[below(last + 1, rng)];
+            if self.drawn.contains(&index) {
+                self.drawn.push(self.free[last]);
+            } else {
+                self.drawn.push(index);
+            }
         }
     }
 
