@@ -163,7 +163,7 @@ pub fn run_within(limit: Duration, mut command: Command) -> Result<Finished> {
     let child = child.with_context(|| format!("cannot start {command:?}"))?;
     let id = child.id();
     // The pipes are drained by this thread's end of the channel, so that a talkative command cannot block.
-    let (done, ended) = std::sync::mpsc::channel();
+    let (done, ended) = std::sync::mpsc::sync_channel(1);
     let waiter = std::thread::spawn(move || {
         let _ = done.send(child.wait_with_output());
     });

@@ -89,12 +89,20 @@ impl Node {
     /// # Errors
     /// When it exits or is not ready in time; the message holds its log.
     pub fn start(folder: &Folder, more: &[&str]) -> Result<Self> {
+        Self::start_at(folder, "127.0.0.1:0", more)
+    }
+
+    /// Starts one that listens on `address`: the one of a node that was killed.
+    ///
+    /// # Errors
+    /// As for [`Node::start`].
+    pub fn start_at(folder: &Folder, address: &str, more: &[&str]) -> Result<Self> {
         let lives = fs::read_dir(folder.path())?.count();
         let log = folder.path().join(format!("node-{lives}.log"));
         let out = folder.path().join(format!("node-{lives}.out"));
         let data = folder.path().join("data");
         let data = data.to_str().context("a path in UTF-8")?;
-        let mut args = vec!["node", "--data-dir", data, "--listen", "127.0.0.1:0"];
+        let mut args = vec!["node", "--json", "--data-dir", data, "--listen", address];
         if !more.contains(&"--engine") {
             args.extend(["--engine", "echo"]);
         }

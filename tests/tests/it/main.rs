@@ -2,5 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod demo;
 mod docs;
+mod doors;
+mod process;
+mod receiver;
 mod tidy;

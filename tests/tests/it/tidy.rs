@@ -282,7 +282,7 @@ fn nothing_is_left_for_later_without_a_number() {
                 let issue = rest
                     .strip_prefix("(#")
                     .and_then(|rest| rest.split_once(')'));
-                if !issue.is_some_and(|(n, _)| n.parse::<u32>().is_ok()) {
+                if issue.is_none_or(|(n, _)| n.parse::<u32>().is_err()) {
                     problems.push(at);
                 }
             }

@@ -1,0 +1,381 @@
+//! Real nodes, real kills: what was acknowledged is there and ends once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use colony_tests::{Folder, Node, command, eventually};
+use rusqlite::{Connection, OpenFlags};
+
+/// For a few thousand small tasks on a machine that builds at the same time.
+const SOON: Duration = Duration::from_secs(90);
+
+/// JSON lines of tasks for the kind that answers with its input.
+fn lines(folder: &Folder, name: &str, count: usize) -> PathBuf {
+    let text: String = (0..count)
+        .map(|n| format!("{{\"text\":\"{name} {n}\",\"type\":\"echo\"}}\n"))
+        .collect();
+    folder.file(&format!("{name}.jsonl"), &text).unwrap()
+}
+
+/// A `colony submit --file` that goes on while its node is killed and comes back.
+struct Submitter {
+    child: Child,
+    out: PathBuf,
+    said: PathBuf,
+}
+
+impl Submitter {
+    fn start(folder: &Folder, address: &str, name: &str, count: usize) -> Self {
+        let file = lines(folder, name, count);
+        let out = folder.path().join(format!("{name}.ids"));
+        let said = folder.path().join(format!("{name}.log"));
+        let args = [
+            "submit",
+            "--address",
+            address,
+            "--retry-for",
+            "2m",
+            "--file",
+            file.to_str().unwrap(),
+        ];
+        let child = command(&args)
+            .unwrap()
+            .stdout(File::create(&out).unwrap())
+            .stderr(File::create(&said).unwrap())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, out, said }
+    }
+
+    /// The ids acknowledged so far.
+    fn ids(&self) -> Vec<String> {
+        let text = fs::read_to_string(&self.out).unwrap();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(str::to_owned).collect()
+    }
+
+    fn finish(mut self) -> Vec<String> {
+        eventually("a submitter's end", SOON, || {
+            Ok(self.child.try_wait()?.is_some())
+        })
+        .unwrap();
+        let status = self.child.wait().unwrap();
+        let said = fs::read_to_string(&self.said).unwrap();
+        assert!(status.success(), "{status}: {said}");
+        self.ids()
+    }
+}
+
+impl Drop for Submitter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Follows tasks to their ends; each has to be done, once.
+fn assert_each_done_once(node: &Node, ids: &[String]) {
+    let mut done = BTreeMap::new();
+    // Command lines have limits.
+    for ids in ids.chunks(1_000) {
+        let mut args = vec!["task", "watch", "--until-ended", "--timeout", "2m"];
+        args.extend(ids.iter().map(String::as_str));
+        node.json(&args).unwrap();
+        let mut args = vec!["task", "watch", "--until-ended", "--after", "0"];
+        args.extend(ids.iter().map(String::as_str));
+        for change in node.json(&args).unwrap() {
+            let id = change["task_id"].as_str().unwrap().to_owned();
+            match change["state"].as_str().unwrap() {
+                "done" => *done.entry(id).or_insert(0) += 1,
+                "failed" | "dead" | "expired" | "cancelled" => panic!("{change}"),
+                _ => {}
+            }
+        }
+    }
+    for id in ids {
+        assert_eq!(done.get(id), Some(&1), "task {id} became done that often");
+    }
+}
+
+fn status(node: &Node) -> serde_json::Value {
+    node.json(&["status"]).unwrap().remove(0)
+}
+
+/// The book of a node that has stopped.
+fn book(folder: &Folder) -> Connection {
+    let path = folder.path().join("data/colony.db");
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
+}
+
+#[test]
+fn acknowledged_tasks_survive_five_kills_and_complete_once() {
+    let folder = Folder::new().unwrap();
+    let more = ["--set", "ledger.deliveries_max=100"];
+    let mut node = Node::start(&folder, &more).unwrap();
+    let address = node.address().to_owned();
+    let mut ids = Vec::new();
+    for round in 0..5 {
+        let submitters: Vec<_> = (0..2)
+            .map(|n| Submitter::start(&folder, &address, &format!("round-{round}-{n}"), 500))
+            .collect();
+        eventually("the first acknowledgements", SOON, || {
+            Ok(submitters
+                .iter()
+                .any(|submitter| !submitter.ids().is_empty()))
+        })
+        .unwrap();
+        node.kill().unwrap();
+        let acknowledged: Vec<String> = submitters.iter().flat_map(Submitter::ids).collect();
+        assert!(!acknowledged.is_empty());
+        node = Node::start_at(&folder, &address, &more).unwrap();
+        let last = acknowledged.last().unwrap();
+        let task = node.json(&["task", "get", last]).unwrap().remove(0);
+        assert_eq!(task["id"], last.as_str(), "round {round}");
+        ids.extend(submitters.into_iter().flat_map(Submitter::finish));
+    }
+    let unique: BTreeSet<&String> = ids.iter().collect();
+    assert_eq!(unique.len(), 5_000, "every line has a task of its own");
+    assert_each_done_once(&node, &ids);
+    let status = status(&node);
+    assert_eq!(status["accepted"], 5_000, "{status}");
+    assert_eq!(status["tasks"]["done"], 5_000, "{status}");
+    assert_eq!(status["conserved"], true, "{status}");
+    assert!(
+        status["incarnation"].as_u64().unwrap() >= 6,
+        "six lives: {status}"
+    );
+    assert!(node.stop().unwrap().success());
+    // The answers are those of the questions, after all the kills.
+    let journal = book(&folder);
+    let tasks: i64 = journal
+        .query_row(
+            "SELECT COUNT(*) FROM (SELECT 1 FROM finished GROUP BY id)",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(tasks, 5_000);
+}
+
+#[test]
+fn a_ticket_is_filed_once_though_its_node_is_killed_while_humans_decide() {
+    const TICKETS: usize = 60;
+    let folder = Folder::new().unwrap();
+    let more = ["--set", "ledger.deliveries_max=100"];
+    let mut node = Node::start(&folder, &more).unwrap();
+    let address = node.address().to_owned();
+    let text: String = (0..TICKETS)
+        .map(|n| {
+            format!(
+                "{{\"text\":\"printer {n} on floor {} is out of paper\"}}\n",
+                n % 7
+            )
+        })
+        .collect();
+    let file = folder.file("tickets.jsonl", &text).unwrap();
+    let printed = node
+        .run(&["submit", "--file", file.to_str().unwrap()])
+        .unwrap()
+        .good()
+        .unwrap();
+    let ids: Vec<String> = printed.stdout.lines().map(str::to_owned).collect();
+    assert_eq!(ids.len(), TICKETS);
+    for round in 0.. {
+        assert!(round < 100, "questions do not come to an end");
+        let open = node.json(&["approve", "list", "--limit", "0"]).unwrap();
+        let mut args = vec!["approve", "accept", "--by", "tester", "--label", "printing"];
+        args.extend(open.iter().map(|question| question["id"].as_str().unwrap()));
+        if open.is_empty() {
+            let counts = status(&node);
+            if counts["tasks"]["done"] == TICKETS {
+                break;
+            }
+            // Tasks are under way between two questions.
+            eventually("a question or the end", SOON, || {
+                let counts = status(&node);
+                let done = counts["tasks"]["done"].as_u64() == Some(TICKETS as u64);
+                Ok(done || counts["tasks"]["parked"].as_u64() > Some(0))
+            })
+            .unwrap();
+            continue;
+        }
+        if round % 2 == 0 && round < 8 {
+            // The rulings are under way when the power goes.
+            let decider = command(&args)
+                .unwrap()
+                .args(["--address", &address])
+                .spawn();
+            let mut decider = decider.unwrap();
+            eventually("the first ruling", SOON, || {
+                let left = node.json(&["approve", "list", "--limit", "0"])?.len();
+                Ok(left < open.len() || decider.try_wait()?.is_some())
+            })
+            .unwrap();
+            node.kill().unwrap();
+            decider.wait().unwrap();
+            node = Node::start_at(&folder, &address, &more).unwrap();
+        } else {
+            // A question may be closed by now: the tests of the ending are below.
+            node.run(&args).unwrap();
+        }
+    }
+    assert_each_done_once(&node, &ids);
+    assert!(node.stop().unwrap().success());
+    let book = book(&folder);
+    let count = |sql: &str| -> i64 { book.query_row(sql, [], |row| row.get(0)).unwrap() };
+    let tickets = i64::try_from(TICKETS).unwrap();
+    assert_eq!(
+        count("SELECT COUNT(*) FROM outbox WHERE queue = 'tickets'"),
+        tickets
+    );
+    assert_eq!(
+        count("SELECT COUNT(DISTINCT task) FROM outbox"),
+        tickets,
+        "one for each task"
+    );
+    assert_eq!(
+        count("SELECT COUNT(*) FROM episodes"),
+        tickets,
+        "one lesson for each ruling"
+    );
+}
+
+#[test]
+fn a_second_node_on_the_same_folder_is_refused() {
+    let folder = Folder::new().unwrap();
+    let node = Node::start(&folder, &[]).unwrap();
+    let second = Node::start(&folder, &[]).expect_err("two nodes on one book");
+    let said = format!("{second:#}");
+    assert!(said.contains("exit status: 1"), "{said}");
+    assert!(
+        said.contains("colony.db"),
+        "the message names the book: {said}"
+    );
+    // The first one is none the worse for it.
+    let ended = node
+        .run(&["submit", "--type", "echo", "--wait", "still here"])
+        .unwrap();
+    assert!(ended.good().unwrap().stdout.contains("done"));
+}
+
+#[test]
+fn sigterm_drains_and_keeps_what_was_not_done() {
+    let folder = Folder::new().unwrap();
+    let node = Node::start(&folder, &[]).unwrap();
+    let address = node.address().to_owned();
+    let file = lines(&folder, "drain", 2_000);
+    let printed = node
+        .run(&["submit", "--file", file.to_str().unwrap()])
+        .unwrap()
+        .good()
+        .unwrap();
+    let ids: Vec<String> = printed.stdout.lines().map(str::to_owned).collect();
+    assert_eq!(ids.len(), 2_000);
+    let exit = node.stop().unwrap();
+    assert!(exit.success(), "{exit}");
+    let node = Node::start_at(&folder, &address, &[]).unwrap();
+    assert_each_done_once(&node, &ids);
+    let tasks = node
+        .json(&["task", "list", "--type", "echo", "--limit", "0"])
+        .unwrap();
+    assert!(
+        tasks.iter().all(|task| task["deliveries"] == 0),
+        "a drain is no delivery"
+    );
+}
+
+#[test]
+fn a_frozen_client_and_a_gone_client_harm_nobody() {
+    let folder = Folder::new().unwrap();
+    let node = Node::start(&folder, &[]).unwrap();
+    let mut watcher = command(&["task", "watch", "--address", node.address()])
+        .unwrap()
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let file = lines(&folder, "crowd", 1_000);
+    let wait = ["submit", "--wait", "--file", file.to_str().unwrap()];
+    let done = node.json(&wait).unwrap();
+    assert_eq!(done.len(), 1_000, "nobody reads the watcher's pipe");
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+    let done = node
+        .json(&["submit", "--type", "echo", "--wait", "after it left"])
+        .unwrap();
+    assert_eq!(done[0]["answer"]["text"], "after it left");
+}
+
+/// Runs `mount`; a message when it is not allowed here.
+fn small_disk(at: &Path) -> Result<(), String> {
+    fs::create_dir_all(at).map_err(|error| error.to_string())?;
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+        .arg(at)
+        .output()
+        .map_err(|error| error.to_string())?;
+    if mounted.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&mounted.stderr).trim().to_owned())
+}
+
+/// Unmounts when the test ends, however it does.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_loses_nothing() {
+    let folder = Folder::new().unwrap();
+    let data = folder.path().join("data");
+    if let Err(why) = small_disk(&data) {
+        eprintln!(
+            "SKIPPED a_full_disk_refuses_and_loses_nothing: cannot mount a small disk: {why}"
+        );
+        return;
+    }
+    let _mounted = Mounted(data.clone());
+    let node = Node::start(&folder, &[]).unwrap();
+    let address = node.address().to_owned();
+    let text = "x".repeat(60_000);
+    let line = format!("{{\"text\":\"{text}\",\"type\":\"echo\"}}\n");
+    let file = folder.file("large.jsonl", &line.repeat(400)).unwrap();
+    let submit = [
+        "submit",
+        "--retry-for",
+        "1s",
+        "--file",
+        file.to_str().unwrap(),
+    ];
+    let refused = node.run(&submit).unwrap();
+    assert_ne!(refused.code, Some(0), "24 MB do not fit into 4");
+    assert!(!refused.stderr.is_empty());
+    let ids: Vec<String> = refused.stdout.lines().map(str::to_owned).collect();
+    node.kill().ok();
+    // Somebody makes room.
+    let grown = std::process::Command::new("mount")
+        .args(["-o", "remount,size=200m"])
+        .arg(&data)
+        .status()
+        .unwrap();
+    assert!(grown.success());
+    let node = Node::start_at(&folder, &address, &[]).unwrap();
+    assert_each_done_once(&node, &ids);
+    let ended = node
+        .run(&["submit", "--type", "echo", "--wait", "room again"])
+        .unwrap();
+    assert!(ended.good().unwrap().stdout.contains("done"));
+}
