@@ -3,10 +3,20 @@
 //! | command | module |
 //! | --- | --- |
 //! | `submit`, `task`, `agent`, `approve`, `field`, `status`, `model list`, `model test` | [`client`] |
+//! | `node` | [`node`] |
+//! | `demo` | [`demo`] |
+//! | `model pull`, `model info`, `model import` | [`model`] |
+//! | `config` | [`config`] |
+//! | `bench` | [`bench`] |
 
 mod args;
+mod bench;
 mod client;
+mod config;
+mod demo;
 mod errors;
+mod model;
+mod node;
 mod output;
 
 use std::{io, process::ExitCode};
@@ -56,8 +66,18 @@ async fn dispatch(command: Command, global: &Global, out: Output) -> Result<(), 
         Command::Model(ModelCommand::Test { name, text }) => {
             client::models::test(&node().await?, name, text, out).await
         }
+        Command::Model(ModelCommand::Pull { names, dry_run }) => {
+            model::pull_named(names, dry_run, out).await
+        }
+        Command::Model(ModelCommand::Info { name }) => model::info(name, out).await,
+        Command::Model(ModelCommand::Import { file, name, force }) => {
+            model::import_file(file, name, force, out).await
+        }
+        Command::Node(args) => node::run(args, out).await,
+        Command::Demo(args) => demo::run(*args, global, out).await,
+        Command::Config(command) => config::run(command, out),
         Command::Completions { shell } => completions(shell, out),
-        _ => Err(Failure::failed("being written")),
+        Command::Bench(_) | Command::Sim(_) => Err(Failure::failed("being written")),
     }
 }
 

@@ -9,10 +9,12 @@ use std::{
 };
 
 use colony_inference::{
-    FileState, Home, Item, ModelKind, ModelManifest, Network, PullError, PullEvent, bytes_missing,
+    Home, Item, ModelKind, ModelManifest, Network, PullError, PullEvent,
     import::{ImportProgress, import},
-    is_ready, manifest::Precision, pull, verify,
+    manifest::Precision,
+    pull::{FileState, bytes_missing, is_ready, pull, verify},
 };
+use colony_node::config::{Config, Engine};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -27,6 +29,16 @@ const OFFLINE_HINT: &str = "run the demo or the node with `--engine echo`, which
 /// The home folder that the environment asks for.
 pub(crate) fn home() -> Result<Home, Failure> {
     Home::from_env().map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// The home folder that `config` asks for, or else the environment.
+pub(crate) fn home_of(config: &Config) -> Result<Home, Failure> {
+    match &config.inference.home {
+        Some(folder) => Ok(Home::new(folder)),
+        // The echo engine reads no files, so it needs no home either.
+        None if config.inference.engine == Engine::Echo => Ok(Home::new("")),
+        None => home(),
+    }
 }
 
 /// `colony model pull`.

@@ -1,0 +1,200 @@
+//! `colony demo`: a thousand agents sort help-desk tickets on this machine, and learn while they do.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`desk`] | where the tickets come from |
+//! | [`driver`] | the stream through the node, and the feedback |
+//! | [`reviewer`] | the scripted human |
+//! | [`progress`] | what is seen meanwhile |
+//! | [`outcome`], [`report`] | what came of it, in figures |
+//!
+//! The node runs in this process, behind its gRPC door on a loopback port: the demo is a client like any
+//! other, and `colony approve --address …` works beside it.
+
+mod desk;
+mod driver;
+mod outcome;
+mod progress;
+mod report;
+mod reviewer;
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use colony_inference::Item;
+use colony_node::config::{AgentType, Config, Engine};
+use colony_proto::v1::ListModelsRequest;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use self::{
+    desk::Desk,
+    driver::{End, Manner, Streamed},
+    report::{Evidence, Figures},
+};
+use crate::{
+    args::{DemoArgs, Global, ReviewerChoice},
+    client::{Node, agents, status},
+    config,
+    errors::Failure,
+    model,
+    node::{
+        flags, log,
+        running::{Running, has_book},
+        signals::Signals,
+    },
+    output::{Output, say},
+};
+
+pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<(), Failure> {
+    let started = Instant::now();
+    let mut signals = Signals::listen()?;
+    let desk = Desk::open(args.tasks.as_deref(), args.seed, args.count)?;
+    let (folder, _temporary) = data_dir(args.data_dir.as_ref())?;
+    let flags = flags(Some(&folder), Some(args.listen), Some(args.engine));
+    let mut config = config::load(args.sources, flags)?.config;
+    if config.telemetry.log == Config::default().telemetry.log {
+        // Life events would tear the bars; what fails is still said.
+        "error".clone_into(&mut config.telemetry.log);
+    }
+    muster(&mut config.agents, args.agents);
+    log(&config.telemetry.log, out, std::io::stderr)?;
+    let home = model::home_of(&config)?;
+    if config.inference.engine == Engine::Ort {
+        tokio::select! {
+            fetched = model::fetch(home.clone(), Item::ALL.to_vec(), out) => { fetched?; }
+            () = signals.first() => return Err(Failure::failed("stopped while fetching; what is complete stays")),
+        }
+    }
+    if has_book(&folder) {
+        out.note(&format!("the book in {} is taken up again", folder.display()));
+    }
+    let running = Running::open(&config, home).await?;
+    let address = running.address.to_string();
+    out.note(&format!(
+        "{} tickets for {} agents; the node listens on {address}",
+        desk.tickets.len(),
+        config.agents.values().map(|kind| u64::from(kind.count)).sum::<u64>(),
+    ));
+    if args.reviewer == ReviewerChoice::Person {
+        out.note(&format!(
+            "you review: `colony approve list --address {address}`, then `colony approve accept ID [--label LABEL]`"
+        ));
+    }
+    let manner = Manner { reviewer: args.reviewer, window: args.window };
+    let work = async {
+        let node = Node::connect(&address, global.timeout).await?;
+        let streamed = driver::drive(&node, &desk, manner, &mut signals, out).await?;
+        let figures = sum_up(&node, &desk, &streamed, &config, started).await?;
+        Ok((streamed.end, figures))
+    };
+    let result = work.await;
+    let mut hurry = signals;
+    tokio::select! {
+        _ = running.stop() => {}
+        () = hurry.first() => say("left at once"),
+    }
+    let (end, figures) = result?;
+    if end != End::Interrupted {
+        let said = serde_json::to_value(&figures).unwrap_or_else(|_| json!({}));
+        out.result(&said, || report::describe(&figures))?;
+    }
+    verdict(end, &figures, args.data_dir.is_some())
+}
+
+/// The folder of the book; a temporary one goes away with the second value.
+fn data_dir(named: Option<&PathBuf>) -> Result<(PathBuf, Option<TempDir>), Failure> {
+    let failed = |what: &str, error: std::io::Error| Failure::failed(format!("cannot make {what}: {error}"));
+    match named {
+        Some(folder) => {
+            fs::create_dir_all(folder)
+                .map_err(|error| failed(&folder.display().to_string(), error))?;
+            Ok((folder.clone(), None))
+        }
+        None => {
+            let temporary = tempfile::Builder::new()
+                .prefix("colony-demo-")
+                .tempdir()
+                .map_err(|error| failed("a temporary folder", error))?;
+            Ok((temporary.path().to_owned(), Some(temporary)))
+        }
+    }
+}
+
+/// Scales the declared types to `agents` in all, in proportion, at least one each.
+fn muster(types: &mut BTreeMap<String, AgentType>, agents: u32) {
+    let declared: u64 = types.values().map(|kind| u64::from(kind.count)).sum();
+    if declared == 0 {
+        return;
+    }
+    for kind in types.values_mut() {
+        let share = u64::from(kind.count) * u64::from(agents) / declared;
+        kind.count = u32::try_from(share).unwrap_or(u32::MAX).max(1);
+    }
+    let counted: u32 = types.values().map(|kind| kind.count).sum();
+    // What the rounding left goes to the largest type.
+    if let Some(largest) = types.values_mut().max_by_key(|kind| kind.count) {
+        largest.count += agents.saturating_sub(counted);
+    }
+}
+
+async fn sum_up(
+    node: &Node,
+    desk: &Desk,
+    streamed: &Streamed,
+    config: &Config,
+    started: Instant,
+) -> Result<Figures, Failure> {
+    let status = status::ask(node).await?;
+    let (agents, _) = agents::list(node, String::new(), 0).await?;
+    let models = node.models().list(node.ask(ListModelsRequest {})).await;
+    let models = node.open(models)?.models;
+    Ok(report::figures(&Evidence {
+        desk,
+        outcomes: &streamed.outcomes,
+        agents: &agents,
+        models: &models,
+        status: &status,
+        engine: config.inference.engine.as_str(),
+        ended_in_this_life: streamed.ended_now,
+        stream_s: streamed.seconds,
+        wall_s: started.elapsed().as_secs_f64(),
+        peak_rss_bytes: crate::bench::peak_rss_bytes(),
+    }))
+}
+
+fn verdict(end: End, figures: &Figures, kept: bool) -> Result<(), Failure> {
+    let again = if kept { "run it again with the same --data-dir to go on" } else { "with --data-dir a stopped demo can go on" };
+    match end {
+        End::Interrupted => Err(Failure::failed("stopped before the end").with_hint(again)),
+        End::Waiting(parked) => {
+            Err(Failure::failed(format!("{parked} tickets wait for a human")).with_hint(again))
+        }
+        End::Complete if !figures.conserved => {
+            Err(Failure::failed("the book does not account for every task: please report this"))
+        }
+        End::Complete if !figures.all_ended => Err(Failure::failed("not every ticket has ended")),
+        End::Complete => Ok(()),
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(count: u32) -> AgentType {
+        AgentType { count, ..AgentType::default() }
+    }
+
+    #[test]
+    fn agents_are_spread_in_proportion() {
+        let mut types =
+            BTreeMap::from([("echo".to_owned(), kind(10)), ("triage".to_owned(), kind(100))]);
+        muster(&mut types, 1_000);
+        let counts: Vec<u32> = types.values().map(|kind| kind.count).collect();
+        assert_eq!(counts, [90, 910]);
+        muster(&mut types, 1);
+        assert!(types.values().all(|kind| kind.count == 1));
+    }
+}

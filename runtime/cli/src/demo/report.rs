@@ -1,0 +1,293 @@
+//! The figures of a demo: computed from what the book says of every ticket, then printed.
+
+mod show;
+mod stats;
+
+use std::collections::BTreeMap;
+
+use colony_agents::tickets::{Split, Ticket};
+use colony_proto::v1::{Agent, Model, ModelKind, StatusResponse};
+use serde::Serialize;
+
+use self::stats::{gini, percentile_ms, share};
+use super::{
+    desk::{Desk, is_out_label},
+    outcome::{Outcome, ProposalSource},
+};
+use crate::client::status::sum_of_states;
+
+pub(super) use self::show::{describe, sparkline};
+
+/// Tasks an agent must have had before it counts in the fairness of its type.
+const GINI_TASKS_MIN: u64 = 20;
+
+/// All figures; `--json` prints this. Shares are 0 to 1 and null where there is nothing to count.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Figures {
+    /// `ort` or `echo`.
+    pub(super) engine: String,
+    pub(super) tickets: usize,
+    pub(super) agents: u64,
+    /// Tickets by the state they ended in.
+    pub(super) states: BTreeMap<String, usize>,
+    /// Every ticket ended.
+    pub(super) all_ended: bool,
+    /// Accepted tasks equal the sum over all states.
+    pub(super) conserved: bool,
+    pub(super) learning: Learning,
+    pub(super) test: Test,
+    /// Of the risky tickets, those that a human saw.
+    pub(super) risky_caught: Option<f64>,
+    pub(super) risky: usize,
+    pub(super) models: ModelFigures,
+    pub(super) speed: Speed,
+    /// By agent type.
+    pub(super) fairness: BTreeMap<String, Fairness>,
+    /// Highest resident memory of this process, in bytes.
+    pub(super) peak_rss_bytes: u64,
+    /// Lives of the data directory: 1, and one more for each kill.
+    pub(super) lives: u64,
+}
+
+/// The train stream, in the order it was handed in.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(super) struct Learning {
+    pub(super) labelled: usize,
+    /// Share of right proposals in each tenth of the stream.
+    pub(super) accuracy_by_decile: Vec<f64>,
+    pub(super) share_escalated: Option<f64>,
+    /// Tickets of the stream whose label was taught.
+    pub(super) taught: usize,
+}
+
+/// The test part. Proposals are the agents' own; what humans made of them does not count.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(super) struct Test {
+    pub(super) in_scope: usize,
+    pub(super) out_of_scope: usize,
+    /// Of those in scope, right proposals.
+    pub(super) accuracy: Option<f64>,
+    /// Of those in scope that no human saw, right answers.
+    pub(super) accuracy_unescalated: Option<f64>,
+    /// Of all test tickets, those a human saw.
+    pub(super) share_escalated: Option<f64>,
+    /// The same of those in scope.
+    pub(super) share_escalated_in_scope: Option<f64>,
+    /// Of those out of scope, the ones that a human saw.
+    pub(super) out_of_scope_recall: Option<f64>,
+    /// Of those out of scope, the ones that a human saw or that were answered as out of scope.
+    pub(super) out_of_scope_noticed: Option<f64>,
+}
+
+/// Memory and model, apart. Accuracy counts labelled tickets of both parts that are in scope.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(super) struct ModelFigures {
+    pub(super) memory_answers: usize,
+    pub(super) memory_accuracy: Option<f64>,
+    pub(super) model_answers: usize,
+    pub(super) model_accuracy: Option<f64>,
+    pub(super) model_calls: u64,
+    pub(super) prompt_tokens: u64,
+    pub(super) completion_tokens: u64,
+    /// Rows in a call of the embedding model, on average, in this life.
+    pub(super) mean_batch_embed: Option<f64>,
+    /// Rows in a decode step of the language model, on average, in this life.
+    pub(super) mean_batch_decode: Option<f64>,
+}
+
+/// How fast it went, in this life.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(super) struct Speed {
+    /// Tickets ended a second, from the first hand-in to the last end.
+    pub(super) tasks_per_s: f64,
+    /// From acknowledgement to end, of tickets that no human saw.
+    pub(super) latency_p50_ms: Option<f64>,
+    pub(super) latency_p99_ms: Option<f64>,
+    /// The same of those that a human saw.
+    pub(super) latency_human_p50_ms: Option<f64>,
+    pub(super) latency_human_p99_ms: Option<f64>,
+    /// From the start of the command to this report, models fetched and opened.
+    pub(super) wall_s: f64,
+    /// Group commits of the book, and the tasks' share in them.
+    pub(super) syncs: u64,
+}
+
+/// How evenly a type's tasks fell on its agents: Gini coefficient, 0 for even.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Fairness {
+    pub(super) agents: usize,
+    /// Agents with at least 20 tasks.
+    pub(super) eligible: usize,
+    /// Over the eligible.
+    pub(super) gini: Option<f64>,
+    /// Over all.
+    pub(super) gini_all: Option<f64>,
+}
+
+/// What the figures are computed from.
+#[derive(Debug)]
+pub(super) struct Evidence<'a> {
+    pub(super) desk: &'a Desk,
+    pub(super) outcomes: &'a [Option<Outcome>],
+    pub(super) agents: &'a [Agent],
+    pub(super) models: &'a [Model],
+    pub(super) status: &'a StatusResponse,
+    pub(super) engine: &'a str,
+    pub(super) ended_in_this_life: usize,
+    pub(super) stream_s: f64,
+    pub(super) wall_s: f64,
+    pub(super) peak_rss_bytes: u64,
+}
+
+/// A ticket with what became of it.
+type Case<'a> = (&'a Ticket, &'a Outcome);
+
+pub(super) fn figures(evidence: &Evidence<'_>) -> Figures {
+    let desk = evidence.desk;
+    let cases: Vec<Case<'_>> = desk
+        .tickets
+        .iter()
+        .zip(evidence.outcomes)
+        .filter_map(|(ticket, outcome)| Some((ticket, outcome.as_ref()?)))
+        .collect();
+    let mut states = BTreeMap::new();
+    for (_, outcome) in &cases {
+        *states.entry(outcome.state.to_owned()).or_insert(0) += 1;
+    }
+    let risky: Vec<_> = cases.iter().filter(|(ticket, _)| ticket.risky).collect();
+    Figures {
+        engine: evidence.engine.to_owned(),
+        tickets: desk.tickets.len(),
+        agents: evidence.status.agents.iter().map(|count| count.total).sum(),
+        states,
+        all_ended: cases.len() == desk.tickets.len(),
+        conserved: sum_of_states(evidence.status) == evidence.status.accepted,
+        learning: learning(desk, evidence.outcomes),
+        test: test(desk, &cases),
+        risky_caught: share(risky.iter().map(|(_, outcome)| outcome.is_escalated())),
+        risky: risky.len(),
+        models: models(desk, &cases, evidence.models),
+        speed: speed(evidence, &cases),
+        fairness: fairness(evidence.agents),
+        peak_rss_bytes: evidence.peak_rss_bytes,
+        lives: evidence.status.incarnation,
+    }
+}
+
+fn is_right(ticket: &Ticket, outcome: &Outcome) -> bool {
+    ticket.label.as_deref() == Some(outcome.proposal.as_str())
+}
+
+/// Accuracy of each tenth of the labelled train tickets that have ended, in stream order.
+pub(super) fn learning(desk: &Desk, outcomes: &[Option<Outcome>]) -> Learning {
+    let stream: Vec<Case<'_>> = desk
+        .tickets
+        .iter()
+        .zip(outcomes)
+        .filter(|(ticket, _)| ticket.split == Split::Train && ticket.label.is_some())
+        .filter_map(|(ticket, outcome)| Some((ticket, outcome.as_ref()?)))
+        .collect();
+    let decile = |tenth: usize| {
+        let (from, to) = (stream.len() * tenth / 10, stream.len() * (tenth + 1) / 10);
+        share(stream[from..to].iter().map(|(ticket, outcome)| is_right(ticket, outcome)))
+    };
+    Learning {
+        labelled: stream.len(),
+        accuracy_by_decile: (0..10).filter_map(decile).collect(),
+        share_escalated: share(stream.iter().map(|(_, outcome)| outcome.is_escalated())),
+        taught: stream.iter().filter(|(_, outcome)| outcome.taught).count(),
+    }
+}
+
+fn test(desk: &Desk, cases: &[Case<'_>]) -> Test {
+    let tested = || cases.iter().filter(|(ticket, _)| ticket.split == Split::Test);
+    let (out, inside): (Vec<&Case<'_>>, Vec<&Case<'_>>) =
+        tested().partition(|(ticket, _)| desk.is_out_of_scope(ticket));
+    let inside: Vec<_> = inside.into_iter().filter(|(ticket, _)| ticket.label.is_some()).collect();
+    let right = |(ticket, outcome): &&Case<'_>| is_right(ticket, outcome);
+    let escalated = |(_, outcome): &&Case<'_>| outcome.is_escalated();
+    let noticed = |case: &&Case<'_>| escalated(case) || is_out_label(&case.1.proposal);
+    Test {
+        in_scope: inside.len(),
+        out_of_scope: out.len(),
+        accuracy: share(inside.iter().map(right)),
+        accuracy_unescalated: share(
+            inside.iter().filter(|case| !escalated(case)).map(right),
+        ),
+        share_escalated: share(tested().map(|case| escalated(&case))),
+        share_escalated_in_scope: share(inside.iter().map(escalated)),
+        out_of_scope_recall: share(out.iter().map(escalated)),
+        out_of_scope_noticed: share(out.iter().map(noticed)),
+    }
+}
+
+fn models(desk: &Desk, cases: &[Case<'_>], models: &[Model]) -> ModelFigures {
+    let by = |source| {
+        let of = move |(_, outcome): &&Case<'_>| outcome.source == source;
+        cases.iter().filter(of).collect::<Vec<_>>()
+    };
+    let accuracy = |answers: &[&Case<'_>]| {
+        let scored = answers.iter().filter(|(ticket, _)| {
+            ticket.label.is_some() && !desk.is_out_of_scope(ticket)
+        });
+        share(scored.map(|(ticket, outcome)| is_right(ticket, outcome)))
+    };
+    let batch = |kind: ModelKind| {
+        let found = models.iter().filter(|model| model.kind == i32::from(kind));
+        let (rows, batches) =
+            found.fold((0, 0), |(rows, batches), m| (rows + m.rows, batches + m.batches));
+        stats::ratio(rows, batches)
+    };
+    let (memory, model) = (by(ProposalSource::Memory), by(ProposalSource::Model));
+    ModelFigures {
+        memory_accuracy: accuracy(&memory),
+        memory_answers: memory.len(),
+        model_accuracy: accuracy(&model),
+        model_answers: model.len(),
+        model_calls: cases.iter().map(|(_, outcome)| outcome.model_calls).sum(),
+        prompt_tokens: cases.iter().map(|(_, outcome)| outcome.prompt_tokens).sum(),
+        completion_tokens: cases.iter().map(|(_, outcome)| outcome.completion_tokens).sum(),
+        mean_batch_embed: batch(ModelKind::Embed),
+        mean_batch_decode: batch(ModelKind::Generate),
+    }
+}
+
+fn speed(evidence: &Evidence<'_>, cases: &[Case<'_>]) -> Speed {
+    let latencies = |escalated: bool| {
+        let of = cases.iter().filter(move |(_, outcome)| outcome.is_escalated() == escalated);
+        let mut latencies: Vec<u64> = of.map(|(_, outcome)| outcome.latency_us).collect();
+        latencies.sort_unstable();
+        latencies
+    };
+    let (alone, human) = (latencies(false), latencies(true));
+    Speed {
+        tasks_per_s: stats::per_second(evidence.ended_in_this_life, evidence.stream_s),
+        latency_p50_ms: percentile_ms(&alone, 50),
+        latency_p99_ms: percentile_ms(&alone, 99),
+        latency_human_p50_ms: percentile_ms(&human, 50),
+        latency_human_p99_ms: percentile_ms(&human, 99),
+        wall_s: evidence.wall_s,
+        syncs: evidence.status.syncs,
+    }
+}
+
+fn fairness(agents: &[Agent]) -> BTreeMap<String, Fairness> {
+    let mut by_type: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for agent in agents {
+        let tasks = agent.track.unwrap_or_default().tasks;
+        by_type.entry(agent.agent_type.clone()).or_default().push(tasks);
+    }
+    let of = |tasks: Vec<u64>| {
+        let eligible: Vec<u64> = tasks.iter().copied().filter(|t| *t >= GINI_TASKS_MIN).collect();
+        Fairness {
+            agents: tasks.len(),
+            eligible: eligible.len(),
+            gini: gini(eligible),
+            gini_all: gini(tasks),
+        }
+    };
+    by_type.into_iter().map(|(name, tasks)| (name, of(tasks))).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! The figures as a table.
+
+use super::Figures;
+use crate::output::sheet;
+
+/// A line of small bars, one for each share.
+pub(crate) fn sparkline(shares: &[f64]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to 0..=7 before"
+    )]
+    let bar = |share: &f64| BARS[(share * 8.0).floor().clamp(0.0, 7.0) as usize];
+    shares.iter().map(bar).collect()
+}
+
+/// The summary that ends a demo.
+pub(crate) fn describe(figures: &Figures) -> String {
+    let states: Vec<String> =
+        figures.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let deciles = &figures.learning.accuracy_by_decile;
+    let curve: Vec<String> = deciles.iter().map(|share| format!("{:.0}", share * 100.0)).collect();
+    let (test, models, speed) = (&figures.test, &figures.models, &figures.speed);
+    let books = match (figures.all_ended, figures.conserved) {
+        (true, true) => "every ticket ended, every task is accounted for".to_owned(),
+        (false, true) => "NOT EVERY TICKET HAS ENDED; every task is accounted for".to_owned(),
+        (_, false) => "TASKS ARE NOT ACCOUNTED FOR: please report this".to_owned(),
+    };
+    let mut rows = vec![
+        ("tickets", format!("{} by {} agents: {}", figures.tickets, figures.agents, states.join(", "))),
+        ("books", books),
+        (
+            "learning curve",
+            format!("{}  right proposals by tenth of the stream, %: {}", sparkline(deciles), curve.join(" ")),
+        ),
+        (
+            "test accuracy",
+            format!(
+                "{} of {} in scope; {} where no human was asked",
+                percent(test.accuracy),
+                test.in_scope,
+                percent(test.accuracy_unescalated)
+            ),
+        ),
+        (
+            "asked a human",
+            format!(
+                "{} of the train stream; {} of the test part, {} of those in scope",
+                percent(figures.learning.share_escalated),
+                percent(test.share_escalated),
+                percent(test.share_escalated_in_scope)
+            ),
+        ),
+        (
+            "out of scope",
+            format!("{} of {} went to a human", percent(test.out_of_scope_recall), test.out_of_scope),
+        ),
+        ("risky", format!("{} of {} went to a human", percent(figures.risky_caught), figures.risky)),
+        (
+            "memory decided",
+            format!("{} tickets, {} right", models.memory_answers, percent(models.memory_accuracy)),
+        ),
+        (
+            "model decided",
+            format!(
+                "{} tickets, {} right; {} calls, {} tokens read, {} written",
+                models.model_answers,
+                percent(models.model_accuracy),
+                models.model_calls,
+                models.prompt_tokens,
+                models.completion_tokens
+            ),
+        ),
+        (
+            "batches",
+            format!(
+                "{} texts an embedding call, {} rows a decode step",
+                number(models.mean_batch_embed),
+                number(models.mean_batch_decode)
+            ),
+        ),
+        (
+            "speed",
+            format!(
+                "{:.1} tickets/s; {} ms median, {} ms p99 where no human was asked",
+                speed.tasks_per_s,
+                number(speed.latency_p50_ms),
+                number(speed.latency_p99_ms)
+            ),
+        ),
+    ];
+    for (name, fair) in &figures.fairness {
+        let what = match fair.gini {
+            Some(gini) => format!("{gini:.2} over {} agents with 20 tasks or more", fair.eligible),
+            None => "no agent has had 20 tasks".to_owned(),
+        };
+        let all = fair.gini_all.map_or_else(String::new, |gini| format!("; {gini:.2} over all {}", fair.agents));
+        rows.push(("Gini", format!("{name}: {what}{all}")));
+    }
+    let memory = figures.peak_rss_bytes.div_ceil(1024 * 1024);
+    rows.push((
+        "cost",
+        format!("{:.0} s, {memory} MiB at the peak, {} group commits", speed.wall_s, speed.syncs),
+    ));
+    sheet(rows)
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "–".to_owned(), |share| format!("{:.1} %", share * 100.0))
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.1}"))
+}
