@@ -120,14 +120,3 @@ fn every_fault_has_its_own_words() {
         }
     ));
 }
-#[test]
-fn zz_dump() {
-    for seed in 1..4 {
-        let mut s = String::new();
-        for t in stream(seed, 2000) {
-            s.push_str(&serde_json::to_string(&t).unwrap());
-            s.push('\n');
-        }
-        std::fs::write(format!("/tmp/triage/own{seed}.jsonl"), s).unwrap();
-    }
-}
