@@ -84,9 +84,21 @@ pub trait Embed: Send + Sync + fmt::Debug {
     async fn embed(&self, text: &str, call: &Call) -> Result<Arc<[f32]>, PortError>;
 }
 
+/// How a prompt is put to a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As a conversation: system message, user message, in the model's own format.
+    Chat,
+    /// As a text to be continued, without the model's chat format. Small models follow examples better than
+    /// instructions.
+    Completion,
+}
+
 /// A question to a language model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
+    /// How it is put.
+    pub form: Form,
     /// The part that many prompts share; kept first so that its prefill is shared.
     pub system: Arc<str>,
     /// The part of this task.
@@ -108,8 +120,8 @@ pub struct Reply {
     pub prompt_tokens: u32,
     /// Tokens written.
     pub completion_tokens: u32,
-    /// Geometric mean of the probabilities of the tokens written, among those allowed.
-    pub likelihood: Option<Share>,
+    /// How likely this reply was among those that the schema allowed.
+    pub likelihood: Share,
 }
 
 /// Asks a language model.

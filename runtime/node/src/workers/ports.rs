@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use colony_agents::{Call, Embed, Generate, PortError, Prompt, Reply};
+use colony_agents::{Call, Embed, Form, Generate, PortError, Prompt, Reply};
 use colony_core::unit::Share;
 use colony_inference::{
     ChatMessage, ChatRole, EmbedRequest, Embedder, GenerateRequest, Generator, InferenceError, Ride,
@@ -79,11 +79,17 @@ impl Generate for GeneratePort {
     async fn generate(&self, prompt: Prompt, call: &Call) -> Result<Reply, PortError> {
         let model = self.generator.info().model;
         let mut span = begin(&self.telemetry, call, "chat", &model);
-        let messages = vec![
-            ChatMessage::new(ChatRole::System, prompt.system.as_ref()),
-            ChatMessage::new(ChatRole::User, prompt.user),
-        ];
-        let mut request = GenerateRequest::chat(messages);
+        let mut request = match prompt.form {
+            Form::Chat => GenerateRequest::chat(vec![
+                ChatMessage::new(ChatRole::System, prompt.system.as_ref()),
+                ChatMessage::new(ChatRole::User, prompt.user),
+            ]),
+            // A ticket that contains a control token must not speak as one.
+            Form::Completion => {
+                let text = prompt.user.replace("<|", "< |");
+                GenerateRequest::raw(format!("{}{text}", prompt.system))
+            }
+        };
         request.schema = prompt.schema.map(Arc::new);
         request.tokens_max = prompt.tokens_max;
         request.tenant = call.tenant.clone();
@@ -99,7 +105,7 @@ impl Generate for GeneratePort {
                     text: generated.text,
                     prompt_tokens: generated.prompt_tokens,
                     completion_tokens: generated.completion_tokens,
-                    likelihood: Some(Share::clamped(generated.logprob_mean.exp())),
+                    likelihood: likelihood(generated.logprob_mean, generated.completion_tokens),
                 })
             }
             Err(error) => {
@@ -110,3 +116,7 @@ impl Generate for GeneratePort {
     }
 }
 
+/// The probability of a whole reply from the mean logarithm of its tokens' probabilities.
+fn likelihood(logprob_mean: f64, tokens: u32) -> Share {
+    Share::clamped((logprob_mean * f64::from(tokens)).exp())
+}
