@@ -259,9 +259,8 @@ impl ModelManifest {
         }
     }
 
-    /// The prompt for a conversation, in the model's own format; with `prompt_answer` it ends
-    /// where the assistant's answer begins. See [`crate::chat`] for what happens to control
-    /// tokens in messages.
+    /// The prompt for a conversation, in the model's own format, up to `end`. Control tokens
+    /// inside messages are broken by a space, so that no message can speak for another role.
     ///
     /// # Errors
     /// [`ChatError`] when the model has no template or the template refuses the messages.
