@@ -31,9 +31,9 @@ mod shard;
 pub use place::{Location, PlaceError, Subject};
 pub use shard::{Entry, Level, Shard};
 
-/// How far in the future a deposit or a peer's slot may lie unless set otherwise. More than honest clocks differ; a clock
+/// How far in the future a deposit or a peer's slot may lie. More than honest clocks differ; a clock
 /// further ahead would fill cells that then take long to fade.
-pub const FUTURE_MAX_DEFAULT: Duration = Duration::from_secs(5);
+pub const FUTURE_MAX: Duration = Duration::from_secs(5);
 
 /// Readings below this are swept up: a hundredth of the weakest strength.
 pub const FLOOR: f64 = 0.001;
@@ -202,7 +202,6 @@ impl HalfLives {
 pub struct DecayLaw {
     epoch: Timestamp,
     half_lives: HalfLives,
-    future_max: Duration,
 }
 
 impl DecayLaw {
@@ -216,19 +215,8 @@ impl DecayLaw {
             .find(|s| half_lives.of(*s).is_zero())
         {
             Some(signal) => Err(Error::HalfLife { signal }),
-            None => Ok(Self {
-                epoch,
-                half_lives,
-                future_max: FUTURE_MAX_DEFAULT,
-            }),
+            None => Ok(Self { epoch, half_lives }),
         }
-    }
-
-    /// The same law with another limit for what lies in the future. Unlike the rest it is not part of
-    /// what nodes must agree on.
-    #[must_use]
-    pub const fn with_future_max(self, future_max: Duration) -> Self {
-        Self { future_max, ..self }
     }
 
     /// ln of the growth since the epoch, λ(t−T₀): what a reading of 1 at `t` has as its level.
@@ -255,13 +243,11 @@ fn seconds_between(start: Timestamp, end: Timestamp) -> f64 {
 /// Why the field refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// The deposit or slot lies further ahead than the law allows: someone's clock is wrong.
-    #[error("deposit lies {ahead:?} in the future, the limit is {limit:?}")]
+    /// The deposit or slot lies further ahead than [`FUTURE_MAX`]: someone's clock is wrong.
+    #[error("deposit lies {ahead:?} in the future, the limit is {FUTURE_MAX:?}")]
     Future {
         /// How far.
         ahead: Duration,
-        /// How far it may.
-        limit: Duration,
     },
     /// A half-life of nothing.
     #[error("half-life of {} is 0, and nothing would ever be felt", signal.as_str())]
@@ -274,12 +260,6 @@ pub enum Error {
     Level {
         /// What it sent.
         level: f64,
-    },
-    /// Every place is taken. Sweep, then try again.
-    #[error("field is full at {cells} cells")]
-    Full {
-        /// The limit.
-        cells: usize,
     },
 }
 

@@ -105,7 +105,7 @@ impl Field {
     /// Leaves a signal in a cell.
     ///
     /// # Errors
-    /// When the field is full of stronger trails.
+    /// [`Error::Future`], never in practice: the clock that dates the deposit also checks it.
     pub fn deposit(&self, cell: Cell, strength: Share) -> Result<(), Error> {
         let now = self.now();
         let deposit = Deposit { cell, strength, at: now };
@@ -147,7 +147,7 @@ impl Field {
     pub(crate) fn mark(&self, spec: &Spec, agent: &AgentId, signal: Signal, strength: Share) {
         let Some(cell) = cell(&spec.tenant, agent, signal) else { return };
         if let Err(error) = self.deposit(cell, strength) {
-            tracing::debug!(%error, "no room for a trail");
+            tracing::debug!(%error, "trail refused");
         }
     }
 
@@ -197,3 +197,6 @@ async fn save<T: Serialize + Sync>(
         .map_err(|error| LedgerError::Storage { what: error.to_string() })?;
     ledger.save_snapshot(name, kept).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, DecayLaw, Deposit, Error, FLOOR, Location, Origin, Signal, Subject};
+use super::{Cell, DecayLaw, Deposit, Error, FLOOR, FUTURE_MAX, Location, Origin, Signal, Subject};
 use crate::{
     id::Tenant,
     unit::{Share, Timestamp},
@@ -59,20 +59,20 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// An empty shard of at most `cells_max` cells.
+    /// An empty shard of at most `cells_max` cells, at least 1; beyond it the faintest are dropped.
     #[must_use]
     pub const fn new(cells_max: usize) -> Self {
         Self {
             cells: BTreeMap::new(),
             dirty: BTreeSet::new(),
-            cells_max,
+            cells_max: if cells_max == 0 { 1 } else { cells_max },
         }
     }
 
     /// Adds a deposit to the slot of `origin`. The slot stops where it alone reads 1 at `now`.
     ///
     /// # Errors
-    /// [`Error::Future`] and [`Error::Full`]; nothing has changed then.
+    /// [`Error::Future`]; nothing has changed then.
     pub fn deposit(
         &mut self,
         law: &DecayLaw,
@@ -81,15 +81,14 @@ impl Shard {
         now: Timestamp,
     ) -> Result<(), Error> {
         let ahead = deposit.at.since(now);
-        if ahead > law.future_max {
-            let limit = law.future_max;
-            return Err(Error::Future { ahead, limit });
+        if ahead > FUTURE_MAX {
+            return Err(Error::Future { ahead });
         }
         let strength = deposit.strength.get();
         if strength <= 0.0 {
             return Ok(());
         }
-        self.make_room(&deposit.cell)?;
+        self.make_room(law, &deposit.cell, now);
         let signal = deposit.cell.signal;
         let added = libm::log(strength) + law.growth(signal, deposit.at);
         let slots = self.cells.entry(deposit.cell.clone()).or_default();
@@ -108,7 +107,7 @@ impl Shard {
     ///
     /// # Errors
     /// [`Error::Level`] for what is no number, [`Error::Future`] for a slot that reads above 1 even
-    /// at the limit for the future, [`Error::Full`]; nothing has changed then.
+    /// at the limit for the future; nothing has changed then.
     pub fn merge(&mut self, law: &DecayLaw, entry: Entry, now: Timestamp) -> Result<bool, Error> {
         let Level(level) = entry.level;
         if level.is_nan() {
@@ -119,13 +118,12 @@ impl Shard {
         if reading < FLOOR {
             return Ok(false);
         }
-        let limit = law.future_max;
         // How far ahead a reading of 1 would lie, with a hair of slack for rounding.
         let rate = std::f64::consts::LN_2 / law.half_lives.of(signal).as_secs_f64();
         let ahead = (level - law.growth(signal, now)) / rate;
-        if ahead > limit.as_secs_f64() + 1e-6 {
+        if ahead > FUTURE_MAX.as_secs_f64() + 1e-6 {
             let ahead = Duration::try_from_secs_f64(ahead).unwrap_or(Duration::MAX);
-            return Err(Error::Future { ahead, limit });
+            return Err(Error::Future { ahead });
         }
         let known = self
             .cells
@@ -134,7 +132,7 @@ impl Shard {
         if known.is_some_and(|known| known.0 >= level) {
             return Ok(false);
         }
-        self.make_room(&entry.cell)?;
+        self.make_room(law, &entry.cell, now);
         self.cells
             .entry(entry.cell.clone())
             .or_default()
@@ -182,10 +180,8 @@ impl Shard {
             slots.retain(|_, level| level.reading(law, cell.signal, now) >= FLOOR);
             !slots.is_empty()
         });
-        let cells = &self.cells;
-        self.dirty
-            .retain(|(cell, origin)| cells.get(cell).is_some_and(|s| s.contains_key(origin)));
-        before - cells.len()
+        self.forget_swept();
+        before - self.cells.len()
     }
 
     /// Takes up to `entries_max` changed slots, in order, for the peers.
@@ -229,13 +225,40 @@ impl Shard {
         self.cells.is_empty()
     }
 
-    fn make_room(&self, cell: &Cell) -> Result<(), Error> {
-        if self.cells.len() >= self.cells_max && !self.cells.contains_key(cell) {
-            return Err(Error::Full {
-                cells: self.cells_max,
-            });
+    /// When a new cell finds every place taken: sweeps up, and if that was not enough drops the faintest
+    /// eighth, so that the search for them is paid by many deposits. Signals are hints: losing a
+    /// faint one costs less than refusing a new one.
+    fn make_room(&mut self, law: &DecayLaw, cell: &Cell, now: Timestamp) {
+        if self.cells.len() < self.cells_max || self.cells.contains_key(cell) {
+            return;
         }
-        Ok(())
+        self.compact(law, now);
+        if self.cells.len() < self.cells_max {
+            return;
+        }
+        let mut readings: Vec<f64> = self
+            .cells
+            .iter()
+            .map(|(cell, slots)| reading(law, cell.signal, slots, now).get())
+            .collect();
+        let dropped = (readings.len() / 8).min(readings.len().saturating_sub(1));
+        let (_, bar, _) = readings.select_nth_unstable_by(dropped, f64::total_cmp);
+        let bar = *bar;
+        // Equal readings go in the order of their cells.
+        let mut left = dropped + 1;
+        self.cells.retain(|cell, slots| {
+            let is_faint = left > 0 && reading(law, cell.signal, slots, now).get() <= bar;
+            left -= usize::from(is_faint);
+            !is_faint
+        });
+        self.forget_swept();
+    }
+
+    /// What is gone need not travel.
+    fn forget_swept(&mut self) {
+        let cells = &self.cells;
+        self.dirty
+            .retain(|(cell, origin)| cells.get(cell).is_some_and(|s| s.contains_key(origin)));
     }
 }
 

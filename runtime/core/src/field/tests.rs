@@ -104,13 +104,7 @@ fn the_future_is_refused() {
     };
     let refused = shard.deposit(&law(), early, &origin(1), second(0.5));
     let ahead = Duration::from_millis(5_500);
-    assert_eq!(
-        refused,
-        Err(Error::Future {
-            ahead,
-            limit: FUTURE_MAX_DEFAULT
-        })
-    );
+    assert_eq!(refused, Err(Error::Future { ahead }));
     assert!(shard.is_empty());
 
     let mut liar = Shard::new(8);
@@ -187,17 +181,45 @@ fn sensing_within_a_place_sees_all_below_and_nothing_beside() {
 }
 
 #[test]
-fn a_full_shard_says_so_and_still_takes_known_cells() {
-    let mut shard = Shard::new(1);
+fn a_full_shard_drops_the_faintest() {
+    let mut shard = Shard::new(16);
+    let put = |shard: &mut Shard, number: u32| {
+        let deposit = Deposit {
+            cell: cell(&format!("place-{number:02}"), Signal::Task),
+            strength: Share::clamped(f64::from(number) / 100.0),
+            at: second(0.0),
+        };
+        shard
+            .deposit(&law(), deposit, &origin(1), second(0.0))
+            .unwrap();
+    };
+    for number in (1..=17).rev() {
+        put(&mut shard, number);
+    }
+    let places: Vec<String> = shard
+        .entries()
+        .map(|e| e.cell.location.to_string())
+        .collect();
+    assert_eq!(places.len(), 14);
+    assert_eq!(
+        places[..2],
+        ["place-01", "place-05"],
+        "the newest is let in, three faint ones went"
+    );
+    assert_eq!(shard.take_delta(99).len(), 14);
+    // What has faded goes first, and nothing else with it.
+    let mut shard = Shard::new(2);
     deposit(&mut shard, 0.5, 0.0, &origin(1), 0.0);
-    let other = Deposit {
+    put(&mut shard, 50);
+    let fresh = Deposit {
         cell: cell("elsewhere", Signal::Task),
         strength: Share::ONE,
-        at: second(0.0),
+        at: second(3_000.0),
     };
-    let refused = shard.deposit(&law(), other, &origin(1), second(0.0));
-    assert_eq!(refused, Err(Error::Full { cells: 1 }));
-    deposit(&mut shard, 0.5, 0.0, &origin(2), 0.0);
+    shard
+        .deposit(&law(), fresh, &origin(1), second(3_000.0))
+        .unwrap();
+    assert_eq!(shard.len(), 1);
 }
 
 #[test]
