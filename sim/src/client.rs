@@ -6,8 +6,9 @@ use std::{
 };
 
 use colony_proto::v1::{
-    Accepted, DecideRequest, Decision, GetTaskRequest, ListApprovalsRequest, NewTask, SubmitRequest,
-    TaskState, approvals_client::ApprovalsClient, decision::Ruling, tasks_client::TasksClient,
+    Accepted, DecideRequest, Decision, GetTaskRequest, ListApprovalsRequest, NewTask,
+    SubmitRequest, TaskState, approvals_client::ApprovalsClient, decision::Ruling,
+    tasks_client::TasksClient,
 };
 use rand::{RngCore, SeedableRng, seq::IndexedRandom as _};
 use rand_chacha::ChaCha12Rng;
@@ -70,13 +71,21 @@ pub(crate) async fn submit_all(
         let trouble = TROUBLES.choose(&mut rng).copied().unwrap_or_default();
         let key = format!("client{number}/{count}");
         let task = NewTask {
-            agent_type: types.choose(&mut rng).map(|t| (*t).clone()).unwrap_or_default(),
+            agent_type: types
+                .choose(&mut rng)
+                .map(|t| (*t).clone())
+                .unwrap_or_default(),
             input: format!("{subject} {trouble}"),
             dedupe_key: Some(key.clone()),
             ..NewTask::default()
         };
         let id = loop {
-            match tasks.submit(SubmitRequest { task: Some(task.clone()) }).await {
+            match tasks
+                .submit(SubmitRequest {
+                    task: Some(task.clone()),
+                })
+                .await
+            {
                 Ok(reply) => {
                     let submitted = reply.into_inner().submitted.unwrap_or_default();
                     history.note(&format!("{key} is {}", submitted.task_id));
@@ -89,12 +98,19 @@ pub(crate) async fn submit_all(
                 }
             }
         };
-        scores.lock().expect("no panics while it is held").acknowledged.push(id.clone());
+        scores
+            .lock()
+            .expect("no panics while it is held")
+            .acknowledged
+            .push(id.clone());
         ids.push(id);
     }
     for id in ids {
         loop {
-            let request = GetTaskRequest { task_id: id.clone(), journal: false };
+            let request = GetTaskRequest {
+                task_id: id.clone(),
+                journal: false,
+            };
             let state = match tasks.get(request).await {
                 Ok(reply) => reply.into_inner().task.unwrap_or_default().state(),
                 Err(status) => {
@@ -114,14 +130,13 @@ pub(crate) async fn submit_all(
 }
 
 /// Accepts every proposal, until all tasks have ended.
-pub(crate) async fn review(
-    total: u64,
-    history: History,
-    scores: Scores,
-) -> turmoil::Result {
+pub(crate) async fn review(total: u64, history: History, scores: Scores) -> turmoil::Result {
     let mut approvals = ApprovalsClient::new(net::channel("node", host::PORT));
     while scores.lock().expect("no panics while it is held").ended < total {
-        let request = ListApprovalsRequest { page_size: 50, ..ListApprovalsRequest::default() };
+        let request = ListApprovalsRequest {
+            page_size: 50,
+            ..ListApprovalsRequest::default()
+        };
         let open = match approvals.list(request).await {
             Ok(reply) => reply.into_inner().approvals,
             Err(_) => Vec::new(),
@@ -133,7 +148,10 @@ pub(crate) async fn review(
                 by: "reviewer".to_owned(),
             };
             let id = approval.id;
-            let request = DecideRequest { approval_id: id.clone(), decision: Some(decision) };
+            let request = DecideRequest {
+                approval_id: id.clone(),
+                decision: Some(decision),
+            };
             let ruled = match approvals.decide(request).await {
                 Ok(_) => "accepted".to_owned(),
                 Err(status) => format!("{:?}", status.code()),

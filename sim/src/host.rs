@@ -72,5 +72,8 @@ fn config(workload: &Workload) -> Config {
         };
         (name.clone(), declared)
     });
-    Config { agents: agents.collect(), ..Config::default() }
+    Config {
+        agents: agents.collect(),
+        ..Config::default()
+    }
 }

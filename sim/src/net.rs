@@ -63,7 +63,10 @@ impl AsyncWrite for Connection {
 /// The connections that arrive at `listener`.
 pub(crate) fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> + Send {
     futures_util::stream::unfold(listener, |listener| async move {
-        let accepted = listener.accept().await.map(|(stream, _)| Connection(stream));
+        let accepted = listener
+            .accept()
+            .await
+            .map(|(stream, _)| Connection(stream));
         Some((accepted, listener))
     })
 }

@@ -71,7 +71,10 @@ pub enum RunError {
 /// [`RunError`]; the same seed gives the same one again.
 pub fn run(workload: &Workload, seed: u64) -> Result<Report, RunError> {
     let workload = Arc::new(workload.clone());
-    let policy = Policy { backoff_base: Duration::from_millis(20), ..Policy::default() };
+    let policy = Policy {
+        backoff_base: Duration::from_millis(20),
+        ..Policy::default()
+    };
     let sync = Duration::from_millis(workload.sync_ms);
     let disk: Disk = Arc::new(Mutex::new(MemoryLedger::with_sync_delay(policy, sync)));
     let (history, scores) = (History::default(), Scores::default());
@@ -87,7 +90,9 @@ pub fn run(workload: &Workload, seed: u64) -> Result<Report, RunError> {
         .build();
     {
         let (workload, disk) = (Arc::clone(&workload), Arc::clone(&disk));
-        sim.host("node", move || host::live(Arc::clone(&workload), seed, Arc::clone(&disk)));
+        sim.host("node", move || {
+            host::live(Arc::clone(&workload), seed, Arc::clone(&disk))
+        });
     }
     for number in 0..workload.clients.count {
         let client = client::submit_all(
@@ -99,7 +104,10 @@ pub fn run(workload: &Workload, seed: u64) -> Result<Report, RunError> {
         );
         sim.client(format!("client{number}"), client);
     }
-    sim.client("reviewer", client::review(total, history.clone(), Arc::clone(&scores)));
+    sim.client(
+        "reviewer",
+        client::review(total, history.clone(), Arc::clone(&scores)),
+    );
 
     let mut schedule = Schedule::new(&workload.faults);
     loop {
@@ -111,9 +119,15 @@ pub fn run(workload: &Workload, seed: u64) -> Result<Report, RunError> {
                 let ended = scores.lock().expect("no panics while it is held").ended;
                 if sim.elapsed() >= Duration::from_secs(workload.seconds_max) {
                     let seconds = workload.seconds_max;
-                    return Err(RunError::NotLive { seconds, ended, total });
+                    return Err(RunError::NotLive {
+                        seconds,
+                        ended,
+                        total,
+                    });
                 }
-                return Err(RunError::World { what: error.to_string() });
+                return Err(RunError::World {
+                    what: error.to_string(),
+                });
             }
         }
     }
@@ -143,10 +157,14 @@ struct Schedule {
 impl Schedule {
     fn new(faults: &[Fault]) -> Self {
         let begin = faults.iter().map(|fault| (fault.at_ms, *fault, true));
-        let heal = faults.iter().map(|fault| (fault.at_ms + fault.for_ms, *fault, false));
+        let heal = faults
+            .iter()
+            .map(|fault| (fault.at_ms + fault.for_ms, *fault, false));
         let mut moments: Vec<_> = begin.chain(heal).collect();
         moments.sort_by_key(|(at, ..)| *at);
-        Self { moments: moments.into() }
+        Self {
+            moments: moments.into(),
+        }
     }
 
     fn apply(&mut self, sim: &mut turmoil::Sim<'_>, history: &History) {
@@ -172,25 +190,41 @@ fn check(disk: &Disk, score: &Score, total: u64) -> Result<(), RunError> {
         .enable_time()
         .start_paused(true)
         .build()
-        .map_err(|error| RunError::World { what: error.to_string() })?;
+        .map_err(|error| RunError::World {
+            what: error.to_string(),
+        })?;
     let read = async {
         let counts = ledger.counts().await?;
-        let filter = TaskFilter { limit: u32::MAX, ..TaskFilter::default() };
+        let filter = TaskFilter {
+            limit: u32::MAX,
+            ..TaskFilter::default()
+        };
         Ok::<_, colony_store::LedgerError>((counts, ledger.list(filter).await?))
     };
     let (counts, records): (Counts, _) =
-        runtime.block_on(read).map_err(|error| RunError::World { what: error.to_string() })?;
+        runtime.block_on(read).map_err(|error| RunError::World {
+            what: error.to_string(),
+        })?;
     let counted: u64 = counts.by_state.values().sum();
     if counted != counts.accepted {
         return wrong(format!("{} accepted, {counted} counted", counts.accepted));
     }
     if counts.accepted != total {
-        return wrong(format!("{total} submitted once each, {} accepted", counts.accepted));
+        return wrong(format!(
+            "{total} submitted once each, {} accepted",
+            counts.accepted
+        ));
     }
     let mut ids: Vec<String> = records.iter().map(|record| record.id.to_string()).collect();
     ids.sort_unstable();
-    if let Some(lost) = score.acknowledged.iter().find(|id| ids.binary_search(id).is_err()) {
-        return wrong(format!("task {lost} was acknowledged and is not in the book"));
+    if let Some(lost) = score
+        .acknowledged
+        .iter()
+        .find(|id| ids.binary_search(id).is_err())
+    {
+        return wrong(format!(
+            "task {lost} was acknowledged and is not in the book"
+        ));
     }
     if let Some(open) = records.iter().find(|record| !record.state.is_final()) {
         return wrong(format!("task {} is {} at the end", open.id, open.state));
@@ -207,5 +241,8 @@ fn hash(lines: &[String]) -> String {
         hash.update(line.as_bytes());
         hash.update(b"\n");
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

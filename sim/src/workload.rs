@@ -105,10 +105,14 @@ impl Workload {
     /// [`WorkloadError`].
     pub fn read(path: &Path) -> Result<Self, WorkloadError> {
         let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| WorkloadError::Read { path: shown.clone(), source })?;
-        let workload: Self = toml::from_str(&text)
-            .map_err(|error| WorkloadError::Invalid { path: shown.clone(), what: error.to_string() })?;
+        let text = std::fs::read_to_string(path).map_err(|source| WorkloadError::Read {
+            path: shown.clone(),
+            source,
+        })?;
+        let workload: Self = toml::from_str(&text).map_err(|error| WorkloadError::Invalid {
+            path: shown.clone(),
+            what: error.to_string(),
+        })?;
         match workload.problem() {
             Some(what) => Err(WorkloadError::Invalid { path: shown, what }),
             None => Ok(workload),
@@ -122,9 +126,15 @@ impl Workload {
         if self.clients.count == 0 || self.clients.tasks == 0 || self.agents.is_empty() {
             return Some("there must be a client, a task and an agent".to_owned());
         }
-        let mut crashes: Vec<_> = self.faults.iter().filter(|f| f.kind == FaultKind::Crash).collect();
+        let mut crashes: Vec<_> = self
+            .faults
+            .iter()
+            .filter(|f| f.kind == FaultKind::Crash)
+            .collect();
         crashes.sort_by_key(|fault| fault.at_ms);
-        let overlap = crashes.windows(2).any(|pair| pair[0].at_ms + pair[0].for_ms > pair[1].at_ms);
+        let overlap = crashes
+            .windows(2)
+            .any(|pair| pair[0].at_ms + pair[0].for_ms > pair[1].at_ms);
         overlap.then(|| "faults: two crashes overlap".to_owned())
     }
 }

@@ -1,5 +1,4 @@
 //! One seed, one history: in two processes.
-#![expect(missing_docs, reason = "tests")]
 
 use std::{path::Path, process::Command};
 
@@ -22,8 +21,11 @@ fn in_another_process(seed: u64) -> String {
         .output()
         .expect("a child");
     let text = String::from_utf8(output.stdout).expect("text");
-    let line = text.lines().find_map(|line| line.strip_prefix("history_hash="));
-    line.unwrap_or_else(|| panic!("no hash in {text}")).to_owned()
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("history_hash="));
+    line.unwrap_or_else(|| panic!("no hash in {text}"))
+        .to_owned()
 }
 
 #[test]

@@ -73,10 +73,20 @@ impl Kind for Triage {
     }
 
     async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
-        let recollection = desk.work.recall.as_ref().and_then(|recall| recall.recollection.as_ref());
-        let text = desk.work.percept.as_ref().map_or("", |percept| percept.text.as_str());
+        let recollection = desk
+            .work
+            .recall
+            .as_ref()
+            .and_then(|recall| recall.recollection.as_ref());
+        let text = desk
+            .work
+            .percept
+            .as_ref()
+            .map_or("", |percept| percept.text.as_str());
         let Some(recollection) = recollection.filter(|r| !r.candidates.is_empty()) else {
-            return Ok(nothing_known(desk.risk.hits(text).first().map(|hit| hit.why)));
+            return Ok(nothing_known(
+                desk.risk.hits(text).first().map(|hit| hit.why),
+            ));
         };
         let best = &recollection.candidates[0];
         let mut thought = Thought {
@@ -84,7 +94,10 @@ impl Kind for Triage {
                 text: best.label.clone(),
                 confidence: Share::clamped(recollection.confidence),
                 source: Source::Memory,
-                reason: format!("nearest solved tickets, {:.0} % of their say", best.share * 100.0),
+                reason: format!(
+                    "nearest solved tickets, {:.0} % of their say",
+                    best.share * 100.0
+                ),
             },
             doubt: None,
             model_calls: Vec::new(),
@@ -105,10 +118,15 @@ impl Kind for Triage {
     }
 
     async fn execute(&self, desk: &Desk) -> Result<Deed, StepError> {
-        let Some(thought) = &desk.work.thought else { return Ok(Deed::default()) };
+        let Some(thought) = &desk.work.thought else {
+            return Ok(Deed::default());
+        };
         let ruled = thought.answer.source == Source::Human;
-        let contradicted =
-            desk.spec.expected.as_ref().is_some_and(|expected| *expected != thought.answer.text);
+        let contradicted = desk
+            .spec
+            .expected
+            .as_ref()
+            .is_some_and(|expected| *expected != thought.answer.text);
         if !ruled && (thought.doubt.is_some() || contradicted) {
             // Nothing is filed before it stands: verify asks, and the ruling comes back here.
             return Ok(Deed::default());
@@ -121,7 +139,9 @@ impl Kind for Triage {
             }),
         };
         let value = desk.perform(effect.clone()).await?;
-        Ok(Deed { effects: vec![(effect, value)] })
+        Ok(Deed {
+            effects: vec![(effect, value)],
+        })
     }
 }
 
@@ -151,7 +171,11 @@ async fn second_opinion(
     if desk.settings.model.is_none() {
         return Ok(());
     }
-    let labels: Vec<&str> = recollection.candidates.iter().map(|c| c.label.as_str()).collect();
+    let labels: Vec<&str> = recollection
+        .candidates
+        .iter()
+        .map(|c| c.label.as_str())
+        .collect();
     let words: Vec<String> = labels.iter().map(|label| in_words(label)).collect();
     let prompt = Prompt {
         form: Form::Completion,
@@ -211,9 +235,14 @@ fn question(text: &str, labels: &[&str], words: &[String], recall: Option<&Recal
     let neighbours = recall.map_or(&[][..], |recall| &recall.neighbours);
     let mut question = String::new();
     for (label, word) in labels.iter().zip(words).rev() {
-        let example = neighbours.iter().find(|neighbour| neighbour.label == *label);
+        let example = neighbours
+            .iter()
+            .find(|neighbour| neighbour.label == *label);
         let example = example.map_or(word.as_str(), |neighbour| &neighbour.text);
-        question += &format!("Request: {}\n{{\"queue\":\"{word}\"}}\n\n", shortened(example));
+        question += &format!(
+            "Request: {}\n{{\"queue\":\"{word}\"}}\n\n",
+            shortened(example)
+        );
     }
     question + &format!("Request: {}\n", shortened(text))
 }

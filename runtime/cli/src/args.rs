@@ -260,7 +260,13 @@ pub(crate) enum ApproveCommand {
         #[arg(long)]
         no_teach: bool,
         /// Who decides
-        #[arg(long, env = "USER", hide_env_values = true, default_value = "unknown", value_name = "NAME")]
+        #[arg(
+            long,
+            env = "USER",
+            hide_env_values = true,
+            default_value = "unknown",
+            value_name = "NAME"
+        )]
         by: String,
     },
     /// It must not be done; the task fails
@@ -272,7 +278,13 @@ pub(crate) enum ApproveCommand {
         #[arg(long, default_value = "rejected by a human", value_name = "TEXT")]
         reason: String,
         /// Who decides
-        #[arg(long, env = "USER", hide_env_values = true, default_value = "unknown", value_name = "NAME")]
+        #[arg(
+            long,
+            env = "USER",
+            hide_env_values = true,
+            default_value = "unknown",
+            value_name = "NAME"
+        )]
         by: String,
     },
 }
@@ -458,7 +470,10 @@ fn span(text: &str) -> Result<Duration, String> {
         _ => return Err(wrong()),
     };
     let number: u64 = number.parse().map_err(|_| wrong())?;
-    let millis = number.checked_mul(millis).filter(|m| *m > 0).ok_or_else(wrong)?;
+    let millis = number
+        .checked_mul(millis)
+        .filter(|m| *m > 0)
+        .ok_or_else(wrong)?;
     Ok(Duration::from_millis(millis))
 }
 
@@ -470,7 +485,8 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 fn state(text: &str) -> Result<colony_core::task::State, String> {
-    text.parse().map_err(|error: colony_core::task::UnknownState| error.to_string())
+    text.parse()
+        .map_err(|error: colony_core::task::UnknownState| error.to_string())
 }
 
 fn window(text: &str) -> Result<usize, String> {

@@ -60,7 +60,11 @@ impl Node {
             .keep_alive_timeout(KEEPALIVE)
             .tcp_nodelay(true);
         match endpoint.connect().await {
-            Ok(channel) => Ok(Self { address: bare.to_owned(), timeout, channel }),
+            Ok(channel) => Ok(Self {
+                address: bare.to_owned(),
+                timeout,
+                channel,
+            }),
             Err(error) => Err(Failure::unreachable(bare, &root_cause(&error))),
         }
     }

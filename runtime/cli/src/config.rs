@@ -19,19 +19,23 @@ pub(crate) fn run(command: ConfigCommand, out: Output) -> Result<(), Failure> {
         ConfigCommand::Show { sources, prefix } => {
             let loaded = load(sources, Vec::new())?;
             let prefix = prefix.unwrap_or_default();
-            let rows = loaded.show().into_iter().filter(|s| s.key.starts_with(&prefix)).map(|setting| {
-                let cells = vec![
-                    setting.key.clone(),
-                    cell(&setting.value.to_string()),
-                    setting.origin.to_string(),
-                ];
-                let json = json!({
-                    "key": setting.key,
-                    "value": setting.value,
-                    "origin": setting.origin.to_string(),
+            let rows = loaded
+                .show()
+                .into_iter()
+                .filter(|s| s.key.starts_with(&prefix))
+                .map(|setting| {
+                    let cells = vec![
+                        setting.key.clone(),
+                        cell(&setting.value.to_string()),
+                        setting.origin.to_string(),
+                    ];
+                    let json = json!({
+                        "key": setting.key,
+                        "value": setting.value,
+                        "origin": setting.origin.to_string(),
+                    });
+                    (json, cells)
                 });
-                (json, cells)
-            });
             out.results(&["key", "value", "origin"], rows, "no such key")
         }
         ConfigCommand::Check { sources } => {
@@ -40,7 +44,9 @@ pub(crate) fn run(command: ConfigCommand, out: Output) -> Result<(), Failure> {
             let settings = loaded.show().len();
             let name = file.map_or_else(|| "the defaults".to_owned(), |f| f.display().to_string());
             let said = json!({ "ok": true, "file": name, "settings": settings });
-            out.result(&said, || format!("{name}: {settings} settings, nothing wrong"))
+            out.result(&said, || {
+                format!("{name}: {settings} settings, nothing wrong")
+            })
         }
     }
 }

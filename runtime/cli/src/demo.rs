@@ -67,21 +67,31 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
         }
     }
     if has_book(&folder) {
-        out.note(&format!("the book in {} is taken up again", folder.display()));
+        out.note(&format!(
+            "the book in {} is taken up again",
+            folder.display()
+        ));
     }
     let running = Running::open(&config, home).await?;
     let address = running.address.to_string();
     out.note(&format!(
         "{} tickets for {} agents; the node listens on {address}",
         desk.tickets.len(),
-        config.agents.values().map(|kind| u64::from(kind.count)).sum::<u64>(),
+        config
+            .agents
+            .values()
+            .map(|kind| u64::from(kind.count))
+            .sum::<u64>(),
     ));
     if args.reviewer == ReviewerChoice::Person {
         out.note(&format!(
             "you review: `colony approve list --address {address}`, then `colony approve accept ID [--label LABEL]`"
         ));
     }
-    let manner = Manner { reviewer: args.reviewer, window: args.window };
+    let manner = Manner {
+        reviewer: args.reviewer,
+        window: args.window,
+    };
     let work = async {
         let node = Node::connect(&address, global.timeout).await?;
         let streamed = driver::drive(&node, &desk, manner, &mut signals, out).await?;
@@ -104,7 +114,8 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
 
 /// The folder of the book; a temporary one goes away with the second value.
 fn data_dir(named: Option<&PathBuf>) -> Result<(PathBuf, Option<TempDir>), Failure> {
-    let failed = |what: &str, error: std::io::Error| Failure::failed(format!("cannot make {what}: {error}"));
+    let failed =
+        |what: &str, error: std::io::Error| Failure::failed(format!("cannot make {what}: {error}"));
     match named {
         Some(folder) => {
             fs::create_dir_all(folder)
@@ -164,33 +175,41 @@ async fn sum_up(
 }
 
 fn verdict(end: End, figures: &Figures, kept: bool) -> Result<(), Failure> {
-    let again = if kept { "run it again with the same --data-dir to go on" } else { "with --data-dir a stopped demo can go on" };
+    let again = if kept {
+        "run it again with the same --data-dir to go on"
+    } else {
+        "with --data-dir a stopped demo can go on"
+    };
     match end {
         End::Interrupted => Err(Failure::failed("stopped before the end").with_hint(again)),
         End::Waiting(parked) => {
             Err(Failure::failed(format!("{parked} tickets wait for a human")).with_hint(again))
         }
-        End::Complete if !figures.conserved => {
-            Err(Failure::failed("the book does not account for every task: please report this"))
-        }
+        End::Complete if !figures.conserved => Err(Failure::failed(
+            "the book does not account for every task: please report this",
+        )),
         End::Complete if !figures.all_ended => Err(Failure::failed("not every ticket has ended")),
         End::Complete => Ok(()),
     }
 }
-
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn kind(count: u32) -> AgentType {
-        AgentType { count, ..AgentType::default() }
+        AgentType {
+            count,
+            ..AgentType::default()
+        }
     }
 
     #[test]
     fn agents_are_spread_in_proportion() {
-        let mut types =
-            BTreeMap::from([("echo".to_owned(), kind(10)), ("triage".to_owned(), kind(100))]);
+        let mut types = BTreeMap::from([
+            ("echo".to_owned(), kind(10)),
+            ("triage".to_owned(), kind(100)),
+        ]);
         muster(&mut types, 1_000);
         let counts: Vec<u32> = types.values().map(|kind| kind.count).collect();
         assert_eq!(counts, [90, 910]);

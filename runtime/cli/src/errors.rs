@@ -46,7 +46,13 @@ pub(crate) struct Failure {
 impl Failure {
     fn new(exit: Exit, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { exit, code: None, message, hint: None, retry_after: None }
+        Self {
+            exit,
+            code: None,
+            message,
+            hint: None,
+            retry_after: None,
+        }
     }
 
     /// It was tried and failed.
@@ -91,7 +97,9 @@ impl Failure {
     /// What a node's refusal means.
     pub(crate) fn from_status(status: &Status, address: &str) -> Self {
         let info = status.get_details_error_info();
-        let reason = info.filter(|info| info.domain == "colony").map(|info| info.reason);
+        let reason = info
+            .filter(|info| info.domain == "colony")
+            .map(|info| info.reason);
         if status.code() == Code::Unavailable && reason.is_none() {
             return Self::unreachable(address, &root_cause(status));
         }
@@ -117,14 +125,19 @@ impl Failure {
         };
         let mut failure = Self::new(exit, message);
         failure.code = reason;
-        failure.retry_after =
-            status.get_details_retry_info().and_then(|retry| retry.retry_delay);
+        failure.retry_after = status
+            .get_details_retry_info()
+            .and_then(|retry| retry.retry_delay);
         failure.hint = if status.code() == Code::Unimplemented {
-            Some(format!("the program at {address} is no colony node, or an older one"))
+            Some(format!(
+                "the program at {address} is no colony node, or an older one"
+            ))
         } else if status.code() == Code::DeadlineExceeded {
             Some("it took longer than --timeout".to_owned())
         } else {
-            failure.retry_after.map(|wait| format!("try again in {} ms", wait.as_millis()))
+            failure
+                .retry_after
+                .map(|wait| format!("try again in {} ms", wait.as_millis()))
         };
         failure
     }
@@ -194,19 +207,28 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use tonic_types::ErrorDetails;
 
     use super::*;
 
     #[test]
     fn a_refusal_keeps_its_code_and_says_when_to_try_again() {
-        let mut details = ErrorDetails::with_error_info("CLY0007", "colony", [("limit", "10")]);
+        let mut details = ErrorDetails::with_error_info(
+            "CLY0007",
+            "colony",
+            HashMap::from([("limit".to_owned(), "10".to_owned())]),
+        );
         details.set_retry_info(Some(Duration::from_millis(250)));
         let status = Status::with_error_details(Code::ResourceExhausted, "10 live tasks", details);
         let failure = Failure::from_status(&status, "here:1");
         assert_eq!(failure.exit, Exit::Refused);
         let text = failure.to_string();
-        assert_eq!(text, "error[CLY0007]: 10 live tasks\n  hint: try again in 250 ms");
+        assert_eq!(
+            text,
+            "error[CLY0007]: 10 live tasks\n  hint: try again in 250 ms"
+        );
         assert_eq!(failure.to_json()["error"]["retry_after_ms"], 250);
     }
 
@@ -214,7 +236,11 @@ mod tests {
     fn a_dead_line_is_not_a_refusal() {
         let failure = Failure::from_status(&Status::unavailable("gone"), "here:1");
         assert_eq!(failure.exit, Exit::Unreachable);
-        assert!(failure.to_string().starts_with("error: no node answers at here:1"));
+        assert!(
+            failure
+                .to_string()
+                .starts_with("error: no node answers at here:1")
+        );
     }
 
     #[test]

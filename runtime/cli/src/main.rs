@@ -32,13 +32,26 @@ use crate::{
 
 fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
-    let format = if global.json { Format::Json } else { Format::Human };
-    let notes = if global.quiet { Notes::Hidden } else { Notes::Shown };
+    let format = if global.json {
+        Format::Json
+    } else {
+        Format::Human
+    };
+    let notes = if global.quiet {
+        Notes::Hidden
+    } else {
+        Notes::Shown
+    };
     let out = Output::new(format, notes);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
-            out.failure(&Failure::failed(format!("cannot start the async runtime: {error}")));
+            out.failure(&Failure::failed(format!(
+                "cannot start the async runtime: {error}"
+            )));
             return ExitCode::FAILURE;
         }
     };
@@ -89,6 +102,11 @@ fn completions(shell: Shell, out: Output) -> Result<(), Failure> {
         Shell::Zsh => clap_complete::Shell::Zsh,
         Shell::Fish => clap_complete::Shell::Fish,
     };
-    clap_complete::generate(shell, &mut command, "colony", &mut script as &mut dyn io::Write);
+    clap_complete::generate(
+        shell,
+        &mut command,
+        "colony",
+        &mut script as &mut dyn io::Write,
+    );
     out.text(&String::from_utf8_lossy(&script))
 }

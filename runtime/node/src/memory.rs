@@ -47,7 +47,11 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { rule: Rule::default(), episodes_max: 20_000, shown: 5 }
+        Self {
+            rule: Rule::default(),
+            episodes_max: 20_000,
+            shown: 5,
+        }
     }
 }
 
@@ -74,7 +78,9 @@ pub enum TeachError {
     #[error("the task has no embedding: its agent type has no embedder")]
     NoVector,
     /// The vector is not as long as those on the shelf.
-    #[error("the embedding has {given} numbers, memory has {known}: the embedding model was changed")]
+    #[error(
+        "the embedding has {given} numbers, memory has {known}: the embedding model was changed"
+    )]
     WrongLength {
         /// Length of the new vector.
         given: usize,
@@ -106,7 +112,14 @@ impl Memory {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, LedgerError> {
         let shelves = RwLock::default();
-        let memory = Self { inner: Arc::new(Inner { settings, ledger, clock, shelves }) };
+        let memory = Self {
+            inner: Arc::new(Inner {
+                settings,
+                ledger,
+                clock,
+                shelves,
+            }),
+        };
         let mut after = 0;
         loop {
             let page = memory.inner.ledger.episodes(after, PAGE).await?;
@@ -156,7 +169,9 @@ impl Memory {
     /// What comes to mind at `percept`; nothing without a vector.
     #[must_use]
     pub fn recall(&self, tenant: &Tenant, agent_type: &TypeName, percept: &Percept) -> Recall {
-        let Some(vector) = &percept.vector else { return Recall::default() };
+        let Some(vector) = &percept.vector else {
+            return Recall::default();
+        };
         let shelf = self.shelf(&(tenant.clone(), agent_type.clone()));
         let shelf = shelf.read();
         shelf.recall(vector, &self.inner.settings)
@@ -217,8 +232,13 @@ impl Memory {
     /// # Errors
     /// Storage.
     pub async fn save_all(&self) -> Result<(), LedgerError> {
-        let shelves: Vec<_> =
-            self.inner.shelves.read().iter().map(|(k, s)| (k.clone(), Arc::clone(s))).collect();
+        let shelves: Vec<_> = self
+            .inner
+            .shelves
+            .read()
+            .iter()
+            .map(|(k, s)| (k.clone(), Arc::clone(s)))
+            .collect();
         for (key, shelf) in shelves {
             self.save(&key, &shelf).await?;
         }
@@ -230,10 +250,18 @@ impl Memory {
             let shelf = shelf.read();
             (shelf.experience().clone(), shelf.last())
         };
-        let snapshot = Snapshot { schema: 1, last, experience };
-        let body = serde_json::to_vec(&snapshot)
-            .map_err(|error| LedgerError::Storage { what: error.to_string() })?;
-        self.inner.ledger.save_snapshot(&snapshot_name(key), body).await
+        let snapshot = Snapshot {
+            schema: 1,
+            last,
+            experience,
+        };
+        let body = serde_json::to_vec(&snapshot).map_err(|error| LedgerError::Storage {
+            what: error.to_string(),
+        })?;
+        self.inner
+            .ledger
+            .save_snapshot(&snapshot_name(key), body)
+            .await
     }
 }
 

@@ -163,7 +163,11 @@ impl Rooms {
                 // Ends when the task is acknowledged.
                 roots.push(root);
             }
-            tasks.push(NewTask { id, spec: Arc::new(spec), now });
+            tasks.push(NewTask {
+                id,
+                spec: Arc::new(spec),
+                now,
+            });
         }
         let submitted = self.ledger.submit(tasks).await?;
         self.market.poke();
@@ -184,11 +188,7 @@ impl Rooms {
     ///
     /// # Errors
     /// `NoApproval`, `Closed`, storage.
-    pub async fn decide(
-        &self,
-        id: ApprovalId,
-        decision: Decision,
-    ) -> Result<TaskId, LedgerError> {
+    pub async fn decide(&self, id: ApprovalId, decision: Decision) -> Result<TaskId, LedgerError> {
         let ruling = match &decision.ruling {
             Ruling::Accept => "accept",
             Ruling::Correct(_) => "correct",
@@ -206,11 +206,22 @@ impl Rooms {
             return;
         }
         // Ids sort by time, so the page before this one ends at it: the question itself.
-        let filter = ApprovalFilter { closed_too: true, limit: 1, after: before(id), ..Default::default() };
-        let Ok(found) = self.ledger.approvals(filter).await else { return };
-        let Some(approval) = found.into_iter().find(|a| a.question.id == id) else { return };
+        let filter = ApprovalFilter {
+            closed_too: true,
+            limit: 1,
+            after: before(id),
+            ..Default::default()
+        };
+        let Ok(found) = self.ledger.approvals(filter).await else {
+            return;
+        };
+        let Some(approval) = found.into_iter().find(|a| a.question.id == id) else {
+            return;
+        };
         let waited = ago(now, approval.asked_at);
-        let mut span = self.telemetry.since(approval.spec.trace, "approval", waited);
+        let mut span = self
+            .telemetry
+            .since(approval.spec.trace, "approval", waited);
         if span.is_recording() {
             span.set(names::TASK_ID, approval.task.to_string());
             span.set(names::DOUBT, approval.question.doubt.as_str());
@@ -224,20 +235,30 @@ impl Rooms {
     /// [`FeedbackError`].
     pub async fn feedback(&self, task: TaskId, label: &str) -> Result<(), FeedbackError> {
         let record = self.ledger.get(task).await.map_err(FeedbackError::Ledger)?;
-        let journal = self.ledger.journal(task).await.map_err(FeedbackError::Ledger)?;
+        let journal = self
+            .ledger
+            .journal(task)
+            .await
+            .map_err(FeedbackError::Ledger)?;
         let Some(percept) = Past::from_entries(journal).work.percept else {
-            let why = "its agent has not perceived it yet; give feedback when it is done".to_owned();
+            let why =
+                "its agent has not perceived it yet; give feedback when it is done".to_owned();
             return Err(FeedbackError::NotLearnable { why });
         };
         let spec = &record.spec;
-        self.memory.teach(&spec.tenant, &spec.agent_type, task, &percept, label).await?;
+        self.memory
+            .teach(&spec.tenant, &spec.agent_type, task, &percept, label)
+            .await?;
         Ok(())
     }
 
     /// Every agent.
     pub async fn agents(&self) -> Vec<AgentView> {
         let held = self.market.observe().await.held;
-        let at_work: BTreeMap<_, _> = held.into_iter().map(|(task, agent)| (agent, task)).collect();
+        let at_work: BTreeMap<_, _> = held
+            .into_iter()
+            .map(|(task, agent)| (agent, task))
+            .collect();
         let types: BTreeMap<_, _> = self.types.iter().map(|s| (&s.name, s)).collect();
         let standings = self.roster.standings().await;
         let views = standings.into_iter().map(|standing| {

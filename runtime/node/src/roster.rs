@@ -25,11 +25,11 @@ use colony_core::{
 use colony_store::{LedgerError, Track};
 use ractor::{Actor, ActorRef, SpawnErr, rpc::CallResult};
 
+pub(crate) use self::supervisor::Restarts;
 pub(crate) use self::{
     job::Hands,
     messages::{AgentMessage, AgentRef, Assignment, SupervisorMessage},
 };
-pub(crate) use self::supervisor::Restarts;
 
 /// How often changed track records are written down. A crash forgets at most this much of them; tasks
 /// themselves lose nothing.
@@ -93,7 +93,10 @@ impl Roster {
         for troop in troops {
             let agent_type = troop.hands.settings.name.clone();
             let members = (1..=troop.count).map(|ordinal| {
-                let id = AgentId { agent_type: agent_type.clone(), ordinal };
+                let id = AgentId {
+                    agent_type: agent_type.clone(),
+                    ordinal,
+                };
                 (ordinal, known.get(&id).copied().unwrap_or_default())
             });
             let members = members.collect();
@@ -106,21 +109,24 @@ impl Roster {
             address.send_interval(SAVE_EVERY, || SupervisorMessage::Save);
             supervisors.insert(agent_type, address);
         }
-        Ok(Self { supervisors: Arc::new(supervisors) })
+        Ok(Self {
+            supervisors: Arc::new(supervisors),
+        })
     }
 
     /// Every agent, by type and number. A supervisor that does not answer in time is left out.
     pub(crate) async fn standings(&self) -> Vec<Standing> {
         let mut all = Vec::new();
         for supervisor in self.supervisors.values() {
-            let answer = supervisor.call(SupervisorMessage::Observe, Some(ANSWER_WAIT)).await;
+            let answer = supervisor
+                .call(SupervisorMessage::Observe, Some(ANSWER_WAIT))
+                .await;
             if let Ok(CallResult::Success(mut standings)) = answer {
                 all.append(&mut standings);
             }
         }
         all
     }
-
 
     /// Lets everyone hand back what they hold and end, for at most `wait`. True when all did.
     pub(crate) async fn leave(&self, wait: Duration) -> bool {
@@ -132,6 +138,8 @@ impl Roster {
         for supervisor in self.supervisors.values() {
             supervisor.stop(None);
         }
-        answers.iter().all(|answer| matches!(answer, Ok(CallResult::Success(()))))
+        answers
+            .iter()
+            .all(|answer| matches!(answer, Ok(CallResult::Success(()))))
     }
 }

@@ -10,14 +10,11 @@
 mod open;
 mod ports;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use colony_inference::{
-    BatchObserver, BatchReport, ChatMessage, ChatRole, EmbedRequest, Embedder, GenerateRequest, Generator, InferenceError,
-    Observation,
+    BatchObserver, BatchReport, ChatMessage, ChatRole, EmbedRequest, Embedder, GenerateRequest,
+    Generator, InferenceError, Observation,
 };
 
 pub use self::open::{OpenError, open};
@@ -44,11 +41,23 @@ impl Workers {
     pub fn views(&self) -> Vec<ModelView> {
         let embedders = self.embedders.iter().map(|(name, embedder)| {
             let info = embedder.info();
-            self.view(name, "embed", info.dimensions, info.tokens_max, &embedder.observe())
+            self.view(
+                name,
+                "embed",
+                info.dimensions,
+                info.tokens_max,
+                &embedder.observe(),
+            )
         });
         let generators = self.generators.iter().map(|(name, generator)| {
             let info = generator.info();
-            self.view(name, "generate", 0, info.context_tokens_max, &generator.observe())
+            self.view(
+                name,
+                "generate",
+                0,
+                info.context_tokens_max,
+                &generator.observe(),
+            )
         });
         embedders.chain(generators).collect()
     }
@@ -78,8 +87,12 @@ impl Workers {
     pub async fn test(&self, name: &str, text: &str) -> Result<ModelTest, InferenceError> {
         if let Some(embedder) = self.embedders.get(name) {
             let embedded = embedder.embed(EmbedRequest::new(text)).await?;
-            let head: Vec<String> =
-                embedded.vector.iter().take(4).map(|x| format!("{x:.4}")).collect();
+            let head: Vec<String> = embedded
+                .vector
+                .iter()
+                .take(4)
+                .map(|x| format!("{x:.4}"))
+                .collect();
             return Ok(ModelTest {
                 computed: embedded.ride.computed,
                 tokens: embedded.tokens,
@@ -97,10 +110,17 @@ impl Workers {
                 preview: generated.text,
             });
         }
-        let known: Vec<&str> =
-            self.embedders.keys().chain(self.generators.keys()).map(String::as_str).collect();
+        let known: Vec<&str> = self
+            .embedders
+            .keys()
+            .chain(self.generators.keys())
+            .map(String::as_str)
+            .collect();
         let what = format!("no such model; there are: {}", known.join(", "));
-        Err(InferenceError::Model { model: name.to_owned(), what })
+        Err(InferenceError::Model {
+            model: name.to_owned(),
+            what,
+        })
     }
 }
 
@@ -115,8 +135,14 @@ impl BatchObserver for BatchSpans {
         }
         let name = format!("batch {} {}", report.kind, report.model);
         let mut span = self.0.batch(&report.links, name, report.computed);
-        span.set(names::BATCH_ID, i64::try_from(report.id).unwrap_or(i64::MAX));
-        span.set(names::BATCH_ROWS, i64::try_from(report.rows).unwrap_or(i64::MAX));
+        span.set(
+            names::BATCH_ID,
+            i64::try_from(report.id).unwrap_or(i64::MAX),
+        );
+        span.set(
+            names::BATCH_ROWS,
+            i64::try_from(report.rows).unwrap_or(i64::MAX),
+        );
         span.set(names::GEN_AI_MODEL, report.model.clone());
     }
 }

@@ -47,10 +47,12 @@ impl From<BlobError> for LedgerError {
     }
 }
 
-fn damaged(what: &'static str, why: impl ToString) -> BlobError {
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+fn damaged(what: &'static str, why: impl Into<Cause>) -> BlobError {
     BlobError::Damaged {
         what,
-        why: why.to_string(),
+        why: why.into().to_string(),
     }
 }
 
@@ -200,19 +202,19 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
 }
 
 pub(crate) fn entry(entry: &Entry) -> Vec<u8> {
-    let (note_json, vector) = match &entry.note {
-        Note::Output(Output::Perceive(Percept {
-            text,
-            vector: Some(vector),
-        })) => {
-            let bare = Note::Output(Output::Perceive(Percept {
-                text: text.clone(),
-                vector: None,
-            }));
-            let values = vector.to_vec();
-            (json(&bare), Some(v1::Vector { values }))
-        }
-        note => (json(note), None),
+    let (note_json, vector) = if let Note::Output(Output::Perceive(Percept {
+        text,
+        vector: Some(vector),
+    })) = &entry.note
+    {
+        let bare = Note::Output(Output::Perceive(Percept {
+            text: text.clone(),
+            vector: None,
+        }));
+        let values = vector.to_vec();
+        (json(&bare), Some(v1::Vector { values }))
+    } else {
+        (json(&entry.note), None)
     };
     v1::Entry {
         schema: SCHEMA,

@@ -13,7 +13,16 @@ pub(crate) async fn run(node: &Node, command: AgentCommand, out: Output) -> Resu
     match command {
         AgentCommand::List { agent_type, limit } => {
             let (agents, more) = list(node, agent_type.unwrap_or_default(), limit).await?;
-            let header = ["id", "kind", "state", "task", "tasks", "successes", "escalations", "crashes"];
+            let header = [
+                "id",
+                "kind",
+                "state",
+                "task",
+                "tasks",
+                "successes",
+                "escalations",
+                "crashes",
+            ];
             let rows = agents.iter().map(|agent| (view::agent(agent), row(agent)));
             out.results(&header, rows, "no agents")?;
             if more {
@@ -22,7 +31,10 @@ pub(crate) async fn run(node: &Node, command: AgentCommand, out: Output) -> Resu
             Ok(())
         }
         AgentCommand::Get { id } => {
-            let answer = node.agents().get(node.ask(GetAgentRequest { agent_id: id })).await;
+            let answer = node
+                .agents()
+                .get(node.ask(GetAgentRequest { agent_id: id }))
+                .await;
             let agent = node.open(answer)?.agent.unwrap_or_default();
             out.result(&view::agent(&agent), || sheet(facts(&agent)))
         }
@@ -35,7 +47,10 @@ pub(crate) async fn list(
     agent_type: String,
     limit: usize,
 ) -> Result<(Vec<Agent>, bool), Failure> {
-    let mut ask = ListAgentsRequest { agent_type, ..ListAgentsRequest::default() };
+    let mut ask = ListAgentsRequest {
+        agent_type,
+        ..ListAgentsRequest::default()
+    };
     let mut agents = Vec::new();
     loop {
         ask.page_size = page_size(limit, agents.len());
@@ -70,7 +85,10 @@ fn facts(agent: &Agent) -> Vec<(&'static str, String)> {
         ("kind", clean(&agent.kind)),
         ("version", agent.version.to_string()),
         ("state", clean(&agent.state)),
-        ("task", agent.task_id.clone().unwrap_or_else(|| "-".to_owned())),
+        (
+            "task",
+            agent.task_id.clone().unwrap_or_else(|| "-".to_owned()),
+        ),
         ("tasks ended", track.tasks.to_string()),
         ("of these successes", track.successes.to_string()),
         ("escalations", track.escalations.to_string()),

@@ -22,20 +22,35 @@ pub(crate) async fn run(node: &Node, command: ApproveCommand, out: Output) -> Re
             };
             let (approvals, more) = list(node, ask, limit).await?;
             let header = ["id", "doubt", "proposal", "sure", "decided", "input"];
-            let rows = approvals.iter().map(|approval| (view::approval(approval), row(approval)));
+            let rows = approvals
+                .iter()
+                .map(|approval| (view::approval(approval), row(approval)));
             out.results(&header, rows, "nothing waits for a human")?;
             if more {
                 out.note(&format!("… and more; --limit 0 lists all ({limit} shown)"));
             }
             Ok(())
         }
-        ApproveCommand::Accept { ids, label, no_teach, by } => {
+        ApproveCommand::Accept {
+            ids,
+            label,
+            no_teach,
+            by,
+        } => {
             let ruling = label.map_or(Ruling::Accept(Accepted {}), Ruling::Correct);
-            let decision = Decision { ruling: Some(ruling), teach: Some(!no_teach), by };
+            let decision = Decision {
+                ruling: Some(ruling),
+                teach: Some(!no_teach),
+                by,
+            };
             decide(node, ids, &decision, out).await
         }
         ApproveCommand::Reject { ids, reason, by } => {
-            let decision = Decision { ruling: Some(Ruling::Reject(reason)), teach: Some(false), by };
+            let decision = Decision {
+                ruling: Some(Ruling::Reject(reason)),
+                teach: Some(false),
+                by,
+            };
             decide(node, ids, &decision, out).await
         }
     }
@@ -67,7 +82,10 @@ async fn decide(
 ) -> Result<(), Failure> {
     let mut failed = None;
     for id in ids {
-        let ask = DecideRequest { approval_id: id.clone(), decision: Some(decision.clone()) };
+        let ask = DecideRequest {
+            approval_id: id.clone(),
+            decision: Some(decision.clone()),
+        };
         match node.open(node.approvals().decide(node.ask(ask)).await) {
             Ok(answer) => {
                 let task = answer.task_id;

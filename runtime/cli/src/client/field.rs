@@ -11,7 +11,12 @@ use crate::{
 
 pub(crate) async fn run(node: &Node, command: FieldCommand, out: Output) -> Result<(), Failure> {
     match command {
-        FieldCommand::Sense { location, signal, tenant, limit } => {
+        FieldCommand::Sense {
+            location,
+            signal,
+            tenant,
+            limit,
+        } => {
             let ask = SenseRequest {
                 tenant: tenant.unwrap_or_default(),
                 location_prefix: location.unwrap_or_default(),
@@ -28,7 +33,11 @@ pub(crate) async fn run(node: &Node, command: FieldCommand, out: Output) -> Resu
                 ];
                 (view::trail(trail), cells)
             });
-            out.results(&["strength", "signal", "location", "subject"], rows, "no trails here")
+            out.results(
+                &["strength", "signal", "location", "subject"],
+                rows,
+                "no trails here",
+            )
         }
     }
 }

@@ -12,7 +12,9 @@ use crate::{
 pub(crate) async fn list(node: &Node, out: Output) -> Result<(), Failure> {
     let answer = node.models().list(node.ask(ListModelsRequest {})).await;
     let models = node.open(answer)?.models;
-    let rows = models.iter().map(|model| (view::model(model), view::model_row(model)));
+    let rows = models
+        .iter()
+        .map(|model| (view::model(model), view::model_row(model)));
     out.results(&view::MODEL_HEADER, rows, "the node has no models")
 }
 
@@ -22,7 +24,10 @@ pub(crate) async fn test(
     text: String,
     out: Output,
 ) -> Result<(), Failure> {
-    let ask = TestModelRequest { model: model.clone(), text };
+    let ask = TestModelRequest {
+        model: model.clone(),
+        text,
+    };
     let answer = node.open(node.models().test(node.ask(ask)).await)?;
     let said = json!({
         "model": model,

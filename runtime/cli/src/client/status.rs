@@ -79,10 +79,24 @@ fn describe(status: &StatusResponse) -> String {
     let agents: Vec<String> = status
         .agents
         .iter()
-        .map(|count| format!("{} {} ({} busy)", count.total, clean(&count.agent_type), count.busy))
+        .map(|count| {
+            format!(
+                "{} {} ({} busy)",
+                count.total,
+                clean(&count.agent_type),
+                count.busy
+            )
+        })
         .collect();
     let mut text = sheet([
-        ("node", format!("{}, version {}", clean(&status.node), clean(&status.version))),
+        (
+            "node",
+            format!(
+                "{}, version {}",
+                clean(&status.node),
+                clean(&status.version)
+            ),
+        ),
         ("started", view::time(status.started_at_us)),
         ("lives", status.incarnation.to_string()),
         ("accepted", format!("{} tasks, {balance}", status.accepted)),
@@ -98,7 +112,12 @@ fn describe(status: &StatusResponse) -> String {
     if !status.members.is_empty() {
         let rows = status.members.iter().map(|member| {
             let here = if member.this_node { "this one" } else { "" };
-            vec![clean(&member.node), clean(&member.address), clean(&member.state), here.to_owned()]
+            vec![
+                clean(&member.node),
+                clean(&member.address),
+                clean(&member.state),
+                here.to_owned(),
+            ]
         });
         text.push_str("\n\n");
         text.push_str(&table(&["member", "address", "state", ""], rows.collect()));
@@ -107,5 +126,9 @@ fn describe(status: &StatusResponse) -> String {
 }
 
 fn or_none(words: &[String]) -> String {
-    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+    if words.is_empty() {
+        "none".to_owned()
+    } else {
+        words.join(", ")
+    }
 }

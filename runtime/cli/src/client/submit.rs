@@ -39,14 +39,33 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(node: &Node, args: SubmitArgs, out: Output) -> Result<(), Failure> {
-    let SubmitArgs { text, file, retry_for, wait, .. } = &args;
+    let SubmitArgs {
+        text,
+        file,
+        retry_for,
+        wait,
+        ..
+    } = &args;
     let defaults = Defaults::from_args(&args, run_key())?;
-    let mut sender = Sender { node, out, retry_for: *retry_for, wait: *wait, accepted: Vec::new() };
+    let mut sender = Sender {
+        node,
+        out,
+        retry_for: *retry_for,
+        wait: *wait,
+        accepted: Vec::new(),
+    };
     match (text, file) {
         (Some(text), _) => {
-            let text = if text == "-" { read_text()? } else { text.clone() };
+            let text = if text == "-" {
+                read_text()?
+            } else {
+                text.clone()
+            };
             let task = defaults.single(text);
-            sender.batch(vec![(0, task)]).await.map_err(|stop| stop.failure)?;
+            sender
+                .batch(vec![(0, task)])
+                .await
+                .map_err(|stop| stop.failure)?;
         }
         (None, Some(path)) => file_lines(&mut sender, path, &defaults).await?,
         (None, None) => return Err(Failure::usage("give a text or --file")),
@@ -59,7 +78,11 @@ async fn file_lines(
     path: &Path,
     defaults: &Defaults,
 ) -> Result<(), Failure> {
-    let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+    let name = if path == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    };
     let mut lines = match path {
         path if path == Path::new("-") => Lines::new(Box::new(BufReader::new(stdin()))),
         path => match File::open(path) {
@@ -72,7 +95,12 @@ async fn file_lines(
         match lines.next_task(defaults) {
             Ok(Some(numbered)) => batch.push(numbered),
             Ok(None) => break None,
-            Err(bad) => break Some(Stop { line: bad.line, failure: Failure::usage(bad.what) }),
+            Err(bad) => {
+                break Some(Stop {
+                    line: bad.line,
+                    failure: Failure::usage(bad.what),
+                });
+            }
         }
         if batch.len() == BATCH_TASKS
             && let Err(stop) = sender.batch(std::mem::take(&mut batch)).await
@@ -95,7 +123,9 @@ async fn file_lines(
          the same file again with --key {key}: what is there is not handed in twice",
         sender.accepted.len()
     );
-    Err(failure.within(format!("{name}, line {line}")).with_hint(hint))
+    Err(failure
+        .within(format!("{name}, line {line}"))
+        .with_hint(hint))
 }
 
 /// A line that cannot be handed in, and why. All lines before it were.
@@ -124,7 +154,9 @@ impl Sender<'_> {
             let answer = self
                 .patiently(|| {
                     let mut client = self.node.tasks();
-                    let ask = self.node.ask(SubmitBatchRequest { tasks: tasks.clone() });
+                    let ask = self.node.ask(SubmitBatchRequest {
+                        tasks: tasks.clone(),
+                    });
                     async move { client.submit_batch(ask).await }
                 })
                 .await;
@@ -139,7 +171,10 @@ impl Sender<'_> {
                 Err(status) if is_fault(&status) => {}
                 Err(status) => {
                     let failure = self.refusal(&status);
-                    return Err(Stop { line: first, failure });
+                    return Err(Stop {
+                        line: first,
+                        failure,
+                    });
                 }
             }
         }
@@ -147,13 +182,20 @@ impl Sender<'_> {
             let answer = self
                 .patiently(|| {
                     let mut client = self.node.tasks();
-                    let ask = self.node.ask(SubmitRequest { task: Some(task.clone()) });
+                    let ask = self.node.ask(SubmitRequest {
+                        task: Some(task.clone()),
+                    });
                     async move { client.submit(ask).await }
                 })
                 .await;
             match answer {
                 Ok(answer) => self.accept(line, &task, answer.submitted.unwrap_or_default())?,
-                Err(status) => return Err(Stop { line, failure: self.refusal(&status) }),
+                Err(status) => {
+                    return Err(Stop {
+                        line,
+                        failure: self.refusal(&status),
+                    });
+                }
             }
         }
         Ok(())
@@ -173,8 +215,12 @@ impl Sender<'_> {
             Ok(Outcome::Duplicate) => "duplicate",
             Ok(Outcome::Conflict) => {
                 let key = task.dedupe_key.as_deref().unwrap_or_default();
-                let what = format!("key {key:?} belongs to task {id}, which asks for something else");
-                return Err(Stop { line, failure: Failure::refused(what) });
+                let what =
+                    format!("key {key:?} belongs to task {id}, which asks for something else");
+                return Err(Stop {
+                    line,
+                    failure: Failure::refused(what),
+                });
             }
         };
         if !self.wait {
@@ -184,7 +230,10 @@ impl Sender<'_> {
                 "line": (line > 0).then_some(line),
             });
             let printed = self.out.result(&said, || id.clone());
-            printed.map_err(|failure| Stop { line: line + 1, failure })?;
+            printed.map_err(|failure| Stop {
+                line: line + 1,
+                failure,
+            })?;
         }
         self.accepted.push(id);
         Ok(())
@@ -207,14 +256,22 @@ impl Sender<'_> {
             if !again || waited >= self.retry_for {
                 return Err(status);
             }
-            let told = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
+            let told = status
+                .get_details_retry_info()
+                .and_then(|retry| retry.retry_delay);
             // RESOURCE_EXHAUSTED without a time to wait is a limit on the request itself.
             if status.code() == Code::ResourceExhausted && told.is_none() {
                 return Err(status);
             }
-            let next = told.unwrap_or(pause).min(self.retry_for.saturating_sub(waited)).max(PAUSE_MIN);
+            let next = told
+                .unwrap_or(pause)
+                .min(self.retry_for.saturating_sub(waited))
+                .max(PAUSE_MIN);
             if waited.is_zero() {
-                self.out.note(&format!("{}; trying again", crate::output::clean(status.message())));
+                self.out.note(&format!(
+                    "{}; trying again",
+                    crate::output::clean(status.message())
+                ));
             }
             tokio::time::sleep(next).await;
             waited += next;
@@ -230,11 +287,18 @@ impl Sender<'_> {
         let mut open: BTreeSet<&String> = self.accepted.iter().collect();
         // The node follows at most 10,000 tasks a stream.
         for ids in self.accepted.chunks(10_000) {
-            let ask = WatchRequest { task_ids: ids.to_vec(), after_cursor: None, until_ended: true };
+            let ask = WatchRequest {
+                task_ids: ids.to_vec(),
+                after_cursor: None,
+                until_ended: true,
+            };
             let mut watch = Watch::open(self.node, ask).await?;
             while let Some(change) = watch.next(self.node, self.out).await? {
                 if view::state(change.state) == "parked" && open.contains(&change.task_id) {
-                    self.out.note(&format!("{} waits for a human: see `colony approve list`", change.task_id));
+                    self.out.note(&format!(
+                        "{} waits for a human: see `colony approve list`",
+                        change.task_id
+                    ));
                 }
                 if view::is_final(change.state) {
                     open.remove(&change.task_id);
@@ -252,7 +316,9 @@ impl Sender<'_> {
         }
         match without {
             0 => Ok(()),
-            1 if self.accepted.len() == 1 => Err(Failure::failed("the task ended without an answer")),
+            1 if self.accepted.len() == 1 => {
+                Err(Failure::failed("the task ended without an answer"))
+            }
             _ => Err(Failure::failed(format!(
                 "{without} of {} tasks ended without an answer",
                 self.accepted.len()
@@ -261,8 +327,13 @@ impl Sender<'_> {
     }
 
     async fn get(&self, id: &str) -> Result<Task, Failure> {
-        let ask = colony_proto::v1::GetTaskRequest { task_id: id.to_owned(), journal: false };
-        let answer = self.node.open(self.node.tasks().get(self.node.ask(ask)).await)?;
+        let ask = colony_proto::v1::GetTaskRequest {
+            task_id: id.to_owned(),
+            journal: false,
+        };
+        let answer = self
+            .node
+            .open(self.node.tasks().get(self.node.ask(ask)).await)?;
         Ok(answer.task.unwrap_or_default())
     }
 }
@@ -282,12 +353,20 @@ fn is_fault(status: &Status) -> bool {
 
 fn read_text() -> Result<String, Failure> {
     let mut bytes = Vec::new();
-    if let Err(error) = stdin().lock().take(lines::LINE_BYTES_MAX).read_to_end(&mut bytes) {
-        return Err(Failure::usage(format!("cannot read standard input: {error}")));
+    if let Err(error) = stdin()
+        .lock()
+        .take(lines::LINE_BYTES_MAX)
+        .read_to_end(&mut bytes)
+    {
+        return Err(Failure::usage(format!(
+            "cannot read standard input: {error}"
+        )));
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Failure::usage(format!("standard input is not UTF-8: wrong byte at offset {at}"))
+        Failure::usage(format!(
+            "standard input is not UTF-8: wrong byte at offset {at}"
+        ))
     })
 }
 

@@ -14,18 +14,34 @@ use crate::{
 
 pub(crate) async fn run(node: &Node, command: TaskCommand, out: Output) -> Result<(), Failure> {
     match command {
-        TaskCommand::List { states, agent_type, tenant, limit } => {
+        TaskCommand::List {
+            states,
+            agent_type,
+            tenant,
+            limit,
+        } => {
             let ask = ListTasksRequest {
                 tenant: tenant.unwrap_or_default(),
-                states: states.into_iter().map(|s| view::wire_state(s).into()).collect(),
+                states: states
+                    .into_iter()
+                    .map(|s| view::wire_state(s).into())
+                    .collect(),
                 agent_type: agent_type.unwrap_or_default(),
                 ..ListTasksRequest::default()
             };
             list(node, ask, limit, out).await
         }
         TaskCommand::Get { id, journal } => get(node, id, journal, out).await,
-        TaskCommand::Watch { ids, until_ended, after } => {
-            let ask = WatchRequest { task_ids: ids, after_cursor: after, until_ended };
+        TaskCommand::Watch {
+            ids,
+            until_ended,
+            after,
+        } => {
+            let ask = WatchRequest {
+                task_ids: ids,
+                after_cursor: after,
+                until_ended,
+            };
             let mut watch = Watch::open(node, ask).await?;
             while let Some(change) = watch.next(node, out).await? {
                 out.result(&view::change(&change), || {
@@ -37,7 +53,10 @@ pub(crate) async fn run(node: &Node, command: TaskCommand, out: Output) -> Resul
         }
         TaskCommand::Cancel { ids } => cancel(node, ids, out).await,
         TaskCommand::Feedback { id, label } => {
-            let ask = node.ask(FeedbackRequest { task_id: id.clone(), label: label.clone() });
+            let ask = node.ask(FeedbackRequest {
+                task_id: id.clone(),
+                label: label.clone(),
+            });
             node.open(node.tasks().feedback(ask).await)?;
             let said = json!({ "task_id": id, "label": label });
             out.result(&said, || format!("{id}: {} is learned", clean(&label)))
@@ -61,7 +80,9 @@ async fn list(
             break;
         }
     }
-    let rows = tasks.iter().map(|task| (view::task(task), view::task_row(task)));
+    let rows = tasks
+        .iter()
+        .map(|task| (view::task(task), view::task_row(task)));
     out.results(&view::TASK_HEADER, rows, "no tasks")?;
     if !ask.page_token.is_empty() {
         out.note(&format!("… and more; --limit 0 lists all ({limit} shown)"));
@@ -70,7 +91,14 @@ async fn list(
 }
 
 async fn get(node: &Node, id: String, journal: bool, out: Output) -> Result<(), Failure> {
-    let answer = node.open(node.tasks().get(node.ask(GetTaskRequest { task_id: id, journal })).await)?;
+    let answer = node.open(
+        node.tasks()
+            .get(node.ask(GetTaskRequest {
+                task_id: id,
+                journal,
+            }))
+            .await,
+    )?;
     let task = answer.task.unwrap_or_default();
     let mut json = view::task(&task);
     if journal && let Value::Object(fields) = &mut json {
@@ -82,7 +110,11 @@ async fn get(node: &Node, id: String, journal: bool, out: Output) -> Result<(), 
         for entry in &answer.journal {
             let what = [entry.kind.as_str(), entry.step.as_str()].join(" ");
             let (at, body) = (view::time(entry.at_us), clean(&entry.body_json));
-            text.push_str(&format!("\n{:>4}  {at}  {:<16}  {body}", entry.sequence, what.trim()));
+            text.push_str(&format!(
+                "\n{:>4}  {at}  {:<16}  {body}",
+                entry.sequence,
+                what.trim()
+            ));
         }
         text
     })
@@ -91,7 +123,9 @@ async fn get(node: &Node, id: String, journal: bool, out: Output) -> Result<(), 
 async fn cancel(node: &Node, ids: Vec<String>, out: Output) -> Result<(), Failure> {
     let mut failed = None;
     for id in ids {
-        let ask = node.ask(CancelRequest { task_id: id.clone() });
+        let ask = node.ask(CancelRequest {
+            task_id: id.clone(),
+        });
         match node.open(node.tasks().cancel(ask).await) {
             Ok(answer) => {
                 let was = view::state(answer.was);

@@ -25,7 +25,9 @@ pub(crate) fn state(state: i32) -> &'static str {
 
 pub(crate) fn is_final(state: i32) -> bool {
     match TaskState::try_from(state) {
-        Ok(TaskState::Ready | TaskState::Claimed | TaskState::Parked | TaskState::Unspecified) => false,
+        Ok(TaskState::Ready | TaskState::Claimed | TaskState::Parked | TaskState::Unspecified) => {
+            false
+        }
         Ok(
             TaskState::Done
             | TaskState::Failed
@@ -139,9 +141,12 @@ pub(crate) fn task_row(task: &Task) -> Vec<String> {
 /// What came out of a task, in a few words.
 pub(crate) fn outcome(task: &Task) -> Option<String> {
     match (&task.answer, &task.failure) {
-        (Some(answer), _) => {
-            Some(format!("{} ({}, {:.2})", cell(&answer.text), source(answer.source), answer.confidence))
-        }
+        (Some(answer), _) => Some(format!(
+            "{} ({}, {:.2})",
+            cell(&answer.text),
+            source(answer.source),
+            answer.confidence
+        )),
         (None, Some(failure)) => Some(cell(failure)),
         (None, None) => None,
     }
@@ -153,7 +158,10 @@ pub(crate) fn task_sheet(task: &Task) -> Vec<(String, String)> {
         ("tenant", clean(&task.tenant)),
         ("type", clean(&task.agent_type)),
         ("state", state(task.state).to_owned()),
-        ("agent", task.agent.clone().unwrap_or_else(|| "-".to_owned())),
+        (
+            "agent",
+            task.agent.clone().unwrap_or_else(|| "-".to_owned()),
+        ),
         ("priority", task.priority.to_string()),
         ("submitted", time(task.submitted_at_us)),
         ("updated", time(task.updated_at_us)),
@@ -170,8 +178,10 @@ pub(crate) fn task_sheet(task: &Task) -> Vec<(String, String)> {
     if let Some(expected) = &task.expected {
         facts.push(("expected", clean(expected)));
     }
-    let mut facts: Vec<(String, String)> =
-        facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let mut facts: Vec<(String, String)> = facts
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
     for (key, value) in &task.attributes {
         facts.push((format!("attribute {}", clean(key)), clean(value)));
     }
@@ -181,7 +191,11 @@ pub(crate) fn task_sheet(task: &Task) -> Vec<(String, String)> {
     facts.push(("input".to_owned(), clean(&task.input)));
     if let Some(answer) = &task.answer {
         facts.push(("answer".to_owned(), clean(&answer.text)));
-        let given = format!("{}, confidence {:.2}", source(answer.source), answer.confidence);
+        let given = format!(
+            "{}, confidence {:.2}",
+            source(answer.source),
+            answer.confidence
+        );
         facts.push(("given by".to_owned(), given));
         facts.push(("because".to_owned(), clean(&answer.reason)));
     }
@@ -273,8 +287,16 @@ pub(crate) fn model(model: &Model) -> Value {
     })
 }
 
-pub(crate) const MODEL_HEADER: [&str; 8] =
-    ["name", "kind", "engine", "source", "requests", "mean batch", "tokens read", "tokens written"];
+pub(crate) const MODEL_HEADER: [&str; 8] = [
+    "name",
+    "kind",
+    "engine",
+    "source",
+    "requests",
+    "mean batch",
+    "tokens read",
+    "tokens written",
+];
 
 pub(crate) fn model_row(model: &Model) -> Vec<String> {
     vec![
@@ -317,7 +339,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     (year, month, day)
 }

@@ -13,8 +13,14 @@ const COUNT_DEFAULT: usize = 2_000;
 /// Bad lines that are named; a file in a wrong format would fill the screen.
 const BAD_LINES_SHOWN: usize = 5;
 /// Labels that people write on what belongs to no queue.
-const OUT_OF_SCOPE: [&str; 6] =
-    ["oos", "out_of_scope", "out-of-scope", "out of scope", "none", "unknown"];
+const OUT_OF_SCOPE: [&str; 6] = [
+    "oos",
+    "out_of_scope",
+    "out-of-scope",
+    "out of scope",
+    "none",
+    "unknown",
+];
 
 /// Tickets in the order they are handed in: all of the train part, then all of the test part.
 #[derive(Debug)]
@@ -35,7 +41,10 @@ impl Desk {
         count: Option<usize>,
     ) -> Result<Self, Failure> {
         let Some(path) = file else {
-            return Ok(Self::of(tickets::stream(seed, count.unwrap_or(COUNT_DEFAULT))));
+            return Ok(Self::of(tickets::stream(
+                seed,
+                count.unwrap_or(COUNT_DEFAULT),
+            )));
         };
         let name = path.display();
         let bytes = fs::read(path)
@@ -64,14 +73,27 @@ impl Desk {
     pub(super) fn of(mut tickets: Vec<Ticket>) -> Self {
         // The keys are those of the file's order, so that the same file is recognised again.
         tickets.sort_by_key(|ticket| ticket.split);
-        let keys = tickets.iter().enumerate().map(|(number, ticket)| key(number, ticket)).collect();
+        let keys = tickets
+            .iter()
+            .enumerate()
+            .map(|(number, ticket)| key(number, ticket))
+            .collect();
         let labels = |split| {
             let tickets = tickets.iter().filter(move |t: &&Ticket| t.split == split);
-            tickets.filter_map(|t| t.label.clone()).collect::<BTreeSet<String>>()
+            tickets
+                .filter_map(|t| t.label.clone())
+                .collect::<BTreeSet<String>>()
         };
         let (known, tested) = (labels(Split::Train), labels(Split::Test));
-        let marked = tested.iter().any(|label| is_out_label(label) || !known.contains(label));
-        Self { keys, unlabelled_is_out: !tested.is_empty() && !marked, known, tickets }
+        let marked = tested
+            .iter()
+            .any(|label| is_out_label(label) || !known.contains(label));
+        Self {
+            keys,
+            unlabelled_is_out: !tested.is_empty() && !marked,
+            known,
+            tickets,
+        }
     }
 
     /// The deduplication key of ticket `number`: the same ticket at the same place has the same key in every
@@ -82,7 +104,8 @@ impl Desk {
 
     /// The number of the first test ticket.
     pub(super) fn test_from(&self) -> usize {
-        self.tickets.partition_point(|ticket| ticket.split == Split::Train)
+        self.tickets
+            .partition_point(|ticket| ticket.split == Split::Train)
     }
 
     /// Whether a test ticket belongs to no queue: its label says so, or no train ticket has its label, or
@@ -102,12 +125,18 @@ impl Desk {
 
 /// Whether a label means "no queue".
 pub(super) fn is_out_label(label: &str) -> bool {
-    OUT_OF_SCOPE.iter().any(|word| label.eq_ignore_ascii_case(word))
+    OUT_OF_SCOPE
+        .iter()
+        .any(|word| label.eq_ignore_ascii_case(word))
 }
 
 fn key(number: usize, ticket: &Ticket) -> String {
     let digest = Sha256::digest(ticket.text.as_bytes());
-    let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let short: String = digest
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("demo/{number:06}/{short}")
 }
 
@@ -116,7 +145,12 @@ mod tests {
     use super::*;
 
     fn ticket(text: &str, label: Option<&str>, split: Split) -> Ticket {
-        Ticket { text: text.to_owned(), label: label.map(str::to_owned), split, risky: false }
+        Ticket {
+            text: text.to_owned(),
+            label: label.map(str::to_owned),
+            split,
+            risky: false,
+        }
     }
 
     #[test]
@@ -141,7 +175,11 @@ mod tests {
             ticket("4", Some("never trained"), Split::Test),
             ticket("5", None, Split::Test),
         ]);
-        let out: Vec<bool> = desk.tickets.iter().map(|t| desk.is_out_of_scope(t)).collect();
+        let out: Vec<bool> = desk
+            .tickets
+            .iter()
+            .map(|t| desk.is_out_of_scope(t))
+            .collect();
         assert_eq!(out, [false, false, true, true, false]);
         let silent = Desk::of(vec![
             ticket("1", Some("a"), Split::Train),

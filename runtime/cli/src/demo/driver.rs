@@ -120,7 +120,9 @@ pub(super) async fn drive(
     let known = driver.take_up().await?;
     if known > 0 {
         let left = desk.tickets.len() - known;
-        driver.progress.note(&format!("going on: {known} tickets are in the book, {left} are left"));
+        driver.progress.note(&format!(
+            "going on: {known} tickets are in the book, {left} are left"
+        ));
     }
     let end = driver.run(&mut watch, signals).await?;
     Ok(driver.finish(end))
@@ -181,8 +183,9 @@ impl<'a> Driver<'a> {
 
     /// Recognises what the book holds from before. Returns how many.
     async fn take_up(&mut self) -> Result<usize, Failure> {
-        let keys: HashMap<&str, usize> =
-            (0..self.desk.tickets.len()).map(|number| (self.desk.key(number), number)).collect();
+        let keys: HashMap<&str, usize> = (0..self.desk.tickets.len())
+            .map(|number| (self.desk.key(number), number))
+            .collect();
         let mut ask = ListTasksRequest {
             agent_type: AGENT_TYPE.to_owned(),
             page_size: page_size(0, 0),
@@ -190,10 +193,14 @@ impl<'a> Driver<'a> {
         };
         let mut known = 0;
         loop {
-            let page = self.node.open(self.node.tasks().list(self.node.ask(ask.clone())).await)?;
+            let page = self
+                .node
+                .open(self.node.tasks().list(self.node.ask(ask.clone())).await)?;
             for task in page.tasks {
                 let key = task.dedupe_key.as_deref().unwrap_or_default();
-                let Some(number) = keys.get(key).copied() else { continue };
+                let Some(number) = keys.get(key).copied() else {
+                    continue;
+                };
                 known += 1;
                 self.under_way(number, task.id, view::state(task.state));
                 if view::is_final(task.state) {
@@ -240,10 +247,16 @@ impl<'a> Driver<'a> {
 
     /// Hands tickets in as far as the window reaches.
     fn hand_in(&mut self) {
-        let under_way = self.places.iter().filter(|place| self.fills_window(**place)).count();
+        let under_way = self
+            .places
+            .iter()
+            .filter(|place| self.fills_window(**place))
+            .count();
         let mut room = self.manner.window.saturating_sub(under_way);
         let test_from = self.desk.test_from();
-        let train_settled = self.places[..test_from].iter().all(|place| !self.is_awaited(*place));
+        let train_settled = self.places[..test_from]
+            .iter()
+            .all(|place| !self.is_awaited(*place));
         let mut batch = Vec::new();
         while room > 0 && self.next < self.places.len() {
             let number = self.next;
@@ -256,12 +269,15 @@ impl<'a> Driver<'a> {
             }
             self.places[number] = Place::UnderWay("ready");
             let ticket = &self.desk.tickets[number];
-            batch.push((number, NewTask {
-                agent_type: AGENT_TYPE.to_owned(),
-                input: ticket.text.clone(),
-                dedupe_key: Some(self.desk.key(number).to_owned()),
-                ..NewTask::default()
-            }));
+            batch.push((
+                number,
+                NewTask {
+                    agent_type: AGENT_TYPE.to_owned(),
+                    input: ticket.text.clone(),
+                    dedupe_key: Some(self.desk.key(number).to_owned()),
+                    ..NewTask::default()
+                },
+            ));
             room -= 1;
         }
         if batch.is_empty() {
@@ -290,7 +306,12 @@ impl<'a> Driver<'a> {
         if !self.work.is_empty() || self.places.iter().any(|place| self.is_awaited(*place)) {
             return None;
         }
-        match self.places.iter().filter(|place| **place != Place::Settled).count() {
+        match self
+            .places
+            .iter()
+            .filter(|place| **place != Place::Settled)
+            .count()
+        {
             0 => Some(End::Complete),
             parked if self.manner.reviewer == ReviewerChoice::None => Some(End::Waiting(parked)),
             _ => None,
@@ -326,9 +347,15 @@ impl<'a> Driver<'a> {
         self.places[number] = Place::Settling;
         let (node, id) = (self.node.clone(), self.ids[number].clone());
         let ticket = &self.desk.tickets[number];
-        let label = ticket.label.clone().filter(|_| ticket.split == Split::Train);
+        let label = ticket
+            .label
+            .clone()
+            .filter(|_| ticket.split == Split::Train);
         self.work.push(Box::pin(async move {
-            let ask = GetTaskRequest { task_id: id.clone(), journal: true };
+            let ask = GetTaskRequest {
+                task_id: id.clone(),
+                journal: true,
+            };
             let task = node.open(node.tasks().get(node.ask(ask)).await)?;
             let mut outcome = Outcome::read(&task);
             if let Some(label) = label.filter(|_| !outcome.taught) {
@@ -386,7 +413,9 @@ impl<'a> Driver<'a> {
 
     fn answer(&mut self, questions: Vec<Approval>) {
         for approval in questions {
-            let Some(number) = self.numbers.get(&approval.task_id).copied() else { continue };
+            let Some(number) = self.numbers.get(&approval.task_id).copied() else {
+                continue;
+            };
             if !self.ruled.insert(approval.id.clone()) {
                 continue;
             }
@@ -394,7 +423,10 @@ impl<'a> Driver<'a> {
             let node = self.node.clone();
             self.work.push(Box::pin(async move {
                 let id = approval.id;
-                let ask = DecideRequest { approval_id: id.clone(), decision: Some(decision) };
+                let ask = DecideRequest {
+                    approval_id: id.clone(),
+                    decision: Some(decision),
+                };
                 // Somebody else may have been quicker with `colony approve`; if not, it is still open.
                 let decided = node.approvals().decide(node.ask(ask)).await;
                 Ok(Done::Reviewed(decided.is_err().then_some(id)))
@@ -419,14 +451,24 @@ impl<'a> Driver<'a> {
         let curve = learning(self.desk, &self.outcomes).accuracy_by_decile;
         let per_s = per_second(self.ended_now, self.started);
         let models = &self.models;
-        self.progress.show(&Picture { settled, states, curve, models, per_s });
+        self.progress.show(&Picture {
+            settled,
+            states,
+            curve,
+            models,
+            per_s,
+        });
     }
 
     fn check_stall(&self) -> Result<(), Failure> {
         if self.last_move.elapsed() < STALL_MAX || self.manner.reviewer == ReviewerChoice::Person {
             return Ok(());
         }
-        let open = self.places.iter().filter(|place| **place != Place::Settled).count();
+        let open = self
+            .places
+            .iter()
+            .filter(|place| **place != Place::Settled)
+            .count();
         Err(Failure::failed(format!(
             "nothing has moved for {} s; {open} tickets have not ended",
             STALL_MAX.as_secs()
@@ -436,21 +478,32 @@ impl<'a> Driver<'a> {
     fn finish(self, end: End) -> Streamed {
         let seconds = self.last_move.duration_since(self.started).as_secs_f64();
         self.progress.end();
-        Streamed { end, outcomes: self.outcomes, ended_now: self.ended_now, seconds }
+        Streamed {
+            end,
+            outcomes: self.outcomes,
+            ended_now: self.ended_now,
+            seconds,
+        }
     }
 }
 
 /// Hands a batch in. A ticket that is there already has a state to be asked for: it may never change again.
 async fn submit(node: Node, batch: Vec<(usize, NewTask)>) -> Result<Done, Failure> {
     let (numbers, tasks): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-    let answer = node.tasks().submit_batch(node.ask(SubmitBatchRequest { tasks })).await;
+    let answer = node
+        .tasks()
+        .submit_batch(node.ask(SubmitBatchRequest { tasks }))
+        .await;
     let mut ids = Vec::with_capacity(numbers.len());
     for (number, submitted) in numbers.into_iter().zip(node.open(answer)?.submitted) {
         let id = submitted.task_id;
         let state = match Submission::try_from(submitted.outcome) {
             Ok(Submission::Accepted | Submission::Unspecified) | Err(_) => None,
             Ok(Submission::Duplicate) => {
-                let ask = GetTaskRequest { task_id: id.clone(), journal: false };
+                let ask = GetTaskRequest {
+                    task_id: id.clone(),
+                    journal: false,
+                };
                 let task = node.open(node.tasks().get(node.ask(ask)).await)?.task;
                 Some(task.unwrap_or_default().state)
             }
@@ -467,5 +520,9 @@ async fn submit(node: Node, batch: Vec<(usize, NewTask)>) -> Result<Done, Failur
 #[expect(clippy::cast_precision_loss, reason = "a rate for display")]
 fn per_second(count: usize, since: Instant) -> f64 {
     let seconds = since.elapsed().as_secs_f64();
-    if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
+    if seconds > 0.0 {
+        count as f64 / seconds
+    } else {
+        0.0
+    }
 }

@@ -148,8 +148,16 @@ mod tests {
             journal: vec![
                 entry("awarded", "", &json!({})),
                 entry("output", "reason", &thought("network")),
-                entry("output", "verify", &json!({ "ask": { "doubt": "uncertain", "question": "?" } })),
-                entry("decided", "", &json!({ "ruling": { "correct": "vpn" }, "teaching": "teach", "by": "x" })),
+                entry(
+                    "output",
+                    "verify",
+                    &json!({ "ask": { "doubt": "uncertain", "question": "?" } }),
+                ),
+                entry(
+                    "decided",
+                    "",
+                    &json!({ "ruling": { "correct": "vpn" }, "teaching": "teach", "by": "x" }),
+                ),
                 entry("output", "reason", &thought("vpn")),
             ],
         };
@@ -164,7 +172,11 @@ mod tests {
 
     #[test]
     fn a_wrapped_body_is_unwrapped() {
-        let wrapped = json!({ "output": { "step": "reason", "output": { "answer": { "text": "a" } } } });
-        assert_eq!(body(&entry("output", "reason", &wrapped))["answer"]["text"], "a");
+        let wrapped =
+            json!({ "output": { "step": "reason", "output": { "answer": { "text": "a" } } } });
+        assert_eq!(
+            body(&entry("output", "reason", &wrapped))["answer"]["text"],
+            "a"
+        );
     }
 }

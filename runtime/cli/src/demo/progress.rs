@@ -37,14 +37,18 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn start(tickets: usize, out: Output) -> Self {
-        let target =
-            if out.is_talkative() { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
+        let target = if out.is_talkative() {
+            ProgressDrawTarget::stderr_with_hz(8)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bars = MultiProgress::with_draw_target(target);
         let line_at = (bars.is_hidden() && out.is_talkative()).then(|| Instant::now() + LINE_EVERY);
         let style = |template: &str| {
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
         };
-        let add = |template: &str| bars.add(ProgressBar::new(tickets as u64).with_style(style(template)));
+        let add =
+            |template: &str| bars.add(ProgressBar::new(tickets as u64).with_style(style(template)));
         let progress = Self {
             out,
             tickets: add("tickets   {wide_bar:.green} {pos}/{len}  {elapsed}"),
@@ -53,15 +57,23 @@ impl Progress {
             line_at,
             bars,
         };
-        progress.tickets.enable_steady_tick(Duration::from_millis(500));
+        progress
+            .tickets
+            .enable_steady_tick(Duration::from_millis(500));
         progress
     }
 
     pub(super) fn show(&mut self, picture: &Picture<'_>) {
-        let states: Vec<String> =
-            picture.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+        let states: Vec<String> = picture
+            .states
+            .iter()
+            .map(|(state, count)| format!("{count} {state}"))
+            .collect();
         let batch = |kind: ModelKind| {
-            let mut models = picture.models.iter().filter(|model| model.kind == i32::from(kind));
+            let mut models = picture
+                .models
+                .iter()
+                .filter(|model| model.kind == i32::from(kind));
             models.next().map_or(0.0, |model| model.mean_batch)
         };
         let (embed, decode) = (batch(ModelKind::Embed), batch(ModelKind::Generate));

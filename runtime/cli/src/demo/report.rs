@@ -189,7 +189,11 @@ pub(super) fn learning(desk: &Desk, outcomes: &[Option<Outcome>]) -> Learning {
         .collect();
     let decile = |tenth: usize| {
         let (from, to) = (stream.len() * tenth / 10, stream.len() * (tenth + 1) / 10);
-        share(stream[from..to].iter().map(|(ticket, outcome)| is_right(ticket, outcome)))
+        share(
+            stream[from..to]
+                .iter()
+                .map(|(ticket, outcome)| is_right(ticket, outcome)),
+        )
     };
     Learning {
         labelled: stream.len(),
@@ -200,10 +204,17 @@ pub(super) fn learning(desk: &Desk, outcomes: &[Option<Outcome>]) -> Learning {
 }
 
 fn test(desk: &Desk, cases: &[Case<'_>]) -> Test {
-    let tested = || cases.iter().filter(|(ticket, _)| ticket.split == Split::Test);
+    let tested = || {
+        cases
+            .iter()
+            .filter(|(ticket, _)| ticket.split == Split::Test)
+    };
     let (out, inside): (Vec<&Case<'_>>, Vec<&Case<'_>>) =
         tested().partition(|(ticket, _)| desk.is_out_of_scope(ticket));
-    let inside: Vec<_> = inside.into_iter().filter(|(ticket, _)| ticket.label.is_some()).collect();
+    let inside: Vec<_> = inside
+        .into_iter()
+        .filter(|(ticket, _)| ticket.label.is_some())
+        .collect();
     let right = |(ticket, outcome): &&Case<'_>| is_right(ticket, outcome);
     let escalated = |(_, outcome): &&Case<'_>| outcome.is_escalated();
     let noticed = |case: &&Case<'_>| escalated(case) || is_out_label(&case.1.proposal);
@@ -211,9 +222,7 @@ fn test(desk: &Desk, cases: &[Case<'_>]) -> Test {
         in_scope: inside.len(),
         out_of_scope: out.len(),
         accuracy: share(inside.iter().map(right)),
-        accuracy_unescalated: share(
-            inside.iter().filter(|case| !escalated(case)).map(right),
-        ),
+        accuracy_unescalated: share(inside.iter().filter(|case| !escalated(case)).map(right)),
         share_escalated: share(tested().map(|case| escalated(&case))),
         share_escalated_in_scope: share(inside.iter().map(escalated)),
         out_of_scope_recall: share(out.iter().map(escalated)),
@@ -227,15 +236,16 @@ fn models(desk: &Desk, cases: &[Case<'_>], models: &[Model]) -> ModelFigures {
         cases.iter().filter(of).collect::<Vec<_>>()
     };
     let accuracy = |answers: &[&Case<'_>]| {
-        let scored = answers.iter().filter(|(ticket, _)| {
-            ticket.label.is_some() && !desk.is_out_of_scope(ticket)
-        });
+        let scored = answers
+            .iter()
+            .filter(|(ticket, _)| ticket.label.is_some() && !desk.is_out_of_scope(ticket));
         share(scored.map(|(ticket, outcome)| is_right(ticket, outcome)))
     };
     let batch = |kind: ModelKind| {
         let found = models.iter().filter(|model| model.kind == i32::from(kind));
-        let (rows, batches) =
-            found.fold((0, 0), |(rows, batches), m| (rows + m.rows, batches + m.batches));
+        let (rows, batches) = found.fold((0, 0), |(rows, batches), m| {
+            (rows + m.rows, batches + m.batches)
+        });
         stats::ratio(rows, batches)
     };
     let (memory, model) = (by(ProposalSource::Memory), by(ProposalSource::Model));
@@ -246,7 +256,10 @@ fn models(desk: &Desk, cases: &[Case<'_>], models: &[Model]) -> ModelFigures {
         model_answers: model.len(),
         model_calls: cases.iter().map(|(_, outcome)| outcome.model_calls).sum(),
         prompt_tokens: cases.iter().map(|(_, outcome)| outcome.prompt_tokens).sum(),
-        completion_tokens: cases.iter().map(|(_, outcome)| outcome.completion_tokens).sum(),
+        completion_tokens: cases
+            .iter()
+            .map(|(_, outcome)| outcome.completion_tokens)
+            .sum(),
         mean_batch_embed: batch(ModelKind::Embed),
         mean_batch_decode: batch(ModelKind::Generate),
     }
@@ -254,7 +267,9 @@ fn models(desk: &Desk, cases: &[Case<'_>], models: &[Model]) -> ModelFigures {
 
 fn speed(evidence: &Evidence<'_>, cases: &[Case<'_>]) -> Speed {
     let latencies = |escalated: bool| {
-        let of = cases.iter().filter(move |(_, outcome)| outcome.is_escalated() == escalated);
+        let of = cases
+            .iter()
+            .filter(move |(_, outcome)| outcome.is_escalated() == escalated);
         let mut latencies: Vec<u64> = of.map(|(_, outcome)| outcome.latency_us).collect();
         latencies.sort_unstable();
         latencies
@@ -275,10 +290,17 @@ fn fairness(agents: &[Agent]) -> BTreeMap<String, Fairness> {
     let mut by_type: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for agent in agents {
         let tasks = agent.track.unwrap_or_default().tasks;
-        by_type.entry(agent.agent_type.clone()).or_default().push(tasks);
+        by_type
+            .entry(agent.agent_type.clone())
+            .or_default()
+            .push(tasks);
     }
     let of = |tasks: Vec<u64>| {
-        let eligible: Vec<u64> = tasks.iter().copied().filter(|t| *t >= GINI_TASKS_MIN).collect();
+        let eligible: Vec<u64> = tasks
+            .iter()
+            .copied()
+            .filter(|t| *t >= GINI_TASKS_MIN)
+            .collect();
         Fairness {
             agents: tasks.len(),
             eligible: eligible.len(),
@@ -286,7 +308,10 @@ fn fairness(agents: &[Agent]) -> BTreeMap<String, Fairness> {
             gini_all: gini(tasks),
         }
     };
-    by_type.into_iter().map(|(name, tasks)| (name, of(tasks))).collect()
+    by_type
+        .into_iter()
+        .map(|(name, tasks)| (name, of(tasks)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -18,15 +18,25 @@ const NAME: &str = "demo reviewer";
 
 /// Its ruling on a question about `ticket`.
 pub(super) fn rule(approval: &Approval, ticket: &Ticket) -> Decision {
-    let proposal = approval.proposal.as_ref().map_or("", |answer| answer.text.as_str());
-    let known = ticket.label.as_ref().filter(|_| ticket.split == Split::Train);
+    let proposal = approval
+        .proposal
+        .as_ref()
+        .map_or("", |answer| answer.text.as_str());
+    let known = ticket
+        .label
+        .as_ref()
+        .filter(|_| ticket.split == Split::Train);
     let (ruling, teach) = match known {
         Some(label) if label == proposal => (Ruling::Accept(Accepted {}), true),
         Some(label) => (Ruling::Correct(label.clone()), true),
         None if proposal.is_empty() => (Ruling::Reject("nothing is proposed".to_owned()), false),
         None => (Ruling::Accept(Accepted {}), false),
     };
-    Decision { ruling: Some(ruling), teach: Some(teach), by: NAME.to_owned() }
+    Decision {
+        ruling: Some(ruling),
+        teach: Some(teach),
+        by: NAME.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -37,22 +47,39 @@ mod tests {
 
     fn ruling(proposal: &str, label: Option<&str>, split: Split) -> (Ruling, bool) {
         let approval = Approval {
-            proposal: Some(Answer { text: proposal.to_owned(), ..Answer::default() }),
+            proposal: Some(Answer {
+                text: proposal.to_owned(),
+                ..Answer::default()
+            }),
             ..Approval::default()
         };
         let label = label.map(str::to_owned);
-        let ticket = Ticket { text: "t".to_owned(), label, split, risky: true };
+        let ticket = Ticket {
+            text: "t".to_owned(),
+            label,
+            split,
+            risky: true,
+        };
         let decision = rule(&approval, &ticket);
-        (decision.ruling.expect("a ruling"), decision.teach == Some(true))
+        (
+            decision.ruling.expect("a ruling"),
+            decision.teach == Some(true),
+        )
     }
 
     #[test]
     fn train_labels_teach_and_test_labels_do_not() {
         let accept = || Ruling::Accept(Accepted {});
         assert_eq!(ruling("a", Some("a"), Split::Train), (accept(), true));
-        assert_eq!(ruling("b", Some("a"), Split::Train), (Ruling::Correct("a".to_owned()), true));
+        assert_eq!(
+            ruling("b", Some("a"), Split::Train),
+            (Ruling::Correct("a".to_owned()), true)
+        );
         assert_eq!(ruling("b", Some("a"), Split::Test), (accept(), false));
         assert_eq!(ruling("b", None, Split::Train), (accept(), false));
-        assert!(matches!(ruling("", None, Split::Test), (Ruling::Reject(_), false)));
+        assert!(matches!(
+            ruling("", None, Split::Test),
+            (Ruling::Reject(_), false)
+        ));
     }
 }

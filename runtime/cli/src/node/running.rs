@@ -39,8 +39,9 @@ impl Running {
     pub(crate) async fn open(config: &Config, home: Home) -> Result<Self, Failure> {
         let listen = config.node.listen;
         let listener = TcpListener::bind(listen).await.map_err(|error| {
-            Failure::failed(format!("cannot listen on {listen}: {error}"))
-                .with_hint("another node may run; --listen takes another address, port 0 any free one")
+            Failure::failed(format!("cannot listen on {listen}: {error}")).with_hint(
+                "another node may run; --listen takes another address, port 0 any free one",
+            )
         })?;
         let address = listener
             .local_addr()
@@ -65,10 +66,15 @@ impl Running {
             Ok(Err(error)) => {
                 return Err(Failure::usage(chain(&error)));
             }
-            Err(panic) => return Err(Failure::failed(format!("opening the models broke off: {panic}"))),
+            Err(panic) => {
+                return Err(Failure::failed(format!(
+                    "opening the models broke off: {panic}"
+                )));
+            }
         };
-        let colony =
-            Colony::start(&config, world).await.map_err(|error| Failure::usage(chain(&error)))?;
+        let colony = Colony::start(&config, world)
+            .await
+            .map_err(|error| Failure::usage(chain(&error)))?;
         let (shut, closed) = oneshot::channel();
         // Answers are small and awaited: never held back to fill a packet.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -76,15 +82,30 @@ impl Running {
             // A dropped sender closes the door too.
             let _ = closed.await;
         });
-        #[expect(clippy::disallowed_methods, reason = "its end is awaited in Running::stop")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "its end is awaited in Running::stop"
+        )]
         let door = tokio::spawn(async move { serving.await.map_err(|error| chain(&error)) });
-        Ok(Self { address, colony, door, shut, spans })
+        Ok(Self {
+            address,
+            colony,
+            door,
+            shut,
+            spans,
+        })
     }
 
     /// Lets requests under way end, drains the agents, writes everything down. True when all agents left in
     /// time.
     pub(crate) async fn stop(self) -> bool {
-        let Self { colony, door, shut, spans, .. } = self;
+        let Self {
+            colony,
+            door,
+            shut,
+            spans,
+            ..
+        } = self;
         let _ = shut.send(());
         let drained = colony.stop().await;
         if let Ok(Err(error)) = door.await {
@@ -105,11 +126,14 @@ async fn ledger(config: &Config) -> Result<Arc<dyn Ledger>, Failure> {
     match config.ledger.engine {
         LedgerEngine::Memory => Ok(Arc::new(MemoryLedger::new(policy))),
         LedgerEngine::Sqlite => {
-            let opened = tokio::task::spawn_blocking(move || SqliteLedger::open(&path, policy)).await;
+            let opened =
+                tokio::task::spawn_blocking(move || SqliteLedger::open(&path, policy)).await;
             match opened {
                 Ok(Ok(ledger)) => Ok(Arc::new(ledger)),
                 Ok(Err(error)) => Err(Failure::failed(chain(&error))),
-                Err(panic) => Err(Failure::failed(format!("opening the book broke off: {panic}"))),
+                Err(panic) => Err(Failure::failed(format!(
+                    "opening the book broke off: {panic}"
+                ))),
             }
         }
     }

@@ -15,9 +15,13 @@ impl Signals {
     /// Takes them over: from now on neither ends the process by itself.
     pub(crate) fn listen() -> Result<Self, Failure> {
         let take = |kind| {
-            signal(kind).map_err(|error| Failure::failed(format!("cannot listen to signals: {error}")))
+            signal(kind)
+                .map_err(|error| Failure::failed(format!("cannot listen to signals: {error}")))
         };
-        Ok(Self { interrupt: take(SignalKind::interrupt())?, terminate: take(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: take(SignalKind::interrupt())?,
+            terminate: take(SignalKind::terminate())?,
+        })
     }
 
     /// Waits for the next of them. Cancel-safe.

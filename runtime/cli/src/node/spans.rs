@@ -20,8 +20,16 @@ pub(super) fn provider(config: &Config) -> Result<Option<SdkTracerProvider>, Fai
         .map_err(|error| Failure::usage(format!("telemetry.otlp_endpoint: {}", chain(&error))))?;
     let resource = Resource::builder()
         .with_service_name(config.telemetry.service_name.clone())
-        .with_attribute(KeyValue::new("service.instance.id", config.node.id.to_string()))
+        .with_attribute(KeyValue::new(
+            "service.instance.id",
+            config.node.id.to_string(),
+        ))
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build();
-    Ok(Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
+    Ok(Some(
+        SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_resource(resource)
+            .build(),
+    ))
 }

@@ -209,3 +209,6 @@ impl Generator for GenerateWorker {
             .observe(&self.info.model, self.shared.intake.waiting())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,13 @@ impl Clock for StoppedClock {
 fn worker(home: &Home) -> Arc<EmbedWorker> {
     let limits = EmbedLimits::default();
     let engine = OrtEncoder::open(home, "minilm", limits.threads).unwrap();
-    EmbedWorker::start(engine, &limits, Arc::new(StoppedClock), Arc::new(NoObserver)).unwrap()
+    EmbedWorker::start(
+        engine,
+        &limits,
+        Arc::new(StoppedClock),
+        Arc::new(NoObserver),
+    )
+    .unwrap()
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {
@@ -33,26 +39,47 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn embeddings_agree_with_the_reference_and_do_not_depend_on_company() {
-    let Some(reference) = fixture::reference("minilm.json") else { return };
-    let Some(home) = fixture::home_with(&[Item::Runtime, Item::Minilm]) else { return };
+    let Some(reference) = fixture::reference("minilm.json") else {
+        return;
+    };
+    let Some(home) = fixture::home_with(&[Item::Runtime, Item::Minilm]) else {
+        return;
+    };
     let worker = worker(&home);
     let texts: Vec<String> = serde_json::from_value(reference["texts"].clone()).unwrap();
     let ids: Vec<Vec<u32>> = serde_json::from_value(reference["token_ids"].clone()).unwrap();
     let mut solo = Vec::new();
     for text in &texts {
-        solo.push(worker.embed(EmbedRequest::new(text.as_str())).await.unwrap());
+        solo.push(
+            worker
+                .embed(EmbedRequest::new(text.as_str()))
+                .await
+                .unwrap(),
+        );
     }
     let heads: Vec<Vec<f32>> =
         serde_json::from_value(reference["embedding_first16"].clone()).unwrap();
     for (row, answer) in solo.iter().enumerate() {
-        assert_eq!(answer.tokens as usize, ids[row].len(), "tokens of {:?}", texts[row]);
+        assert_eq!(
+            answer.tokens as usize,
+            ids[row].len(),
+            "tokens of {:?}",
+            texts[row]
+        );
         assert!((cosine(&answer.vector, &answer.vector) - 1.0).abs() < 1e-5);
         let head = cosine(&answer.vector[..16], &heads[row]);
-        assert!(head >= 0.97, "first numbers of {:?}: cosine {head}", texts[row]);
+        assert!(
+            head >= 0.97,
+            "first numbers of {:?}: cosine {head}",
+            texts[row]
+        );
         for (column, other) in solo.iter().enumerate() {
             let expected = matrix(&reference, row, column);
             let found = cosine(&answer.vector, &other.vector);
-            assert!((found - expected).abs() < 0.03, "{row}, {column}: {found} for {expected}");
+            assert!(
+                (found - expected).abs() < 0.03,
+                "{row}, {column}: {found} for {expected}"
+            );
         }
     }
     let together: Vec<_> = texts
@@ -67,7 +94,11 @@ async fn embeddings_agree_with_the_reference_and_do_not_depend_on_company() {
         let batched = task.await.unwrap().unwrap();
         let far = batched.vector.iter().zip(solo.vector.iter());
         let far = far.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(far < 1e-4, "a number moved by {far} in a batch of {}", batched.ride.batch_size);
+        assert!(
+            far < 1e-4,
+            "a number moved by {far} in a batch of {}",
+            batched.ride.batch_size
+        );
     }
     let seen = worker.observe();
     assert_eq!((seen.answered, seen.waiting), (14, 0));

@@ -3,6 +3,7 @@
 
 mod decoder;
 mod embedding;
+mod figures;
 mod fixture;
 mod generation;
 mod models;

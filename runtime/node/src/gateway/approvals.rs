@@ -55,7 +55,7 @@ impl Approvals for Door {
         let decision = request
             .decision
             .ok_or_else(|| refuse::argument("decision", &"must be given"))?;
-        let decision = self.decision(decision)?;
+        let decision = decision_in(decision)?;
         let task = self
             .rooms
             .decide(id, decision)
@@ -67,33 +67,31 @@ impl Approvals for Door {
     }
 }
 
-impl Door {
-    fn decision(&self, decision: v1::Decision) -> Result<Decision, Status> {
-        let ruling = match decision.ruling {
-            None => {
-                let why = "must be accept, correct or reject";
-                return Err(refuse::argument("decision.ruling", &why));
-            }
-            Some(decision::Ruling::Accept(v1::Accepted {})) => Ruling::Accept,
-            Some(decision::Ruling::Correct(label)) => {
-                Ruling::Correct(self.short_text(&label, "decision.correct")?.to_owned())
-            }
-            Some(decision::Ruling::Reject(reason)) => {
-                let reason = self.short_text(&reason, "decision.reject")?.to_owned();
-                Ruling::Reject { reason }
-            }
-        };
-        let teaching = match decision.teach {
-            None | Some(true) => Teaching::Teach,
-            Some(false) => Teaching::Keep,
-        };
-        let by = self.short_text(&decision.by, "decision.by")?.to_owned();
-        Ok(Decision {
-            ruling,
-            teaching,
-            by,
-        })
-    }
+fn decision_in(decision: v1::Decision) -> Result<Decision, Status> {
+    let ruling = match decision.ruling {
+        None => {
+            let why = "must be accept, correct or reject";
+            return Err(refuse::argument("decision.ruling", &why));
+        }
+        Some(decision::Ruling::Accept(v1::Accepted {})) => Ruling::Accept,
+        Some(decision::Ruling::Correct(label)) => {
+            Ruling::Correct(tasks::short_text(&label, "decision.correct")?.to_owned())
+        }
+        Some(decision::Ruling::Reject(reason)) => {
+            let reason = tasks::short_text(&reason, "decision.reject")?.to_owned();
+            Ruling::Reject { reason }
+        }
+    };
+    let teaching = match decision.teach {
+        None | Some(true) => Teaching::Teach,
+        Some(false) => Teaching::Keep,
+    };
+    let by = tasks::short_text(&decision.by, "decision.by")?.to_owned();
+    Ok(Decision {
+        ruling,
+        teaching,
+        by,
+    })
 }
 
 fn approval_id(text: &str, field: &str) -> Result<ApprovalId, Status> {

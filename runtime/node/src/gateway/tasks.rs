@@ -151,7 +151,7 @@ impl Tasks for Door {
     ) -> Result<Response<v1::FeedbackResponse>, Status> {
         let request = request.into_inner();
         let id = task_id(&request.task_id)?;
-        let label = self.short_text(&request.label, "label")?;
+        let label = short_text(&request.label, "label")?;
         self.rooms
             .feedback(id, label)
             .await
@@ -198,24 +198,24 @@ impl Door {
             ..Spec::new(agent_type, task.input)
         })
     }
+}
 
-    /// A label, name or reason: neither blank nor endless.
-    pub(super) fn short_text<'a>(&self, text: &'a str, field: &str) -> Result<&'a str, Status> {
-        const BYTES_MAX: usize = colony_core::task::ATTRIBUTE_BYTES_MAX;
-        if text.trim().is_empty() {
-            return Err(refuse::argument(field, &"must not be blank"));
-        }
-        if text.len() > BYTES_MAX {
-            let why = format!("{} bytes are more than {BYTES_MAX} bytes", text.len());
-            return Err(refuse::argument(field, &why));
-        }
-        match text.chars().find(|c| c.is_control()) {
-            Some(c) => Err(refuse::argument(
-                field,
-                &format!("holds the control character {c:?}"),
-            )),
-            None => Ok(text),
-        }
+/// A label, name or reason: neither blank nor endless.
+pub(super) fn short_text<'a>(text: &'a str, field: &str) -> Result<&'a str, Status> {
+    const BYTES_MAX: usize = colony_core::task::ATTRIBUTE_BYTES_MAX;
+    if text.trim().is_empty() {
+        return Err(refuse::argument(field, &"must not be blank"));
+    }
+    if text.len() > BYTES_MAX {
+        let why = format!("{} bytes are more than {BYTES_MAX} bytes", text.len());
+        return Err(refuse::argument(field, &why));
+    }
+    match text.chars().find(|c| c.is_control()) {
+        Some(c) => Err(refuse::argument(
+            field,
+            &format!("holds the control character {c:?}"),
+        )),
+        None => Ok(text),
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -75,11 +78,7 @@ impl Actor for Market {
     type State = State;
     type Arguments = ();
 
-    async fn pre_start(
-        &self,
-        _: ActorRef<Message>,
-        (): (),
-    ) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<State, ActorProcessingErr> {
         Ok(State {
             book: Book::new(self.needs.settings.rules),
             addresses: BTreeMap::new(),
@@ -103,11 +102,26 @@ impl Actor for Market {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Offer { agent, track, address, supervisor } => {
-                let track = Track { tasks: track.tasks, successes: track.successes };
-                state.book.offer(Offer { track, ..Offer::new(agent.clone()) });
+            Message::Offer {
+                agent,
+                track,
+                address,
+                supervisor,
+            } => {
+                let track = Track {
+                    tasks: track.tasks,
+                    successes: track.successes,
+                };
+                state.book.offer(Offer {
+                    track,
+                    ..Offer::new(agent.clone())
+                });
                 let idle_since = self.needs.clock.now();
-                let address = Address { agent: Some(address), supervisor, idle_since };
+                let address = Address {
+                    agent: Some(address),
+                    supervisor,
+                    idle_since,
+                };
                 state.addresses.insert(agent, address);
                 self.claim(&me, state);
             }
@@ -122,10 +136,20 @@ impl Actor for Market {
                 if let Some(task) = state.by_agent.remove(&agent)
                     && let Some((_, claimed)) = state.held.remove(&task)
                 {
-                    self.give_back(&me, claimed.reference, Then::Retry { reason: format!("{agent} crashed") });
+                    self.give_back(
+                        &me,
+                        claimed.reference,
+                        Then::Retry {
+                            reason: format!("{agent} crashed"),
+                        },
+                    );
                 }
             }
-            Message::Freed { agent, task, outcome } => {
+            Message::Freed {
+                agent,
+                task,
+                outcome,
+            } => {
                 if state.by_agent.get(&agent) == Some(&task) {
                     state.by_agent.remove(&agent);
                     if let Some((_, claimed)) = state.held.remove(&task) {
@@ -165,8 +189,15 @@ impl Actor for Market {
                 }
             }
             Message::Observe(reply) => {
-                let held = state.held.iter().map(|(task, (agent, _))| (*task, agent.clone()));
-                let asleep = state.addresses.values().filter(|a| a.agent.is_none()).count();
+                let held = state
+                    .held
+                    .iter()
+                    .map(|(task, (agent, _))| (*task, agent.clone()));
+                let asleep = state
+                    .addresses
+                    .values()
+                    .filter(|a| a.agent.is_none())
+                    .count();
                 let observation = Observation {
                     held: held.collect(),
                     free: state.book.free_slots(),
@@ -301,7 +332,10 @@ impl Market {
             }
             state.awarded += 1;
             let (agent, reference) = (award.agent.clone(), claim.reference);
-            let claimed = Claimed { reference, tenant: claim.spec.tenant.clone() };
+            let claimed = Claimed {
+                reference,
+                tenant: claim.spec.tenant.clone(),
+            };
             state.held.insert(reference.task, (agent.clone(), claimed));
             state.by_agent.insert(agent.clone(), reference.task);
             let assignment = Box::new(Assignment { claim, award });
@@ -318,7 +352,10 @@ impl Market {
         if let Some(alarm) = state.alarm.take() {
             alarm.abort();
         }
-        let (ledger, clock) = (Arc::clone(&self.needs.ledger), Arc::clone(&self.needs.clock));
+        let (ledger, clock) = (
+            Arc::clone(&self.needs.ledger),
+            Arc::clone(&self.needs.clock),
+        );
         state.alarm = aside(me, async move {
             let now = clock.now();
             match ledger.next_due(now).await {
@@ -343,7 +380,10 @@ impl Market {
     /// Gives a claim back. Tries until the book takes it: an unreturned claim would wait for the node's
     /// next life.
     fn give_back(&self, me: &ActorRef<Message>, claim: ClaimRef, then: Then) {
-        let (ledger, clock) = (Arc::clone(&self.needs.ledger), Arc::clone(&self.needs.clock));
+        let (ledger, clock) = (
+            Arc::clone(&self.needs.ledger),
+            Arc::clone(&self.needs.clock),
+        );
         aside(me, async move {
             loop {
                 let commit = Commit {
@@ -363,7 +403,9 @@ impl Market {
     }
 
     fn rest(&self, state: &mut State) {
-        let Some(limit) = self.needs.settings.sleep_after else { return };
+        let Some(limit) = self.needs.settings.sleep_after else {
+            return;
+        };
         let now = self.needs.clock.now();
         for (agent, address) in &mut state.addresses {
             let idle = !state.by_agent.contains_key(agent);
@@ -386,11 +428,16 @@ fn digest(claim: &Claim) -> Digest {
 }
 
 fn send(agent: &AgentId, assignment: Box<Assignment>, state: &State) -> bool {
-    let Some(address) = state.addresses.get(agent) else { return false };
+    let Some(address) = state.addresses.get(agent) else {
+        return false;
+    };
     match &address.agent {
         Some(awake) => awake.cast(AgentMessage::Award(assignment)).is_ok(),
         None => {
-            let wake = SupervisorMessage::Wake { ordinal: agent.ordinal, assignment };
+            let wake = SupervisorMessage::Wake {
+                ordinal: agent.ordinal,
+                assignment,
+            };
             address.supervisor.cast(wake).is_ok()
         }
     }

@@ -17,15 +17,22 @@ impl Recollect for MemoryPort {
     }
 
     async fn teach(&self, percept: &Percept, label: &str, call: &Call) -> Result<(), PortError> {
-        let taught = self.0.teach(&call.tenant, &call.agent_type, call.task, percept, label).await;
+        let taught = self
+            .0
+            .teach(&call.tenant, &call.agent_type, call.task, percept, label)
+            .await;
         taught.map_err(|error| {
             let what = error.to_string();
             match error {
-                TeachError::Ledger(error) if error.is_retryable() => {
-                    PortError::Busy { port: "memory", what }
-                }
+                TeachError::Ledger(error) if error.is_retryable() => PortError::Busy {
+                    port: "memory",
+                    what,
+                },
                 TeachError::NoVector | TeachError::WrongLength { .. } | TeachError::Ledger(_) => {
-                    PortError::Refused { port: "memory", what }
+                    PortError::Refused {
+                        port: "memory",
+                        what,
+                    }
                 }
             }
         })

@@ -65,7 +65,10 @@ impl Shelf {
 
     pub(super) fn check(&self, vector: &[f32]) -> Result<(), TeachError> {
         if self.dimensions != 0 && vector.len() != self.dimensions {
-            return Err(TeachError::WrongLength { given: vector.len(), known: self.dimensions });
+            return Err(TeachError::WrongLength {
+                given: vector.len(),
+                known: self.dimensions,
+            });
         }
         Ok(())
     }
@@ -80,8 +83,10 @@ impl Shelf {
             return Vec::new();
         }
         let rows = self.vectors.chunks_exact(self.dimensions.max(1));
-        let mut near: Vec<(usize, f64)> =
-            rows.enumerate().map(|(place, row)| (place, f64::from(dot(row, query)))).collect();
+        let mut near: Vec<(usize, f64)> = rows
+            .enumerate()
+            .map(|(place, row)| (place, f64::from(dot(row, query))))
+            .collect();
         let order = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if near.len() > NEAR_MAX {
             near.select_nth_unstable_by(NEAR_MAX, order);
@@ -95,16 +100,22 @@ impl Shelf {
         let nearest = self.nearest(query);
         let near = labelled(&self.episodes, &nearest);
         let recollection = self.experience.recollect(query, &near, &settings.rule);
-        let shown = nearest.iter().take(settings.shown).map(|(place, similarity)| {
-            let kept = &self.episodes[*place];
-            Neighbour {
-                episode: kept.number,
-                label: kept.label.clone(),
-                similarity: *similarity,
-                text: kept.text.clone(),
-            }
-        });
-        Recall { neighbours: shown.collect(), recollection: Some(recollection) }
+        let shown = nearest
+            .iter()
+            .take(settings.shown)
+            .map(|(place, similarity)| {
+                let kept = &self.episodes[*place];
+                Neighbour {
+                    episode: kept.number,
+                    label: kept.label.clone(),
+                    similarity: *similarity,
+                    text: kept.text.clone(),
+                }
+            });
+        Recall {
+            neighbours: shown.collect(),
+            recollection: Some(recollection),
+        }
     }
 
     /// Puts an episode on the shelf and learns from it; replaces the task's former one.
@@ -116,7 +127,11 @@ impl Shelf {
         if let Some(place) = self.by_task.get(&episode.task).copied() {
             self.remove(place);
         } else if self.episodes.len() >= settings.episodes_max {
-            let oldest = self.episodes.iter().enumerate().min_by_key(|(_, kept)| kept.number);
+            let oldest = self
+                .episodes
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, kept)| kept.number);
             if let Some(place) = oldest.map(|(place, _)| place) {
                 self.remove(place);
             }
@@ -125,7 +140,8 @@ impl Shelf {
             let nearest = self.nearest(&episode.vector);
             let near = labelled(&self.episodes, &nearest);
             let taught =
-                self.experience.teach(&episode.vector, &near, &episode.label, &settings.rule);
+                self.experience
+                    .teach(&episode.vector, &near, &episode.label, &settings.rule);
             taught.map_err(|_| TeachError::WrongLength {
                 given: episode.vector.len(),
                 known: self.dimensions,

@@ -76,7 +76,14 @@ impl Actor for Agent {
         (beginning, rng): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
         let Beginning { id, track } = beginning;
-        Ok(State { id, track, rng, job: None, round: 0, leaving: false })
+        Ok(State {
+            id,
+            track,
+            rng,
+            job: None,
+            round: 0,
+            leaving: false,
+        })
     }
 
     async fn handle(
@@ -101,7 +108,11 @@ impl Actor for Agent {
             | AgentMessage::Stepped { .. }
             | AgentMessage::Committed { .. } => {}
             AgentMessage::Cancel(task) => {
-                if state.job.as_ref().is_some_and(|job| job.claim.reference.task == task) {
+                if state
+                    .job
+                    .as_ref()
+                    .is_some_and(|job| job.claim.reference.task == task)
+                {
                     self.lay_down(&me, Outcome::Neutral, state);
                 }
             }
@@ -134,7 +145,10 @@ impl Agent {
             let (ledger, task) = (Arc::clone(&self.hands.ledger), job.claim.reference.task);
             let round = state.round;
             let read = async move {
-                let past = ledger.journal(task).await.map(|e| Box::new(Past::from_entries(e)));
+                let past = ledger
+                    .journal(task)
+                    .await
+                    .map(|e| Box::new(Past::from_entries(e)));
                 AgentMessage::Past { round, past }
             };
             job.running = aside(me, read);
@@ -162,10 +176,17 @@ impl Agent {
         match job.work.next() {
             Next::Do(step) => self.begin(me, step, state),
             Next::Park { doubt, question } => {
-                let Some(thought) = &job.work.thought else { return };
+                let Some(thought) = &job.work.thought else {
+                    return;
+                };
                 let id = port::approval_id(self.hands.clock.now(), &mut *state.rng);
                 let proposal = thought.answer.clone();
-                let question = Question { id, doubt, question, proposal };
+                let question = Question {
+                    id,
+                    doubt,
+                    question,
+                    proposal,
+                };
                 self.commit(me, Then::Park(Box::new(question)), state);
             }
             Next::End(ending) => self.commit(me, Then::End(ending), state),
@@ -176,16 +197,16 @@ impl Agent {
         let round = state.round;
         let Some(job) = &mut state.job else { return };
         let step = job.begin(step, &self.hands);
-        let told = async move { AgentMessage::Stepped { round, output: step.await } };
+        let told = async move {
+            AgentMessage::Stepped {
+                round,
+                output: step.await,
+            }
+        };
         job.running = aside(me, told);
     }
 
-    fn stepped(
-        &self,
-        me: &AgentRef,
-        output: Result<Box<Output>, StepFailure>,
-        state: &mut State,
-    ) {
+    fn stepped(&self, me: &AgentRef, output: Result<Box<Output>, StepFailure>, state: &mut State) {
         let Some(job) = &mut state.job else { return };
         let mut span = job.span.take();
         let failure = match output {
@@ -242,7 +263,10 @@ impl Agent {
                 let step = job.begin(step, &self.hands);
                 let told = async move {
                     tokio::time::sleep(wait).await;
-                    AgentMessage::Stepped { round, output: step.await }
+                    AgentMessage::Stepped {
+                        round,
+                        output: step.await,
+                    }
                 };
                 job.running = aside(me, told);
             }
@@ -269,7 +293,10 @@ impl Agent {
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
             }
-            AgentMessage::Committed { round, result: ledger.commit(commit).await }
+            AgentMessage::Committed {
+                round,
+                result: ledger.commit(commit).await,
+            }
         };
         job.running = aside(me, told);
     }
@@ -280,8 +307,12 @@ impl Agent {
         result: Result<(), LedgerError>,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(job) = &mut state.job else { return Ok(()) };
-        let Some(commit) = job.commit.take() else { return Ok(()) };
+        let Some(job) = &mut state.job else {
+            return Ok(());
+        };
+        let Some(commit) = job.commit.take() else {
+            return Ok(());
+        };
         match result {
             Ok(()) => {}
             Err(LedgerError::Shut) => {
@@ -330,8 +361,14 @@ impl Agent {
 
     fn ended(&self, ending: &Ending, state: &mut State) -> Outcome {
         state.track.tasks += 1;
-        let Some(job) = &state.job else { return Outcome::Neutral };
-        let deposit = job.work.lesson.as_ref().map_or(Share::ZERO, |lesson| lesson.deposit);
+        let Some(job) = &state.job else {
+            return Outcome::Neutral;
+        };
+        let deposit = job
+            .work
+            .lesson
+            .as_ref()
+            .map_or(Share::ZERO, |lesson| lesson.deposit);
         match ending {
             Ending::Done(_) => {
                 state.track.successes += 1;
@@ -342,14 +379,20 @@ impl Agent {
                 self.mark(Signal::Danger, deposit, state);
                 // A human's no to a risky request is not the agent's failure.
                 let rejected = matches!(job.work.verdict, Some(Verdict::Reject { .. }));
-                if rejected { Outcome::Neutral } else { Outcome::Failure }
+                if rejected {
+                    Outcome::Neutral
+                } else {
+                    Outcome::Failure
+                }
             }
         }
     }
 
     fn mark(&self, signal: Signal, strength: Share, state: &State) {
         if let Some(job) = &state.job {
-            self.hands.field.mark(&job.claim.spec, &state.id, signal, strength);
+            self.hands
+                .field
+                .mark(&job.claim.spec, &state.id, signal, strength);
         }
     }
 
@@ -360,7 +403,10 @@ impl Agent {
             let task = job.claim.reference.task;
             let track = state.track;
             if outcome != Outcome::Neutral || track.escalations > 0 {
-                let told = SupervisorMessage::Track { ordinal: state.id.ordinal, track };
+                let told = SupervisorMessage::Track {
+                    ordinal: state.id.ordinal,
+                    track,
+                };
                 // A supervisor that is gone saves nothing, and neither could we.
                 let _ = self.supervisor.cast(told);
             }
@@ -373,7 +419,9 @@ impl Agent {
 }
 
 fn wait_before(tries: u32) -> Duration {
-    RETRY_WAIT.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(RETRY_WAIT_MAX)
+    RETRY_WAIT
+        .saturating_mul(1 << tries.saturating_sub(1).min(10))
+        .min(RETRY_WAIT_MAX)
 }
 
 impl std::fmt::Display for StepFailure {

@@ -1,11 +1,6 @@
 //! What is said to agents and to their supervisors.
 
-use colony_core::{
-    cycle::Output,
-    id::TaskId,
-    journal::Past,
-    market::Award,
-};
+use colony_core::{cycle::Output, id::TaskId, journal::Past, market::Award};
 use colony_store::{Claim, LedgerError, Track};
 use ractor::{ActorRef, RpcReplyPort};
 

@@ -48,7 +48,9 @@ struct Pages {
 
 impl fmt::Debug for Notebook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Notebook").field("claim", &self.claim).finish_non_exhaustive()
+        f.debug_struct("Notebook")
+            .field("claim", &self.claim)
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,7 +63,15 @@ impl Notebook {
         tools: Arc<Tools>,
         telemetry: Telemetry,
     ) -> Self {
-        Self { claim, agent, ledger, clock, tools, telemetry, pages: Mutex::default() }
+        Self {
+            claim,
+            agent,
+            ledger,
+            clock,
+            tools,
+            telemetry,
+            pages: Mutex::default(),
+        }
     }
 
     /// Goes on where the journal ends.
@@ -99,28 +109,45 @@ impl Notebook {
     }
 
     async fn flush(&self) -> Result<(), PortError> {
-        self.ledger.commit(self.commit(Then::Continue)).await.map_err(|error| match error {
-            LedgerError::Lost { .. } => PortError::Lost,
-            other => PortError::Busy { port: "journal", what: other.to_string() },
-        })
+        self.ledger
+            .commit(self.commit(Then::Continue))
+            .await
+            .map_err(|error| match error {
+                LedgerError::Lost { .. } => PortError::Lost,
+                other => PortError::Busy {
+                    port: "journal",
+                    what: other.to_string(),
+                },
+            })
     }
 
     /// The outcome of `effect`, if a former life of this task has made it.
     fn known(&self, effect: &Effect) -> Option<Value> {
         let mut pages = self.pages.lock();
-        let place = pages.made.effects.iter().position(|(made, _)| made == effect)?;
+        let place = pages
+            .made
+            .effects
+            .iter()
+            .position(|(made, _)| made == effect)?;
         Some(pages.made.effects.remove(place).1)
     }
 
     /// Announces `effect`, under its former key if a former life announced it without an outcome.
     fn announce(&self, effect: &Effect, call: &Call) -> EffectKey {
-        let unsure = self.pages.lock().unsure.take_if(|(_, announced)| announced == effect);
+        let unsure = self
+            .pages
+            .lock()
+            .unsure
+            .take_if(|(_, announced)| announced == effect);
         if let Some((key, _)) = unsure {
             return key;
         }
         let sequence = self.pages.lock().sequence;
         let key = EffectKey::new(call.task, sequence, effect);
-        self.write(Note::Intent { key: key.clone(), effect: effect.clone() });
+        self.write(Note::Intent {
+            key: key.clone(),
+            effect: effect.clone(),
+        });
         key
     }
 }
@@ -157,7 +184,10 @@ impl Effects for Notebook {
             payload: post.payload,
         });
         self.pages.lock().outbox.extend(posts);
-        self.write(Note::Outcome { key, value: outcome.value.clone() });
+        self.write(Note::Outcome {
+            key,
+            value: outcome.value.clone(),
+        });
         Ok(outcome.value)
     }
 }

@@ -78,9 +78,20 @@ impl Actor for Supervisor {
     ) -> Result<State, ActorProcessingErr> {
         let members = members
             .into_iter()
-            .map(|(ordinal, track)| (ordinal, Member { track, ..Member::default() }))
+            .map(|(ordinal, track)| {
+                (
+                    ordinal,
+                    Member {
+                        track,
+                        ..Member::default()
+                    },
+                )
+            })
             .collect();
-        Ok(State { members, ..State::default() })
+        Ok(State {
+            members,
+            ..State::default()
+        })
     }
 
     async fn post_start(
@@ -103,7 +114,10 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SupervisorMessage::Start(ordinal) => self.start(&me, ordinal, state).await?,
-            SupervisorMessage::Wake { ordinal, assignment } => {
+            SupervisorMessage::Wake {
+                ordinal,
+                assignment,
+            } => {
                 self.wake(&me, ordinal, assignment, state).await?;
             }
             SupervisorMessage::Track { ordinal, track } => {
@@ -140,14 +154,20 @@ impl Actor for Supervisor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let (actor, crash) = match event {
-            SupervisionEvent::ActorFailed(actor, error) => (actor.get_id(), Some(error.to_string())),
+            SupervisionEvent::ActorFailed(actor, error) => {
+                (actor.get_id(), Some(error.to_string()))
+            }
             SupervisionEvent::ActorTerminated(actor, _, _) => (actor.get_id(), None),
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {
                 return Ok(());
             }
         };
-        let Some(ordinal) = state.by_actor.remove(&actor) else { return Ok(()) };
-        let Some(member) = state.members.get_mut(&ordinal) else { return Ok(()) };
+        let Some(ordinal) = state.by_actor.remove(&actor) else {
+            return Ok(());
+        };
+        let Some(member) = state.members.get_mut(&ordinal) else {
+            return Ok(());
+        };
         let id = self.id(ordinal);
         if member.address.as_ref().is_some_and(|a| a.get_id() == actor) {
             member.address = None;
@@ -162,7 +182,11 @@ impl Actor for Supervisor {
         member.track.crashes += 1;
         state.unsaved.insert(ordinal);
         member.crashes.push_back(now);
-        while member.crashes.front().is_some_and(|at| now.since(*at) > self.restarts.window) {
+        while member
+            .crashes
+            .front()
+            .is_some_and(|at| now.since(*at) > self.restarts.window)
+        {
             member.crashes.pop_front();
         }
         let crashes = u32::try_from(member.crashes.len()).unwrap_or(u32::MAX);
@@ -171,7 +195,10 @@ impl Actor for Supervisor {
         } else if crashes > self.restarts.crashes_max {
             tracing::error!(agent = %id, crashes, %crash, "agent stays down: it crashed too often");
         } else {
-            let wait = self.restarts.wait.saturating_mul(1 << crashes.saturating_sub(1).min(10));
+            let wait = self
+                .restarts
+                .wait
+                .saturating_mul(1 << crashes.saturating_sub(1).min(10));
             tracing::warn!(agent = %id, crashes, %crash, ?wait, "agent crashed, starting it again");
             me.send_after(wait, move || SupervisorMessage::Start(ordinal));
         }
@@ -181,7 +208,10 @@ impl Actor for Supervisor {
 
 impl Supervisor {
     fn id(&self, ordinal: u32) -> AgentId {
-        AgentId { agent_type: self.hands.settings.name.clone(), ordinal }
+        AgentId {
+            agent_type: self.hands.settings.name.clone(),
+            ordinal,
+        }
     }
 
     async fn spawn(
@@ -190,15 +220,23 @@ impl Supervisor {
         ordinal: u32,
         state: &mut State,
     ) -> Result<Option<AgentRef>, ActorProcessingErr> {
-        let Some(member) = state.members.get_mut(&ordinal) else { return Ok(None) };
+        let Some(member) = state.members.get_mut(&ordinal) else {
+            return Ok(None);
+        };
         if member.address.is_some() || state.leaving.is_some() {
             return Ok(None);
         }
         let id = self.id(ordinal);
         state.starts += 1;
         let rng = self.chance.stream(&format!("agent/{id}"), state.starts);
-        let agent = Agent { hands: Arc::clone(&self.hands), supervisor: me.clone() };
-        let beginning = Beginning { id, track: member.track };
+        let agent = Agent {
+            hands: Arc::clone(&self.hands),
+            supervisor: me.clone(),
+        };
+        let beginning = Beginning {
+            id,
+            track: member.track,
+        };
         let (address, _) =
             Actor::spawn_linked(None, agent, (beginning, rng), me.get_cell()).await?;
         state.by_actor.insert(address.get_id(), ordinal);
@@ -213,8 +251,14 @@ impl Supervisor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         if let Some(address) = self.spawn(me, ordinal, state).await? {
-            let track = state.members.get(&ordinal).map(|m| m.track).unwrap_or_default();
-            self.hands.market.offer(self.id(ordinal), track, address, me.clone());
+            let track = state
+                .members
+                .get(&ordinal)
+                .map(|m| m.track)
+                .unwrap_or_default();
+            self.hands
+                .market
+                .offer(self.id(ordinal), track, address, me.clone());
         }
         Ok(())
     }
@@ -252,7 +296,12 @@ impl Supervisor {
         let rows = unsaved.iter().filter_map(|ordinal| {
             let member = state.members.get(ordinal)?;
             let version = self.hands.settings.version;
-            Some(AgentRow { id: self.id(*ordinal), version, track: member.track, updated_at: now })
+            Some(AgentRow {
+                id: self.id(*ordinal),
+                version,
+                track: member.track,
+                updated_at: now,
+            })
         });
         if let Err(error) = self.hands.ledger.save_agents(rows.collect()).await {
             tracing::warn!(%error, "track records not saved, trying again with the next save");

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use colony_core::port::Clock;
 use colony_inference::{
-    BatchObserver, EchoEmbedder, EchoGenerator, EmbedWorker, Home, InferenceError, OrtEncoder,
+    BatchObserver, EchoEmbedder, EchoGenerator, EmbedWorker, GenerateWorker, Home, InferenceError,
+    OrtDecoder, OrtEncoder,
 };
 
 use super::Workers;
@@ -14,7 +15,9 @@ use crate::config::{Config, Engine, ModelRole};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Its files are missing or damaged, or its limits are out of range.
-    #[error("models.{name}: {error}; `colony model pull` fetches the models, `--engine echo` needs none")]
+    #[error(
+        "models.{name}: {error}; `colony model pull` fetches the models, `--engine echo` needs none"
+    )]
     Model {
         /// Its name.
         name: String,
@@ -33,17 +36,26 @@ pub fn open(
     clock: &Arc<dyn Clock>,
     observer: &Arc<dyn BatchObserver>,
 ) -> Result<Workers, OpenError> {
-    let mut workers =
-        Workers { engine: config.inference.engine.as_str(), ..Workers::default() };
+    let mut workers = Workers {
+        engine: config.inference.engine.as_str(),
+        ..Workers::default()
+    };
     for (name, model) in &config.models {
-        let failed = |error| OpenError::Model { name: name.clone(), error };
+        let failed = |error| OpenError::Model {
+            name: name.clone(),
+            error,
+        };
         let clock = Arc::clone(clock);
         match (config.inference.engine, model.kind) {
             (Engine::Echo, ModelRole::Embed) => {
-                workers.embedders.insert(name.clone(), Arc::new(EchoEmbedder::new(clock, None)));
+                workers
+                    .embedders
+                    .insert(name.clone(), Arc::new(EchoEmbedder::new(clock, None)));
             }
             (Engine::Echo, ModelRole::Generate) => {
-                workers.generators.insert(name.clone(), Arc::new(EchoGenerator::new(clock, None)));
+                workers
+                    .generators
+                    .insert(name.clone(), Arc::new(EchoGenerator::new(clock, None)));
             }
             (Engine::Ort, ModelRole::Embed) => {
                 let limits = &config.inference.embed;
@@ -53,7 +65,14 @@ pub fn open(
                     .map_err(failed)?;
                 workers.embedders.insert(name.clone(), worker);
             }
-            (Engine::Ort, ModelRole::Generate) => {}
+            (Engine::Ort, ModelRole::Generate) => {
+                let limits = &config.inference.generate;
+                let engine =
+                    OrtDecoder::open(home, &model.source, limits.threads).map_err(failed)?;
+                let worker = GenerateWorker::start(engine, limits, clock, Arc::clone(observer))
+                    .map_err(failed)?;
+                workers.generators.insert(name.clone(), worker);
+            }
         }
     }
     Ok(workers)

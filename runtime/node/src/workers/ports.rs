@@ -36,7 +36,10 @@ fn refusal(port: &'static str, error: &InferenceError) -> PortError {
 
 fn note(span: &mut Span, ride: &Ride, read: u32) {
     if span.is_recording() {
-        span.set(names::BATCH_ID, i64::try_from(ride.batch).unwrap_or(i64::MAX));
+        span.set(
+            names::BATCH_ID,
+            i64::try_from(ride.batch).unwrap_or(i64::MAX),
+        );
         span.set(names::BATCH_ROWS, i64::from(ride.batch_size));
         span.set(names::GEN_AI_INPUT_TOKENS, i64::from(read));
     }
@@ -55,7 +58,12 @@ fn begin(telemetry: &Telemetry, call: &Call, operation: &'static str, model: &st
 #[async_trait]
 impl Embed for EmbedPort {
     async fn embed(&self, text: &str, call: &Call) -> Result<Arc<[f32]>, PortError> {
-        let mut span = begin(&self.telemetry, call, "embeddings", &self.embedder.info().model);
+        let mut span = begin(
+            &self.telemetry,
+            call,
+            "embeddings",
+            &self.embedder.info().model,
+        );
         let mut request = EmbedRequest::new(text);
         request.tenant = call.tenant.clone();
         request.priority = call.priority;
@@ -99,7 +107,10 @@ impl Generate for GeneratePort {
         match self.generator.generate(request).await {
             Ok(generated) => {
                 note(&mut span, &generated.ride, generated.prompt_tokens);
-                span.set(names::GEN_AI_OUTPUT_TOKENS, i64::from(generated.completion_tokens));
+                span.set(
+                    names::GEN_AI_OUTPUT_TOKENS,
+                    i64::from(generated.completion_tokens),
+                );
                 Ok(Reply {
                     model,
                     text: generated.text,

@@ -1,3 +1,4 @@
 //! A node in this process: the walk of tasks, and the doors.
 
+mod gateway;
 mod walk;

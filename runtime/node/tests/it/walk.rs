@@ -39,7 +39,10 @@ pub(crate) fn config(types: &[(&str, u32)]) -> Config {
         };
         ((*kind).to_owned(), declared)
     });
-    Config { agents: declared.collect(), ..Config::default() }
+    Config {
+        agents: declared.collect(),
+        ..Config::default()
+    }
 }
 
 pub(crate) fn world(ledger: Arc<dyn Ledger>) -> World {
@@ -88,12 +91,16 @@ pub(crate) async fn until(rooms: &Rooms, tasks: &[TaskId], states: &[State]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_echo_task_takes_the_six_steps_and_is_journalled() {
-    let colony = Colony::start(&config(&[("echo", 3)]), world(book())).await.expect("starts");
+    let colony = Colony::start(&config(&[("echo", 3)]), world(book()))
+        .await
+        .expect("starts");
     let rooms = colony.rooms();
     let ids = submit(&rooms, vec![Spec::new(agent_type("echo"), "hello")]).await;
     until(&rooms, &ids, &[State::Done]).await;
     let record = rooms.ledger.get(ids[0]).await.expect("known");
-    let Some(Ending::Done(answer)) = record.ending else { panic!("{record:?}") };
+    let Some(Ending::Done(answer)) = record.ending else {
+        panic!("{record:?}")
+    };
     assert_eq!(answer.text, "hello");
     let journal = rooms.ledger.journal(ids[0]).await.expect("readable");
     let steps: Vec<Step> = journal
@@ -112,10 +119,13 @@ async fn an_echo_task_takes_the_six_steps_and_is_journalled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_is_shared_evenly_and_every_task_ends_once() {
-    let colony = Colony::start(&config(&[("echo", 20)]), world(book())).await.expect("starts");
+    let colony = Colony::start(&config(&[("echo", 20)]), world(book()))
+        .await
+        .expect("starts");
     let rooms = colony.rooms();
-    let specs: Vec<Spec> =
-        (0..1_000).map(|i| Spec::new(agent_type("echo"), format!("task {i}"))).collect();
+    let specs: Vec<Spec> = (0..1_000)
+        .map(|i| Spec::new(agent_type("echo"), format!("task {i}")))
+        .collect();
     let ids = submit(&rooms, specs).await;
     until(&rooms, &ids, &[State::Done]).await;
     let counts = rooms.ledger.counts().await.expect("readable");
@@ -131,24 +141,52 @@ async fn work_is_shared_evenly_and_every_task_ends_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_new_waits_for_a_human_and_is_filed_as_ruled() {
-    let colony = Colony::start(&config(&[("triage", 2)]), world(book())).await.expect("starts");
+    let colony = Colony::start(&config(&[("triage", 2)]), world(book()))
+        .await
+        .expect("starts");
     let rooms = colony.rooms();
-    let ids = submit(&rooms, vec![Spec::new(agent_type("triage"), "my password is lost")]).await;
+    let ids = submit(
+        &rooms,
+        vec![Spec::new(agent_type("triage"), "my password is lost")],
+    )
+    .await;
     until(&rooms, &ids, &[State::Parked]).await;
-    assert!(rooms.ledger.outbox("tickets", 0, 10).await.expect("readable").is_empty());
-    let filter = ApprovalFilter { limit: 10, ..ApprovalFilter::default() };
+    assert!(
+        rooms
+            .ledger
+            .outbox("tickets", 0, 10)
+            .await
+            .expect("readable")
+            .is_empty()
+    );
+    let filter = ApprovalFilter {
+        limit: 10,
+        ..ApprovalFilter::default()
+    };
     let open = rooms.ledger.approvals(filter).await.expect("readable");
     let decision = Decision {
         ruling: Ruling::Correct("password_reset".to_owned()),
         teaching: Teaching::Teach,
         by: "ann".to_owned(),
     };
-    rooms.decide(open[0].question.id, decision).await.expect("open");
+    rooms
+        .decide(open[0].question.id, decision)
+        .await
+        .expect("open");
     until(&rooms, &ids, &[State::Done]).await;
     let record = rooms.ledger.get(ids[0]).await.expect("known");
-    let Some(Ending::Done(answer)) = record.ending else { panic!("{record:?}") };
-    assert_eq!((answer.text.as_str(), answer.source), ("password_reset", Source::Human));
-    let filed = rooms.ledger.outbox("tickets", 0, 10).await.expect("readable");
+    let Some(Ending::Done(answer)) = record.ending else {
+        panic!("{record:?}")
+    };
+    assert_eq!(
+        (answer.text.as_str(), answer.source),
+        ("password_reset", Source::Human)
+    );
+    let filed = rooms
+        .ledger
+        .outbox("tickets", 0, 10)
+        .await
+        .expect("readable");
     assert_eq!(filed.len(), 1);
     assert_eq!(filed[0].1.payload["queue"], "password_reset");
     assert_eq!(rooms.memory.episodes(), 1);
@@ -168,20 +206,30 @@ impl Kind for Fragile {
     async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
         assert!(&*desk.spec.input != "poison", "poison");
         let answer = Answer::by_rule("fine", "it held");
-        Ok(Thought { answer, doubt: None, model_calls: vec![] })
+        Ok(Thought {
+            answer,
+            doubt: None,
+            model_calls: vec![],
+        })
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poison_task_dies_and_its_agents_live_on() {
-    let policy = Policy { backoff_base: Duration::from_millis(1), ..Policy::default() };
+    let policy = Policy {
+        backoff_base: Duration::from_millis(1),
+        ..Policy::default()
+    };
     let mut world = world(Arc::new(MemoryLedger::new(policy)));
     world.kinds = Kinds::builtin().with(Arc::new(Fragile));
-    let colony = Colony::start(&config(&[("fragile", 2)]), world).await.expect("starts");
+    let colony = Colony::start(&config(&[("fragile", 2)]), world)
+        .await
+        .expect("starts");
     let rooms = colony.rooms();
     let poison = submit(&rooms, vec![Spec::new(agent_type("fragile"), "poison")]).await;
-    let good: Vec<Spec> =
-        (0..50).map(|i| Spec::new(agent_type("fragile"), format!("good {i}"))).collect();
+    let good: Vec<Spec> = (0..50)
+        .map(|i| Spec::new(agent_type("fragile"), format!("good {i}")))
+        .collect();
     let good = submit(&rooms, good).await;
     until(&rooms, &poison, &[State::Dead]).await;
     until(&rooms, &good, &[State::Done]).await;
@@ -195,11 +243,18 @@ async fn an_idle_agent_sleeps_and_wakes_with_its_next_task() {
     let colony = Colony::start(&config, world(book())).await.expect("starts");
     let rooms = colony.rooms();
     let asleep = async {
-        while !rooms.agents().await.iter().all(|agent| agent.state == "asleep") {
+        while !rooms
+            .agents()
+            .await
+            .iter()
+            .all(|agent| agent.state == "asleep")
+        {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), asleep).await.expect("they fall asleep");
+    tokio::time::timeout(Duration::from_secs(30), asleep)
+        .await
+        .expect("they fall asleep");
     let ids = submit(&rooms, vec![Spec::new(agent_type("echo"), "wake up")]).await;
     until(&rooms, &ids, &[State::Done]).await;
     colony.stop().await;
@@ -209,25 +264,44 @@ async fn an_idle_agent_sleeps_and_wakes_with_its_next_task() {
 fn orphans(spans: &[SpanData]) -> Vec<String> {
     let known: Vec<_> = spans.iter().map(|s| s.span_context.span_id()).collect();
     let none = opentelemetry::SpanId::INVALID;
-    let lost = spans.iter().filter(|s| s.parent_span_id != none && !known.contains(&s.parent_span_id));
+    let lost = spans
+        .iter()
+        .filter(|s| s.parent_span_id != none && !known.contains(&s.parent_span_id));
     lost.map(|s| s.name.to_string()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_is_one_trace_without_orphans() {
     let exporter = InMemorySpanExporter::default();
-    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let provider = SdkTracerProvider::builder()
+        .with_simple_exporter(exporter.clone())
+        .build();
     let mut world = world(book());
     world.telemetry = Telemetry::new(Some(&provider), 1.0, &SeededChance::new(7));
-    let colony = Colony::start(&config(&[("triage", 2)]), world).await.expect("starts");
+    let colony = Colony::start(&config(&[("triage", 2)]), world)
+        .await
+        .expect("starts");
     let rooms = colony.rooms();
-    let ids = submit(&rooms, vec![Spec::new(agent_type("triage"), "my password is lost")]).await;
+    let ids = submit(
+        &rooms,
+        vec![Spec::new(agent_type("triage"), "my password is lost")],
+    )
+    .await;
     until(&rooms, &ids, &[State::Parked]).await;
-    let filter = ApprovalFilter { limit: 10, ..ApprovalFilter::default() };
+    let filter = ApprovalFilter {
+        limit: 10,
+        ..ApprovalFilter::default()
+    };
     let open = rooms.ledger.approvals(filter).await.expect("readable");
-    let decision =
-        Decision { ruling: Ruling::Accept, teaching: Teaching::Keep, by: "ann".to_owned() };
-    rooms.decide(open[0].question.id, decision).await.expect("open");
+    let decision = Decision {
+        ruling: Ruling::Accept,
+        teaching: Teaching::Keep,
+        by: "ann".to_owned(),
+    };
+    rooms
+        .decide(open[0].question.id, decision)
+        .await
+        .expect("open");
     until(&rooms, &ids, &[State::Done]).await;
     colony.stop().await;
     let spans = exporter.get_finished_spans().expect("collected");
@@ -239,8 +313,18 @@ async fn a_task_is_one_trace_without_orphans() {
         .map(|s| &*s.name)
         .collect();
     for name in [
-        "submit", "admission", "market.award", "perceive", "retrieve", "reason", "execute",
-        "execute_tool", "verify", "learn", "approval", "embeddings minilm",
+        "submit",
+        "admission",
+        "market.award",
+        "perceive",
+        "retrieve",
+        "reason",
+        "execute",
+        "execute_tool",
+        "verify",
+        "learn",
+        "approval",
+        "embeddings minilm",
     ] {
         assert!(own.contains(&name), "no span {name:?} among {own:?}");
     }

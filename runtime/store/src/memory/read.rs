@@ -73,7 +73,7 @@ impl Book {
         };
         let mut page = down(&self.live, live);
         page.extend(down(&self.finished, finished));
-        page.sort_unstable_by(|a, b| b.id.cmp(&a.id));
+        page.sort_unstable_by_key(|record| std::cmp::Reverse(record.id));
         page.truncate(rules::page(filter.limit));
         page
     }

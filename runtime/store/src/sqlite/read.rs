@@ -94,7 +94,7 @@ pub(super) fn list(db: &Connection, filter: &TaskFilter) -> Read<Vec<Record>> {
             page.extend(some(db, filter, table, &only, limit)?);
         }
     }
-    page.sort_unstable_by(|a, b| b.id.cmp(&a.id));
+    page.sort_unstable_by_key(|record| std::cmp::Reverse(record.id));
     page.truncate(limit);
     Ok(page)
 }

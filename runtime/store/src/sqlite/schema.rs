@@ -27,10 +27,12 @@ const MIGRATIONS: [&str; 1] = [include_str!("schema/0001_first.sql")];
 /// The schema that this version writes.
 const SCHEMA: usize = MIGRATIONS.len();
 
-pub(super) fn open_error(path: &Path, what: impl ToString) -> LedgerError {
+type What = Box<dyn std::error::Error + Send + Sync>;
+
+pub(super) fn open_error(path: &Path, what: impl Into<What>) -> LedgerError {
     LedgerError::Open {
         path: path.display().to_string(),
-        what: what.to_string(),
+        what: what.into().to_string(),
     }
 }
 
@@ -83,10 +85,6 @@ impl Lock {
 
 /// Opens the file for writing and brings its schema up to date.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, LedgerError> {
-    if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder)
-            .map_err(|e| open_error(folder, format!("cannot be created: {e}")))?;
-    }
     preallocate(path).map_err(|e| open_error(path, format!("has no room for its log: {e}")))?;
     let explain = |e: rusqlite::Error| open_error(path, explain(&e));
     let mut db = Connection::open(path).map_err(explain)?;

@@ -2,6 +2,7 @@
 //! `cargo test --release -p colony-store --test it bench -- --ignored --nocapture --test-threads 1`
 
 #![expect(clippy::print_stdout, reason = "a bench prints")]
+#![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 
 use std::{
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},

@@ -51,12 +51,19 @@ impl Defaults {
             dedupe_key: None,
             expected: args.expected.clone(),
         };
-        Ok(Self { key: args.key.clone().unwrap_or(run_key), task })
+        Ok(Self {
+            key: args.key.clone().unwrap_or(run_key),
+            task,
+        })
     }
 
     /// The one task of a command without a file.
     pub(super) fn single(&self, text: String) -> NewTask {
-        NewTask { input: text, dedupe_key: Some(self.key.clone()), ..self.task.clone() }
+        NewTask {
+            input: text,
+            dedupe_key: Some(self.key.clone()),
+            ..self.task.clone()
+        }
     }
 
     fn line(&self, number: usize, line: Line) -> NewTask {
@@ -102,7 +109,11 @@ impl Lines {
         loop {
             self.number += 1;
             let mut bytes = Vec::new();
-            let read = self.from.by_ref().take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut bytes);
+            let read = self
+                .from
+                .by_ref()
+                .take(LINE_BYTES_MAX + 1)
+                .read_until(b'\n', &mut bytes);
             match read {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
@@ -136,7 +147,10 @@ impl Lines {
     }
 
     fn bad(&self, what: String) -> BadLine {
-        BadLine { line: self.number, what }
+        BadLine {
+            line: self.number,
+            what,
+        }
     }
 }
 
@@ -177,7 +191,10 @@ mod tests {
         };
         assert_eq!((first.agent_type.as_str(), first.priority), ("echo", 3));
         assert_eq!(first.dedupe_key.as_deref(), Some("run/1"));
-        assert_eq!((second.agent_type.as_str(), second.dedupe_key.as_deref()), ("t", Some("k")));
+        assert_eq!(
+            (second.agent_type.as_str(), second.dedupe_key.as_deref()),
+            ("t", Some("k"))
+        );
         assert_eq!(second.attributes.get("a").map(String::as_str), Some("2"));
     }
 
@@ -185,10 +202,18 @@ mod tests {
     fn bad_lines_are_named() {
         let defaults = defaults(&[]);
         let cases: [(&[u8], usize, &str); 5] = [
-            (b"{\"text\":\"x\"}\n{\"txt\":\"y\"}", 2, "unknown field `txt`"),
+            (
+                b"{\"text\":\"x\"}\n{\"txt\":\"y\"}",
+                2,
+                "unknown field `txt`",
+            ),
             (b"{}", 1, "missing field `text`"),
             (b"\n\nnonsense", 3, "expected ident"),
-            (b"{\"text\":\"\xff\"}", 1, "not UTF-8: wrong byte at column 10"),
+            (
+                b"{\"text\":\"\xff\"}",
+                1,
+                "not UTF-8: wrong byte at column 10",
+            ),
             (b"{\"text\":7}", 1, "invalid type: integer `7`"),
         ];
         for (text, line, what) in cases {

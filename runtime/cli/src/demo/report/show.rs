@@ -17,10 +17,16 @@ pub(crate) fn sparkline(shares: &[f64]) -> String {
 
 /// The summary that ends a demo.
 pub(crate) fn describe(figures: &Figures) -> String {
-    let states: Vec<String> =
-        figures.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let states: Vec<String> = figures
+        .states
+        .iter()
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect();
     let deciles = &figures.learning.accuracy_by_decile;
-    let curve: Vec<String> = deciles.iter().map(|share| format!("{:.0}", share * 100.0)).collect();
+    let curve: Vec<String> = deciles
+        .iter()
+        .map(|share| format!("{:.0}", share * 100.0))
+        .collect();
     let (test, models, speed) = (&figures.test, &figures.models, &figures.speed);
     let books = match (figures.all_ended, figures.conserved) {
         (true, true) => "every ticket ended, every task is accounted for".to_owned(),
@@ -28,11 +34,23 @@ pub(crate) fn describe(figures: &Figures) -> String {
         (_, false) => "TASKS ARE NOT ACCOUNTED FOR: please report this".to_owned(),
     };
     let mut rows = vec![
-        ("tickets", format!("{} by {} agents: {}", figures.tickets, figures.agents, states.join(", "))),
+        (
+            "tickets",
+            format!(
+                "{} by {} agents: {}",
+                figures.tickets,
+                figures.agents,
+                states.join(", ")
+            ),
+        ),
         ("books", books),
         (
             "learning curve",
-            format!("{}  right proposals by tenth of the stream, %: {}", sparkline(deciles), curve.join(" ")),
+            format!(
+                "{}  right proposals by tenth of the stream, %: {}",
+                sparkline(deciles),
+                curve.join(" ")
+            ),
         ),
         (
             "test accuracy",
@@ -54,12 +72,27 @@ pub(crate) fn describe(figures: &Figures) -> String {
         ),
         (
             "out of scope",
-            format!("{} of {} went to a human", percent(test.out_of_scope_recall), test.out_of_scope),
+            format!(
+                "{} of {} went to a human",
+                percent(test.out_of_scope_recall),
+                test.out_of_scope
+            ),
         ),
-        ("risky", format!("{} of {} went to a human", percent(figures.risky_caught), figures.risky)),
+        (
+            "risky",
+            format!(
+                "{} of {} went to a human",
+                percent(figures.risky_caught),
+                figures.risky
+            ),
+        ),
         (
             "memory decided",
-            format!("{} tickets, {} right", models.memory_answers, percent(models.memory_accuracy)),
+            format!(
+                "{} tickets, {} right",
+                models.memory_answers,
+                percent(models.memory_accuracy)
+            ),
         ),
         (
             "model decided",
@@ -92,16 +125,24 @@ pub(crate) fn describe(figures: &Figures) -> String {
     ];
     for (name, fair) in &figures.fairness {
         let what = match fair.gini {
-            Some(gini) => format!("{gini:.2} over {} agents with 20 tasks or more", fair.eligible),
+            Some(gini) => format!(
+                "{gini:.2} over {} agents with 20 tasks or more",
+                fair.eligible
+            ),
             None => "no agent has had 20 tasks".to_owned(),
         };
-        let all = fair.gini_all.map_or_else(String::new, |gini| format!("; {gini:.2} over all {}", fair.agents));
+        let all = fair.gini_all.map_or_else(String::new, |gini| {
+            format!("; {gini:.2} over all {}", fair.agents)
+        });
         rows.push(("Gini", format!("{name}: {what}{all}")));
     }
     let memory = figures.peak_rss_bytes.div_ceil(1024 * 1024);
     rows.push((
         "cost",
-        format!("{:.0} s, {memory} MiB at the peak, {} group commits", speed.wall_s, speed.syncs),
+        format!(
+            "{:.0} s, {memory} MiB at the peak, {} group commits",
+            speed.wall_s, speed.syncs
+        ),
     ));
     sheet(rows)
 }

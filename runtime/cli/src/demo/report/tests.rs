@@ -5,7 +5,12 @@ use colony_proto::v1::{StateCount, TaskState, Track};
 use super::*;
 
 fn ticket(label: &str, split: Split) -> Ticket {
-    Ticket { text: format!("{label} {split:?}"), label: Some(label.to_owned()), split, risky: false }
+    Ticket {
+        text: format!("{label} {split:?}"),
+        label: Some(label.to_owned()),
+        split,
+        risky: false,
+    }
 }
 
 fn outcome(proposal: &str, doubt: Option<&str>, source: ProposalSource) -> Option<Outcome> {
@@ -41,11 +46,23 @@ fn a_small_stream_is_counted_right() {
     ];
     let status = StatusResponse {
         accepted: 6,
-        tasks: vec![StateCount { state: TaskState::Done.into(), tasks: 6 }],
+        tasks: vec![StateCount {
+            state: TaskState::Done.into(),
+            tasks: 6,
+        }],
         ..StatusResponse::default()
     };
-    let track = |tasks| Some(Track { tasks, ..Track::default() });
-    let agent = |tasks| Agent { agent_type: "triage".to_owned(), track: track(tasks), ..Agent::default() };
+    let track = |tasks| {
+        Some(Track {
+            tasks,
+            ..Track::default()
+        })
+    };
+    let agent = |tasks| Agent {
+        agent_type: "triage".to_owned(),
+        track: track(tasks),
+        ..Agent::default()
+    };
     let agents = [agent(20), agent(20), agent(1)];
     let evidence = Evidence {
         desk: &desk,
@@ -68,13 +85,28 @@ fn a_small_stream_is_counted_right() {
     assert_eq!(figures.test.share_escalated, Some(0.5));
     assert_eq!(figures.test.share_escalated_in_scope, Some(0.5));
     assert_eq!(figures.test.out_of_scope_recall, Some(0.5));
-    assert_eq!((figures.models.memory_answers, figures.models.memory_accuracy), (4, Some(1.0)));
-    assert_eq!((figures.models.model_answers, figures.models.model_accuracy), (1, Some(0.0)));
+    assert_eq!(
+        (
+            figures.models.memory_answers,
+            figures.models.memory_accuracy
+        ),
+        (4, Some(1.0))
+    );
+    assert_eq!(
+        (figures.models.model_answers, figures.models.model_accuracy),
+        (1, Some(0.0))
+    );
     assert_eq!(figures.speed.latency_p50_ms, Some(2.0));
     let fair = &figures.fairness["triage"];
-    assert_eq!((fair.eligible, fair.gini.map(|gini| gini.abs() < 1e-12)), (2, Some(true)));
+    assert_eq!(
+        (fair.eligible, fair.gini.map(|gini| gini.abs() < 1e-12)),
+        (2, Some(true))
+    );
     let table = describe(&figures);
-    assert!(table.contains("50.0 % of 2 in scope; 100.0 % where no human was asked"), "{table}");
+    assert!(
+        table.contains("50.0 % of 2 in scope; 100.0 % where no human was asked"),
+        "{table}"
+    );
 }
 
 #[test]

@@ -1,0 +1,181 @@
+//! A kind of agent of one's own, on a node in this process: `cargo run -p colony-node --example first_kind`.
+//!
+//! docs/guides/first-agent.md explains it line by line.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use colony_agents::{
+    Call, Desk, Kind, Kinds, Manner, PortError, StepError, Tool, ToolOutcome, Tools,
+};
+use colony_core::{
+    cycle::{Decision, Deed, Doubt, Effect, Ruling, Teaching, Thought},
+    id::TypeName,
+    journal::EffectKey,
+    port::{Chance, Clock},
+    task::{Answer, Ending, Spec, State},
+};
+use colony_node::{
+    Colony, Config, World,
+    config::AgentType,
+    ports::{SystemChance, SystemClock},
+};
+use colony_store::{ApprovalFilter, Ledger, MemoryLedger, Policy, Submitted};
+use serde_json::{Value, json};
+
+// --8<-- kind
+/// Decides whether a message is urgent, and pages somebody when it is.
+#[derive(Debug)]
+struct Pager;
+
+#[async_trait]
+impl Kind for Pager {
+    fn name(&self) -> &'static str {
+        "pager"
+    }
+
+    async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
+        let text = desk.spec.input.to_lowercase();
+        let urgent = ["down", "outage", "smoke"]
+            .iter()
+            .any(|word| text.contains(word));
+        let answer = if urgent { "urgent" } else { "normal" };
+        Ok(Thought {
+            answer: Answer::by_rule(answer, "looked for alarming words"),
+            // Nobody is woken at night by a guess: a human agrees first.
+            doubt: text.contains("smoke").then_some(Doubt::Risky),
+            model_calls: vec![],
+        })
+    }
+
+    async fn execute(&self, desk: &Desk) -> Result<Deed, StepError> {
+        let thought = desk.work.thought.as_ref();
+        let Some(answer) = thought
+            .map(|thought| &thought.answer)
+            .filter(|a| a.text == "urgent")
+        else {
+            return Ok(Deed::default());
+        };
+        // While there is doubt and no ruling, nothing is done; verify will ask.
+        let ruled = desk.work.decision.is_some();
+        if !ruled && thought.is_some_and(|thought| thought.doubt.is_some()) {
+            return Ok(Deed::default());
+        }
+        let effect = Effect {
+            tool: "pager.page".to_owned(),
+            arguments: json!(answer.text),
+        };
+        let outcome = desk.perform(effect.clone()).await?;
+        Ok(Deed {
+            effects: vec![(effect, outcome)],
+        })
+    }
+}
+// --8<-- kind
+
+// --8<-- tool
+/// Pages somebody. A real one would send `key` along, so that the other side can tell a repetition.
+#[derive(Debug)]
+struct Page;
+
+#[async_trait]
+impl Tool for Page {
+    fn name(&self) -> &'static str {
+        "pager.page"
+    }
+
+    fn manner(&self) -> Manner {
+        Manner::External
+    }
+
+    async fn call(
+        &self,
+        arguments: &Value,
+        key: &EffectKey,
+        call: &Call,
+    ) -> Result<ToolOutcome, PortError> {
+        Ok(ToolOutcome {
+            value: json!({ "paged": arguments, "key": key.as_str(), "by": call.agent.to_string() }),
+            posts: vec![],
+        })
+    }
+}
+// --8<-- tool
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // --8<-- node
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let chance: Arc<dyn Chance> = Arc::new(SystemChance);
+    let ledger: Arc<dyn Ledger> = Arc::new(MemoryLedger::new(Policy::default()));
+    let mut world = World::new(clock, chance, ledger);
+    world.kinds = Kinds::builtin().with(Arc::new(Pager));
+    world.tools = Tools::builtin().with(Arc::new(Page));
+    // The same as a table [agents.night-watch] in colony.toml.
+    let declared = AgentType {
+        kind: "pager".to_owned(),
+        count: 3,
+        ..AgentType::default()
+    };
+    let agents = BTreeMap::from([("night-watch".to_owned(), declared)]);
+    let colony = Colony::start(
+        &Config {
+            agents,
+            ..Config::default()
+        },
+        world,
+    )
+    .await?;
+    // --8<-- node
+
+    let rooms = colony.rooms();
+    let watch = TypeName::new("night-watch")?;
+    for text in [
+        "the printer is out of paper",
+        "the shop is down",
+        "I smell smoke",
+    ] {
+        let submitted = rooms
+            .submit(vec![Spec::new(watch.clone(), text)], None)
+            .await?;
+        let Some(Submitted::Accepted(task)) = submitted.first() else {
+            return Err(format!("not accepted: {submitted:?}").into());
+        };
+        let mut changes = rooms.ledger.latest();
+        let record = loop {
+            let record = rooms.ledger.get(*task).await?;
+            if record.state == State::Parked {
+                for open in rooms.ledger.approvals(ApprovalFilter::default()).await? {
+                    say(&format!("a human is asked: {}", open.question.question));
+                    let by = "example".to_owned();
+                    let (ruling, teaching) = (Ruling::Accept, Teaching::Keep);
+                    rooms
+                        .decide(
+                            open.question.id,
+                            Decision {
+                                ruling,
+                                teaching,
+                                by,
+                            },
+                        )
+                        .await?;
+                }
+            }
+            if record.state.is_final() {
+                break record;
+            }
+            tokio::time::timeout(Duration::from_secs(10), changes.changed()).await??;
+        };
+        match record.ending {
+            Some(Ending::Done(answer)) => say(&format!("{text:?} is {}", answer.text)),
+            other => return Err(format!("{text:?} ended otherwise: {other:?}").into()),
+        }
+    }
+    colony.stop().await;
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "an example talks")]
+fn say(line: &str) {
+    println!("{line}");
+}
