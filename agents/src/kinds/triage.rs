@@ -202,7 +202,9 @@ async fn second_opinion(
     };
     let chosen = serde_json::from_str::<Chosen>(&reply.text).ok();
     let place = chosen.and_then(|chosen| words.iter().position(|word| *word == chosen.queue));
-    if let Some(place) = place.filter(|_| reply.likelihood.get() >= OVERRULES_AT) {
+    if let Some(place) = place
+        && reply.likelihood.get() >= OVERRULES_AT
+    {
         thought.answer = Answer {
             text: labels[place].to_owned(),
             confidence: Share::clamped(recollection.confidence.max(reply.likelihood.get() / 2.0)),
@@ -215,6 +217,8 @@ async fn second_opinion(
         reply: reply.text,
         prompt_tokens: reply.prompt_tokens,
         completion_tokens: reply.completion_tokens,
+        choice: place.map(|place| labels[place].to_owned()),
+        likelihood: reply.likelihood,
     });
     Ok(())
 }
