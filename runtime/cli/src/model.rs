@@ -370,5 +370,5 @@ fn installed(home: &Home) -> Vec<PathBuf> {
 
 /// Decimal megabytes, as downloads are counted.
 pub(crate) fn megabytes(bytes: u64) -> String {
-    format!("{} MB", bytes.div_ceil(1_000_000))
+    format!("{} MB", ((bytes + 500_000) / 1_000_000).max(1))
 }

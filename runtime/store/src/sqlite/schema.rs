@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rusqlite::{Connection, OpenFlags};
@@ -42,6 +43,11 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// How often a held lock is asked for again.
+const LOCK_TRIES: u32 = 40;
+/// Time between two of them: two seconds in all.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Holds the file against other processes for as long as it lives. The operating system lets go of it
 /// when the process dies, however it dies.
 #[derive(Debug)]
@@ -59,7 +65,7 @@ impl Lock {
             .truncate(false)
             .open(&lock_path)
             .map_err(|e| open_error(&lock_path, format!("cannot be opened: {e}")))?;
-        match file.try_lock() {
+        match wait_for(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
@@ -81,6 +87,22 @@ impl Lock {
             .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
         Ok(Self { _file: file })
     }
+}
+
+/// Takes the lock, with patience for a process that was just killed: the system lets go of its files a
+/// moment after whoever killed it goes on.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "opening blocks anyway, and there is no condition to wait for"
+)]
+fn wait_for(file: &File) -> Result<(), TryLockError> {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            other => return other,
+        }
+    }
+    file.try_lock()
 }
 
 /// Opens the file for writing and brings its schema up to date.
