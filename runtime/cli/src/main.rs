@@ -90,7 +90,8 @@ async fn dispatch(command: Command, global: &Global, out: Output) -> Result<(), 
         Command::Demo(args) => demo::run(*args, global, out).await,
         Command::Config(command) => config::run(command, out),
         Command::Completions { shell } => completions(shell, out),
-        Command::Bench(_) | Command::Sim(_) => Err(Failure::failed("being written")),
+        Command::Bench(args) => bench::run(args, out).await,
+        Command::Sim(_) => Err(Failure::failed("being written")),
     }
 }
 
