@@ -33,7 +33,7 @@ use opentelemetry_sdk::{
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    AGENTS,
+    AGENTS, cpu_time,
     figure::{Figure, rate},
 };
 use crate::{
@@ -75,6 +75,8 @@ impl SpanExporter for Discard {
 #[derive(Debug, Default)]
 struct Lap {
     rate: f64,
+    /// Processor time of one task, over all threads.
+    cpu_us: f64,
     waits: Vec<Duration>,
     spans: u64,
 }
@@ -82,11 +84,12 @@ struct Lap {
 /// Tasks a second, untraced and with 1 % traced.
 pub(super) async fn measure(runs: u32, out: Output) -> Result<Figure, Failure> {
     let (mut plain, mut sampled) = (Vec::new(), Vec::new());
-    let (mut waits, mut spans) = (Vec::new(), 0);
+    let (mut waits, mut cpu, mut spans) = (Vec::new(), Vec::new(), 0);
     for run in 1..=runs {
         out.note(&format!("market: run {run} of {runs}"));
         let mut lap = lap(0.0).await?;
         plain.push(lap.rate);
+        cpu.push(lap.cpu_us);
         waits.append(&mut lap.waits);
         let lap = self::lap(SAMPLED).await?;
         sampled.push(lap.rate);
@@ -96,6 +99,7 @@ pub(super) async fn measure(runs: u32, out: Output) -> Result<Figure, Failure> {
         .with_latency("submit to done", waits)
         .with_runs("sampled_1_percent", &sampled)
         .with("spans_exported", spans)
+        .with_runs("cpu_us_per_task", &cpu)
         .with("agents", AGENTS)
         .with("steps_per_task", 6)
         .with("tasks_under_way", WINDOW))
@@ -123,7 +127,7 @@ async fn lap(sample_ratio: f64) -> Result<Lap, Failure> {
     // Beside the agents, on a worker thread like any door of the node.
     let mut feeder = JoinSet::new();
     feeder.spawn(async move { load(&rooms).await });
-    let (rate, waits) = match feeder.join_next().await {
+    let mut lap = match feeder.join_next().await {
         Some(Ok(loaded)) => loaded?,
         Some(Err(panic)) => return Err(Failure::failed(format!("the load broke off: {panic}"))),
         None => return Err(Failure::failed("the load did not begin")),
@@ -135,11 +139,8 @@ async fn lap(sample_ratio: f64) -> Result<Lap, Failure> {
         let shut = provider.shutdown();
         shut.map_err(|error| Failure::failed(chain(&error)))?;
     }
-    Ok(Lap {
-        rate,
-        waits,
-        spans: spans.load(Ordering::Relaxed),
-    })
+    lap.spans = spans.load(Ordering::Relaxed);
+    Ok(lap)
 }
 
 fn config() -> Config {
@@ -157,18 +158,22 @@ fn config() -> Config {
 }
 
 /// Keeps the window full, counts what ends, and sees to it that everything ends once.
-async fn load(rooms: &Rooms) -> Result<(f64, Vec<Duration>), Failure> {
+async fn load(rooms: &Rooms) -> Result<Lap, Failure> {
     let kind = TypeName::new(KIND).map_err(|error| Failure::failed(chain(&error)))?;
     let begun = Instant::now();
     let mut submitted = 0;
-    let mut first: Option<(Instant, u64)> = None;
-    let rate = loop {
+    let mut first: Option<(Instant, Duration, u64)> = None;
+    let (rate, cpu_us) = loop {
         let counts = counts(rooms).await?;
         let (now, done) = (Instant::now(), done(&counts));
         match first {
-            None if now - begun >= WARM_UP => first = Some((now, done)),
-            Some((since, before)) if now - since >= MEASURED => {
-                break rate(done - before, now - since);
+            None if now - begun >= WARM_UP => {
+                first = Some((now, cpu_time(), done));
+            }
+            Some((since, cpu, before)) if now - since >= MEASURED => {
+                let tasks = done - before;
+                let a_second = rate(tasks, cpu_time().saturating_sub(cpu));
+                break (rate(tasks, now - since), 1e6 / a_second.max(1.0));
             }
             None | Some(_) => {}
         }
@@ -191,7 +196,12 @@ async fn load(rooms: &Rooms) -> Result<(f64, Vec<Duration>), Failure> {
     }
     let counts = counts(rooms).await?;
     property::conservation(&counts).map_err(|error| Failure::failed(error.to_string()))?;
-    Ok((rate, waits(rooms).await?))
+    Ok(Lap {
+        rate,
+        cpu_us,
+        waits: waits(rooms).await?,
+        spans: 0,
+    })
 }
 
 async fn counts(rooms: &Rooms) -> Result<Counts, Failure> {
