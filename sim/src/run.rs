@@ -69,6 +69,9 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`]; the same seed gives the same one again.
+///
+/// # Panics
+/// When the node or a client of the simulated world panics: a bug, which the same seed shows again.
 pub fn run(workload: &Workload, seed: u64) -> Result<Report, RunError> {
     let workload = Arc::new(workload.clone());
     let policy = Policy {

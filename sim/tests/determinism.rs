@@ -30,6 +30,7 @@ fn in_another_process(seed: u64) -> String {
 
 #[test]
 #[ignore = "run by the other test in a process of its own"]
+#[expect(clippy::print_stdout, reason = "the parent reads it")]
 fn child() {
     if let Ok(seed) = std::env::var(SEED) {
         let report = quickstart(seed.parse().expect("a seed"));

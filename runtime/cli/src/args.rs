@@ -383,6 +383,9 @@ pub(crate) enum SimCommand {
         /// Makes everything: arrivals, faults, chance
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Write the history here, one line an event, for comparing two runs
+        #[arg(long, value_name = "FILE")]
+        history: Option<PathBuf>,
     },
 }
 

@@ -18,6 +18,7 @@ mod errors;
 mod model;
 mod node;
 mod output;
+mod sim;
 
 use std::{io, process::ExitCode};
 
@@ -90,8 +91,8 @@ async fn dispatch(command: Command, global: &Global, out: Output) -> Result<(), 
         Command::Demo(args) => demo::run(*args, global, out).await,
         Command::Config(command) => config::run(command, out),
         Command::Completions { shell } => completions(shell, out),
+        Command::Sim(command) => sim::command(command, out).await,
         Command::Bench(args) => bench::run(args, out).await,
-        Command::Sim(_) => Err(Failure::failed("being written")),
     }
 }
 

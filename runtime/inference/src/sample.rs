@@ -124,6 +124,8 @@ fn draw(seed: u64, position: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     fn sampling(temperature: f32, top_p: f32) -> Sampling {

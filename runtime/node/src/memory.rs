@@ -212,7 +212,7 @@ impl Memory {
         let due = {
             let mut shelf = shelf.write();
             shelf.put(episode, &self.inner.settings)?;
-            shelf.lessons() % SNAPSHOT_EVERY == 0
+            shelf.lessons().is_multiple_of(SNAPSHOT_EVERY)
         };
         if due {
             self.save(&key, &shelf).await?;

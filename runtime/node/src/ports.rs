@@ -42,7 +42,6 @@ impl SystemClock {
 
     /// Starts at a given moment: the simulator's clock, where tokio's time is virtual.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the clock port")]
     pub fn at(anchor: Timestamp) -> Self {
         Self {
             anchor,

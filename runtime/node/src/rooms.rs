@@ -140,6 +140,9 @@ impl Rooms {
             in_flight: self.admission.submits_in_flight_max,
             retry_after: BUSY_RETRY_AFTER,
         })?;
+        self.admission
+            .admit_batch(specs.len())
+            .map_err(|refusal| SubmitError::Refused { index: 0, refusal })?;
         let now = self.clock.now();
         let mut tasks = Vec::with_capacity(specs.len());
         let mut roots = Vec::new();

@@ -19,10 +19,10 @@ fn instance(schema: &Value, text: &[String], depth: usize) -> Result<Value, Stri
         return Err(format!("nested deeper than {DEPTH_MAX}"));
     }
     let Some(schema) = schema.as_object() else {
-        return match schema {
-            Value::Bool(true) => Ok(Value::Null),
-            _ => Err(format!("{schema} is not a schema")),
-        };
+        if *schema == Value::Bool(true) {
+            return Ok(Value::Null);
+        }
+        return Err(format!("{schema} is not a schema"));
     };
     for keyword in ["$ref", "allOf", "not", "if", "pattern", "format"] {
         if schema.contains_key(keyword) {
@@ -40,7 +40,7 @@ fn instance(schema: &Value, text: &[String], depth: usize) -> Result<Value, Stri
             !needed.is_empty() && needed.iter().all(|word| text.contains(word))
         });
         return named
-            .or(values.first())
+            .or_else(|| values.first())
             .cloned()
             .ok_or_else(|| "an empty enum".to_owned());
     }
@@ -67,7 +67,7 @@ fn instance(schema: &Value, text: &[String], depth: usize) -> Result<Value, Stri
             .get("minimum")
             .filter(|n| n.is_number())
             .cloned()
-            .unwrap_or(0.into())),
+            .unwrap_or_else(|| 0.into())),
         "string" => Ok(Value::String("x".repeat(bounded(whole("minLength"))?))),
         "array" => {
             let items = schema.get("items").unwrap_or(&Value::Bool(true));

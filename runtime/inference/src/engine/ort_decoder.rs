@@ -225,7 +225,7 @@ impl DecoderEngine for OrtDecoder {
     }
 
     fn step(&mut self, tokens: &[u32], logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        let full = |running: &Running| running.lengths.iter().any(|it| *it == running.capacity);
+        let full = |running: &Running| running.lengths.contains(&running.capacity);
         if self.running.as_ref().is_some_and(full) {
             let all: Vec<usize> = (0..tokens.len()).collect();
             self.lay_out(&all, &[])?;

@@ -32,8 +32,10 @@ pub(super) fn open(home: &Home, name: &str, threads: usize) -> Result<Opened, In
         // Level 3 fuses; both models are fused on disk already, so it costs nothing but load time.
         let mut builder = Session::builder(&environment)?
             .with_optimization_level(GraphOptimizationLevel::Level3)
-            .and_then(|builder| builder.with_intra_threads(threads))
-            .and_then(|builder| builder.with_memory_pattern(false))
+            .map_err(ort::Error::<()>::from)?
+            .with_intra_threads(threads)
+            .map_err(ort::Error::<()>::from)?
+            .with_memory_pattern(false)
             .map_err(ort::Error::<()>::from)?;
         builder.commit_from_file(&path)
     })()

@@ -303,12 +303,13 @@ impl Checks {
         if config.telemetry.service_name.is_empty() {
             self.say("telemetry.service_name", "must not be empty");
         }
-        if let Some(endpoint) = &config.telemetry.otlp_endpoint {
-            if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-                let what =
-                    format!("{endpoint:?} is no address; write it like \"http://127.0.0.1:4317\"");
-                self.say("telemetry.otlp_endpoint", what);
-            }
+        if let Some(endpoint) = &config.telemetry.otlp_endpoint
+            && !endpoint.starts_with("http://")
+            && !endpoint.starts_with("https://")
+        {
+            let what =
+                format!("{endpoint:?} is no address; write it like \"http://127.0.0.1:4317\"");
+            self.say("telemetry.otlp_endpoint", what);
         }
         if config.node.data_dir.as_os_str().is_empty() {
             self.say("node.data_dir", "must not be empty");

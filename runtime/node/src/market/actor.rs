@@ -398,10 +398,9 @@ impl Market {
         let now = self.needs.clock.now();
         for (agent, address) in &mut state.addresses {
             let idle = !state.by_agent.contains_key(agent);
-            if idle && address.agent.is_some() && now.since(address.idle_since) >= limit {
-                if let Some(awake) = address.agent.take() {
-                    let _ = awake.cast(AgentMessage::Sleep);
-                }
+            let tired = idle && now.since(address.idle_since) >= limit;
+            if tired && let Some(awake) = address.agent.take() {
+                let _ = awake.cast(AgentMessage::Sleep);
             }
         }
     }

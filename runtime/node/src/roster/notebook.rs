@@ -100,12 +100,14 @@ impl Notebook {
             .ledger
             .commit(self.commit(Then::Continue))
             .await
-            .map_err(|error| match error {
-                LedgerError::Lost { .. } => PortError::Lost,
-                other => PortError::Busy {
+            .map_err(|error| {
+                if matches!(error, LedgerError::Lost { .. }) {
+                    return PortError::Lost;
+                }
+                PortError::Busy {
                     port: "journal",
-                    what: other.to_string(),
-                },
+                    what: error.to_string(),
+                }
             })
     }
 

@@ -324,7 +324,7 @@ async fn a_task_is_one_trace_without_orphans() {
         "verify",
         "learn",
         "approval",
-        "embeddings minilm",
+        "embeddings echo",
     ] {
         assert!(own.contains(&name), "no span {name:?} among {own:?}");
     }

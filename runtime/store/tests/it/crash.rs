@@ -71,7 +71,7 @@ async fn write(book: &dyn Ledger, clock: &AtomicU64, incarnation: Incarnation, w
             now,
         };
         for claim in book.claim(request).await.unwrap() {
-            if (count + writer) % 7 == 0 {
+            if (count + writer).is_multiple_of(7) {
                 continue;
             }
             let mut commit = Commit {

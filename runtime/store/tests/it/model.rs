@@ -184,7 +184,7 @@ impl Model {
         let asked = [(TYPES[0], wanted[0]), (TYPES[1], wanted[1])];
         let claims = self.w.claim_as(NODES[node], life, &asked).await;
         let mut expected = Vec::new();
-        for kind in 0..2 {
+        for (kind, wanted) in wanted.into_iter().enumerate() {
             let now = self.w.now;
             let mut ready: Vec<_> = self
                 .tasks
@@ -194,7 +194,7 @@ impl Model {
                 .map(|t| t.sort)
                 .collect();
             ready.sort_unstable();
-            ready.truncate(if former { 0 } else { wanted[kind] as usize });
+            ready.truncate(if former { 0 } else { wanted as usize });
             expected.extend(ready.into_iter().map(|(_, id)| id));
         }
         let got: Vec<_> = claims.iter().map(|c| c.reference.task).collect();

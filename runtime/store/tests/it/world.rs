@@ -100,7 +100,9 @@ impl World {
     pub(crate) async fn submit(&self, spec: Spec) -> TaskId {
         match self.try_submit(spec).await.unwrap() {
             Submitted::Accepted(id) => id,
-            other => panic!("not accepted: {other:?}"),
+            other @ (Submitted::Duplicate(_) | Submitted::Conflict(_)) => {
+                panic!("not accepted: {other:?}")
+            }
         }
     }
 
