@@ -36,19 +36,19 @@ pub(crate) async fn run(args: BenchArgs, out: Output) -> Result<(), Failure> {
     if cfg!(debug_assertions) {
         out.note("this is a debug build; figures count from a release build only");
     }
-    let subjects: &[Subject] = match args.subject {
-        Subject::All => &[
-            Subject::Actors,
-            Subject::Market,
-            Subject::Ledger,
-            Subject::Embed,
-            Subject::Generate,
-        ],
-        ref one => std::slice::from_ref(one),
-    };
+    let all = [
+        Subject::Actors,
+        Subject::Market,
+        Subject::Ledger,
+        Subject::Embed,
+        Subject::Generate,
+    ];
+    let subjects = all
+        .into_iter()
+        .filter(|subject| args.subject == Subject::All || args.subject == *subject);
     for subject in subjects {
         forget_peak_rss();
-        let figure = measure(*subject, args.runs, out).await?;
+        let figure = measure(subject, args.runs, out).await?;
         figure.print(peak_rss_bytes(), out)?;
     }
     Ok(())

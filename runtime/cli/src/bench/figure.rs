@@ -104,11 +104,7 @@ impl Figure {
         }
         for (key, value) in &self.extras {
             let value = value.get("median").unwrap_or(value);
-            let said = match value {
-                Value::Number(number) => shown(number.as_f64().unwrap_or_default()),
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
+            let said = value.as_f64().map_or_else(|| value.to_string(), shown);
             rows.push((format!("  {}", key.replace('_', " ")), said));
         }
         let mib = format!("{} MiB", peak_rss_bytes.div_ceil(1024 * 1024));
