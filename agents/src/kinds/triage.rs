@@ -45,9 +45,19 @@ const TEXT_CHARS_MAX: usize = 4_000;
 
 /// One line of plain text: canonical composition, no control characters, single spaces.
 fn normalise(input: &str) -> String {
-    let printable = input.nfkc().map(|c| if c.is_control() { ' ' } else { c });
-    let text: String = printable.take(TEXT_CHARS_MAX).collect();
+    let text: String = printable(input).take(TEXT_CHARS_MAX).collect();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn printable(input: &str) -> impl Iterator<Item = char> {
+    input.nfkc().map(|c| if c.is_control() { ' ' } else { c })
+}
+
+/// What a human should know of the harm that the ticket could do. The whole ticket is searched: what is
+/// asked for at the end of a long one counts too.
+fn risk(desk: &Desk) -> Option<String> {
+    let text: String = printable(&desk.spec.input).collect();
+    desk.risk.hits(&text).first().map(ToString::to_string)
 }
 
 #[async_trait]
@@ -84,9 +94,7 @@ impl Kind for Triage {
             .as_ref()
             .map_or("", |percept| percept.text.as_str());
         let Some(recollection) = recollection.filter(|r| !r.candidates.is_empty()) else {
-            return Ok(nothing_known(
-                desk.risk.hits(text).first().map(|hit| hit.why),
-            ));
+            return Ok(nothing_known(risk(desk)));
         };
         let best = &recollection.candidates[0];
         let mut thought = Thought {
@@ -110,9 +118,9 @@ impl Kind for Triage {
             }
             Verdict::Unsure => second_opinion(desk, text, recollection, &mut thought).await?,
         }
-        if let Some(hit) = desk.risk.hits(text).first() {
+        if let Some(risk) = risk(desk) {
             thought.doubt = Some(Doubt::Risky);
-            thought.answer.reason = hit.why.to_owned();
+            thought.answer.reason = risk;
         }
         Ok(thought)
     }
@@ -146,15 +154,20 @@ impl Kind for Triage {
 }
 
 /// What is said while nothing was learned yet.
-fn nothing_known(risk: Option<&str>) -> Thought {
+fn nothing_known(risk: Option<String>) -> Thought {
+    let doubt = if risk.is_some() {
+        Doubt::Risky
+    } else {
+        Doubt::New
+    };
     Thought {
         answer: Answer {
             text: UNKNOWN.to_owned(),
             confidence: Share::ZERO,
             source: Source::Memory,
-            reason: risk.unwrap_or("no solved tickets yet").to_owned(),
+            reason: risk.unwrap_or_else(|| "no solved tickets yet".to_owned()),
         },
-        doubt: Some(risk.map_or(Doubt::New, |_| Doubt::Risky)),
+        doubt: Some(doubt),
         model_calls: Vec::new(),
     }
 }
@@ -202,7 +215,9 @@ async fn second_opinion(
     };
     let chosen = serde_json::from_str::<Chosen>(&reply.text).ok();
     let place = chosen.and_then(|chosen| words.iter().position(|word| *word == chosen.queue));
-    if let Some(place) = place.filter(|_| reply.likelihood.get() >= OVERRULES_AT) {
+    if let Some(place) = place
+        && reply.likelihood.get() >= OVERRULES_AT
+    {
         thought.answer = Answer {
             text: labels[place].to_owned(),
             confidence: Share::clamped(recollection.confidence.max(reply.likelihood.get() / 2.0)),
@@ -215,6 +230,8 @@ async fn second_opinion(
         reply: reply.text,
         prompt_tokens: reply.prompt_tokens,
         completion_tokens: reply.completion_tokens,
+        choice: place.map(|place| labels[place].to_owned()),
+        likelihood: reply.likelihood,
     });
     Ok(())
 }

@@ -427,7 +427,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     pub(crate) listen: String,
     /// Most tickets under way at once; fewer learn more from each other
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = window)]
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = window)]
     pub(crate) window: usize,
     #[command(flatten)]
     pub(crate) sources: ConfigSources,

@@ -116,6 +116,12 @@ pub struct ModelCall {
     pub prompt_tokens: u32,
     /// Tokens written.
     pub completion_tokens: u32,
+    /// What the agent understood: the label chosen, for a choice among labels.
+    #[serde(default)]
+    pub choice: Option<String>,
+    /// Probability of the reply among all that were allowed.
+    #[serde(default)]
+    pub likelihood: Share,
 }
 
 /// What reason gives.

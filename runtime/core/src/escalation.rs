@@ -96,8 +96,7 @@ fn doubt(policy: &Policy, case: &Case<'_>) -> Option<(Doubt, String)> {
     } = case.answer;
     let percent = confidence.get() * 100.0;
     if let Some(hit) = case.risks.first() {
-        let question = format!("{} ({:?}): go on with {text:?}?", hit.why, hit.phrase);
-        return Some((Doubt::Risky, question));
+        return Some((Doubt::Risky, format!("{hit}: go on with {text:?}?")));
     }
     if case.doubt == Some(Doubt::Risky) {
         return Some((Doubt::Risky, format!("could do harm: go on with {text:?}?")));
@@ -188,7 +187,7 @@ mod tests {
         let hit = risk::Hit {
             name: "money",
             why: "moves money",
-            phrase: "wire transfer",
+            found: "wire transfer".to_owned(),
         };
         let uncertain = case(&answer);
         let new = Case {

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use rooms::{
     Admission, AgentType, Engine, Field, Gateway, HalfLives, Inference, LedgerEngine, LedgerRules,
-    Market, Memory, Model, ModelRole, Node, Risk, RiskPattern, Roster, Telemetry,
+    Market, Memory, Model, ModelRole, Node, Risk, Roster, Telemetry,
 };
 pub use show::{Origin, Setting};
 

@@ -14,6 +14,10 @@ pub(super) struct Outcome {
     pub(super) proposal: String,
     /// Whether memory or the model gave the proposal.
     pub(super) source: ProposalSource,
+    /// Memory's first choice, whoever decided.
+    pub(super) memory_choice: Option<String>,
+    /// What the language model chose, whoever decided; none when it was not asked.
+    pub(super) model_choice: Option<String>,
     /// Why a human was asked, if one was.
     pub(super) doubt: Option<String>,
     /// Whether a human's ruling taught memory.
@@ -49,7 +53,7 @@ impl Outcome {
             latency_us: task.updated_at_us.saturating_sub(task.submitted_at_us),
             ..Self::default()
         };
-        let mut reasoned = false;
+        let (mut retrieved, mut reasoned) = (false, false);
         for entry in &response.journal {
             let body = body(entry);
             match (entry.kind.as_str(), entry.step.as_str()) {
@@ -57,6 +61,12 @@ impl Outcome {
                 ("output", "reason") if !reasoned => {
                     reasoned = true;
                     outcome.reason(&body);
+                }
+                ("output", "retrieve") if !retrieved => {
+                    retrieved = true;
+                    outcome.memory_choice = body["recollection"]["candidates"][0]["label"]
+                        .as_str()
+                        .map(str::to_owned);
                 }
                 ("output", "verify") => {
                     if let Some(doubt) = body["ask"]["doubt"].as_str() {
@@ -95,6 +105,7 @@ impl Outcome {
         };
         for call in body["model_calls"].as_array().into_iter().flatten() {
             self.model_calls += 1;
+            self.model_choice = call["choice"].as_str().map(str::to_owned);
             self.prompt_tokens += call["prompt_tokens"].as_u64().unwrap_or_default();
             self.completion_tokens += call["completion_tokens"].as_u64().unwrap_or_default();
         }
@@ -135,7 +146,7 @@ mod tests {
             json!({
                 "answer": { "text": label, "confidence": 0.4, "source": "model", "reason": "" },
                 "doubt": "uncertain",
-                "model_calls": [{ "model": "m", "reply": "", "prompt_tokens": 90, "completion_tokens": 7 }],
+                "model_calls": [{ "model": "m", "reply": "", "prompt_tokens": 90, "completion_tokens": 7, "choice": label }],
             })
         };
         let response = GetTaskResponse {
@@ -147,6 +158,11 @@ mod tests {
             }),
             journal: vec![
                 entry("awarded", "", &json!({})),
+                entry(
+                    "output",
+                    "retrieve",
+                    &json!({ "recollection": { "candidates": [{ "label": "printer" }] } }),
+                ),
                 entry("output", "reason", &thought("network")),
                 entry(
                     "output",
@@ -164,6 +180,8 @@ mod tests {
         let outcome = Outcome::read(&response);
         assert_eq!(outcome.proposal, "network");
         assert_eq!(outcome.source, ProposalSource::Model);
+        assert_eq!(outcome.memory_choice.as_deref(), Some("printer"));
+        assert_eq!(outcome.model_choice.as_deref(), Some("network"));
         assert_eq!(outcome.doubt.as_deref(), Some("uncertain"));
         assert!(outcome.taught);
         assert_eq!((outcome.model_calls, outcome.prompt_tokens), (1, 90));

@@ -86,6 +86,9 @@ pub(super) struct ModelFigures {
     pub(super) memory_accuracy: Option<f64>,
     pub(super) model_answers: usize,
     pub(super) model_accuracy: Option<f64>,
+    /// The unsure tickets, on which the model was asked: who was right there, memory, the model, and what
+    /// the agent made of both.
+    pub(super) asked: Asked,
     pub(super) model_calls: u64,
     pub(super) prompt_tokens: u64,
     pub(super) completion_tokens: u64,
@@ -93,6 +96,15 @@ pub(super) struct ModelFigures {
     pub(super) mean_batch_embed: Option<f64>,
     /// Rows in a decode step of the language model, on average, in this life.
     pub(super) mean_batch_decode: Option<f64>,
+}
+
+/// Labelled tickets in scope on which the model was asked.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(super) struct Asked {
+    pub(super) tickets: usize,
+    pub(super) memory_accuracy: Option<f64>,
+    pub(super) model_accuracy: Option<f64>,
+    pub(super) agent_accuracy: Option<f64>,
 }
 
 /// How fast it went, in this life.
@@ -254,6 +266,7 @@ fn models(desk: &Desk, cases: &[Case<'_>], models: &[Model]) -> ModelFigures {
         memory_answers: memory.len(),
         model_accuracy: accuracy(&model),
         model_answers: model.len(),
+        asked: asked(desk, cases),
         model_calls: cases.iter().map(|(_, outcome)| outcome.model_calls).sum(),
         prompt_tokens: cases.iter().map(|(_, outcome)| outcome.prompt_tokens).sum(),
         completion_tokens: cases
@@ -262,6 +275,27 @@ fn models(desk: &Desk, cases: &[Case<'_>], models: &[Model]) -> ModelFigures {
             .sum(),
         mean_batch_embed: batch(ModelKind::Embed),
         mean_batch_decode: batch(ModelKind::Generate),
+    }
+}
+
+fn asked(desk: &Desk, cases: &[Case<'_>]) -> Asked {
+    let cases: Vec<_> = cases
+        .iter()
+        .filter(|(ticket, outcome)| {
+            outcome.model_choice.is_some()
+                && ticket.label.is_some()
+                && !desk.is_out_of_scope(ticket)
+        })
+        .collect();
+    let accuracy = |choice: fn(&Outcome) -> Option<&str>| {
+        let right = |(ticket, outcome): &&Case<'_>| ticket.label.as_deref() == choice(outcome);
+        share(cases.iter().map(|case| right(case)))
+    };
+    Asked {
+        tickets: cases.len(),
+        memory_accuracy: accuracy(|outcome| outcome.memory_choice.as_deref()),
+        model_accuracy: accuracy(|outcome| outcome.model_choice.as_deref()),
+        agent_accuracy: accuracy(|outcome| Some(&outcome.proposal)),
     }
 }
 

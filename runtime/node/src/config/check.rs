@@ -1,8 +1,8 @@
 //! The rules between and around values. Everything wrong is listed, not only the first.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
-use colony_core::{id::TypeName, task};
+use colony_core::{escalation::risk, id::TypeName, task};
 
 use super::{Config, ModelRole, span, unknown::nearest};
 
@@ -294,11 +294,12 @@ impl Checks {
     }
 
     fn texts(&mut self, config: &Config) {
-        for (number, pattern) in config.risk.patterns.iter().enumerate() {
-            if pattern.name.is_empty() || pattern.phrases.iter().all(|p| p.trim().is_empty()) {
-                let what = format!("pattern {number} needs a name and at least one phrase");
-                self.say("risk.patterns", what);
-            }
+        let mut patterns: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for (number, error) in risk::problems(&config.risk.patterns) {
+            patterns.entry(number).or_default().push(error.to_string());
+        }
+        for (number, wrong) in patterns {
+            self.say(format!("risk.patterns.{number}"), wrong.join("; "));
         }
         if config.telemetry.service_name.is_empty() {
             self.say("telemetry.service_name", "must not be empty");

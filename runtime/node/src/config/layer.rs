@@ -9,7 +9,7 @@ use figment::{
     util::nest,
     value::{Dict, Map, Value},
 };
-use toml_edit::{Document, Item, TableLike};
+use toml_edit::{Document, Item, Table, TableLike, Value as TomlValue};
 
 use super::{ConfigError, Origin, Sources};
 
@@ -26,6 +26,8 @@ pub(super) struct Layers {
     /// Every leaf that was set, by the strongest layer that set it. Weaker layers are listed too, for the
     /// check of unknown keys, but looked up last.
     pub(super) set: BTreeMap<String, Origin>,
+    /// The lines of the elements of the file's lists, by key path and place: `risk.patterns.0`.
+    elements: BTreeMap<String, usize>,
 }
 
 impl Layers {
@@ -82,7 +84,22 @@ impl Layers {
             match item.as_table_like() {
                 Some(inner) if !inner.is_empty() => self.walk(inner, &key, text, path),
                 _ if matches!(item, Item::None) => {}
-                _ => self.note(&key, origin),
+                _ => {
+                    self.note_elements(&key, item, text);
+                    self.note(&key, origin);
+                }
+            }
+        }
+    }
+
+    fn note_elements(&mut self, key: &str, list: &Item, text: &str) {
+        let tables = list.as_array_of_tables().into_iter().flatten();
+        let values = list.as_array().into_iter().flatten();
+        let spans = tables.map(Table::span).chain(values.map(TomlValue::span));
+        for (place, span) in spans.enumerate() {
+            if let Some(span) = span {
+                let line = line_of(text, span.start);
+                self.elements.insert(format!("{key}.{place}"), line);
             }
         }
     }
@@ -105,7 +122,13 @@ impl Layers {
         let mut above = key;
         while let Some((parent, _)) = above.rsplit_once('.') {
             if let Some(origin) = self.set.get(parent) {
-                return origin.clone();
+                return match (origin, self.elements.get(above)) {
+                    (Origin::File { path, .. }, Some(&line)) => Origin::File {
+                        path: path.clone(),
+                        line,
+                    },
+                    _ => origin.clone(),
+                };
             }
             above = parent;
         }

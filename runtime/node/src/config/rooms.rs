@@ -1,6 +1,6 @@
 //! One struct per room. Units are in the types and names; ranges and effects stand in `colony.toml`.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::LazyLock, time::Duration};
 
 use colony_core::{
     admission::Limits,
@@ -12,6 +12,10 @@ use colony_core::{
 };
 use colony_inference::{EmbedLimits, GenerateLimits};
 use colony_store::Policy;
+use figment::{
+    Figment,
+    providers::{Format, Toml},
+};
 use serde::{Deserialize, Serialize};
 
 use super::span;
@@ -485,95 +489,29 @@ impl AgentType {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Risk {
-    /// Requests that could do harm.
-    pub patterns: Vec<RiskPattern>,
+    /// Requests that could do harm, the gravest first.
+    pub patterns: Vec<risk::Pattern>,
 }
 
 impl Risk {
     /// The patterns, ready to match.
     ///
     /// # Errors
-    /// The first phrase that makes no sense.
+    /// The first thing wrong with them.
     pub fn policy(&self) -> Result<risk::Policy, risk::Error> {
-        let patterns = self.patterns.iter().map(|pattern| risk::Pattern {
-            name: pattern.name.clone(),
-            phrases: pattern.phrases.clone(),
-            why: pattern.why.clone(),
-        });
-        risk::Policy::new(patterns.collect())
+        risk::Policy::new(self.patterns.clone())
     }
-}
-
-/// One kind of harm and the words that give it away.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RiskPattern {
-    /// Its name.
-    pub name: String,
-    /// Phrases, compared without regard to case and spacing.
-    pub phrases: Vec<String>,
-    /// One line for the human who decides.
-    pub why: String,
 }
 
 impl Default for Risk {
     fn default() -> Self {
-        let pattern = |name: &str, why: &str, phrases: &[&str]| RiskPattern {
-            name: name.to_owned(),
-            phrases: phrases.iter().map(|&p| p.to_owned()).collect(),
-            why: why.to_owned(),
-        };
+        static PATTERNS: LazyLock<Vec<risk::Pattern>> = LazyLock::new(|| {
+            Figment::from(Toml::string(include_str!("risk.toml")))
+                .extract_inner("patterns")
+                .expect("a test reads this file")
+        });
         Self {
-            patterns: vec![
-                pattern(
-                    "destruction",
-                    "asks to destroy data or systems",
-                    &[
-                        "delete all",
-                        "delete everything",
-                        "drop the database",
-                        "wipe the",
-                        "erase all",
-                        "format the server",
-                    ],
-                ),
-                pattern(
-                    "privilege",
-                    "asks for more rights or for a control to be switched off",
-                    &[
-                        "admin rights",
-                        "domain admin",
-                        "root access",
-                        "sudo access",
-                        "disable the antivirus",
-                        "disable mfa",
-                        "turn off the firewall",
-                        "bypass",
-                    ],
-                ),
-                pattern(
-                    "other people's data",
-                    "asks for another person's secrets or mail",
-                    &[
-                        "someone else's",
-                        "her mailbox",
-                        "his mailbox",
-                        "password of another",
-                        "colleague's password",
-                        "salary of",
-                    ],
-                ),
-                pattern(
-                    "money",
-                    "asks to move money or change where it goes",
-                    &[
-                        "wire transfer",
-                        "change the bank account",
-                        "gift cards",
-                        "urgent payment",
-                    ],
-                ),
-            ],
+            patterns: PATTERNS.clone(),
         }
     }
 }

@@ -168,6 +168,71 @@ fn a_value_of_the_wrong_type_names_its_key_and_line() {
 }
 
 #[test]
+fn a_bad_risk_pattern_is_named_with_its_phrase_and_line() {
+    let (_folder, sources) = file(
+        "[[risk.patterns]]\nname = \"fire\"\nwhy = \"burns\"\nall = [[\"fire\"]]\n\n\
+         [[risk.patterns]]\nname = \"loss\"\nwhy = \"is gone\"\nall = [[\"de*lete\"], []]\nwithin = 0\n",
+    );
+    let found = problems(&sources);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let text = found[0].to_string();
+    for part in [
+        "risk.patterns.1: pattern \"loss\": within = 0 is not between 1 and 100 words; ",
+        "phrase \"de*lete\" has a `*` that is not at the end of a word; write it like `delet*`; ",
+        "group 2 has no phrases; write one, or take the group out (file ",
+        "colony.toml:6)",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn a_risk_pattern_of_the_wrong_shape_is_named() {
+    for (pattern, parts) in [
+        (
+            "name = \"a\", why = \"b\", phrases = [\"c\"]",
+            ["phrases", "`name`, `why`, `all`, `within`"],
+        ),
+        (
+            "name = \"a\", why = \"b\"",
+            ["risk.patterns", "missing field `all`"],
+        ),
+        (
+            "name = \"a\", why = \"b\", all = [\"c\"]",
+            ["risk.patterns.1.all", "expected a sequence"],
+        ),
+        (
+            "name = \"a\", why = \"b\", all = [[\"c\"]], within = -1",
+            ["risk.patterns.1.within", "-1"],
+        ),
+    ] {
+        let good = "{ name = \"ok\", why = \"ok\", all = [[\"ok\"]] }";
+        let (_folder, sources) = file(&format!(
+            "[risk]\npatterns = [\n  {good},\n  {{ {pattern} }},\n]\n"
+        ));
+        let found = problems(&sources);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let text = found[0].to_string();
+        for part in parts.into_iter().chain(["colony.toml:"]) {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn a_list_of_risk_patterns_replaces_the_default_whole() {
+    let (_folder, mut sources) = file("[risk]\npatterns = []\n");
+    assert_eq!(Config::load(&sources).unwrap().config.risk.patterns, []);
+    sources.env = vec![pair(
+        "COLONY__RISK__PATTERNS",
+        "[{name=\"a\", why=\"b\", all=[[\"give me\", \"it*\"], [\"x\"]]}]",
+    )];
+    let risk = Config::load(&sources).unwrap().config.risk;
+    let found = risk.policy().unwrap().hits("x: give me")[0].to_string();
+    assert_eq!(found, "b (\"x: give me\")");
+}
+
+#[test]
 fn a_broken_file_says_where() {
     let (_folder, sources) = file("[node]\nid = \n");
     let error = Config::load(&sources).unwrap_err().to_string();

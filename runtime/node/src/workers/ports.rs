@@ -116,7 +116,7 @@ impl Generate for GeneratePort {
                     text: generated.text,
                     prompt_tokens: generated.prompt_tokens,
                     completion_tokens: generated.completion_tokens,
-                    likelihood: likelihood(generated.logprob_mean, generated.completion_tokens),
+                    likelihood: Share::clamped(generated.logprob_sum.exp()),
                 })
             }
             Err(error) => {
@@ -125,9 +125,4 @@ impl Generate for GeneratePort {
             }
         }
     }
-}
-
-/// The probability of a whole reply from the mean logarithm of its tokens' probabilities.
-fn likelihood(logprob_mean: f64, tokens: u32) -> Share {
-    Share::clamped((logprob_mean * f64::from(tokens)).exp())
 }

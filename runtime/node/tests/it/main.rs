@@ -1,4 +1,5 @@
-//! A node in this process: the walk of tasks, and the doors.
+//! A node in this process: the walk of tasks, the doors, and what its defaults make of the demo's tickets.
 
 mod gateway;
+mod risk;
 mod walk;

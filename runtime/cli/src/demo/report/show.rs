@@ -106,6 +106,16 @@ pub(crate) fn describe(figures: &Figures) -> String {
             ),
         ),
         (
+            "model asked",
+            format!(
+                "{} unsure tickets: memory alone {} right, model alone {}, both together {}",
+                models.asked.tickets,
+                percent(models.asked.memory_accuracy),
+                percent(models.asked.model_accuracy),
+                percent(models.asked.agent_accuracy)
+            ),
+        ),
+        (
             "batches",
             format!(
                 "{} texts an embedding call, {} rows a decode step",
