@@ -92,7 +92,7 @@ async fn dispatch(command: Command, global: &Global, out: Output) -> Result<(), 
         Command::Config(command) => config::run(command, out),
         Command::Completions { shell } => completions(shell, out),
         Command::Sim(command) => sim::command(command, out).await,
-        Command::Bench(_) => Err(Failure::failed("being written")),
+        Command::Bench(args) => bench::run(args, out).await,
     }
 }
 

@@ -174,7 +174,6 @@ impl Colony {
             node: node.clone(),
             incarnation,
             ledger: Arc::clone(&ledger),
-            field: field.clone(),
             clock: Arc::clone(&clock),
             chance: Arc::clone(&chance),
             telemetry: telemetry.clone(),

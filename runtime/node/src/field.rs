@@ -17,7 +17,6 @@ use colony_core::{
     },
     id::{AgentId, Tenant, TypeName},
     port::Clock,
-    task::Spec,
     unit::{Share, Timestamp},
 };
 use colony_store::{Ledger, LedgerError};
@@ -26,6 +25,8 @@ use serde::{Deserialize, Serialize};
 
 /// Locks; more than the cores that could wait for one another.
 const SHARDS: usize = 16;
+/// The draw of the field to an agent that has left no trail: neither drawn nor repelled.
+pub(crate) const NO_SCENT: Share = Share::HALF;
 /// The snapshot that fixes the decay law of the colony.
 const LAW: &str = "field/law";
 /// The snapshot of the trails.
@@ -169,22 +170,28 @@ impl Field {
         found
     }
 
-    /// Marks how a task went where its agent works.
-    pub(crate) fn mark(&self, spec: &Spec, agent: &AgentId, signal: Signal, strength: Share) {
-        let Some(cell) = cell(&spec.tenant, agent, signal) else {
-            return;
-        };
-        if let Err(error) = self.deposit(cell, strength) {
+    /// Marks on its trail that an agent did well.
+    pub(crate) fn praise(&self, trail: &Trail, strength: Share) {
+        self.mark(&trail.success, strength);
+    }
+
+    /// Marks on its trail that things went wrong where an agent works.
+    pub(crate) fn warn(&self, trail: &Trail, strength: Share) {
+        self.mark(&trail.danger, strength);
+    }
+
+    fn mark(&self, cell: &Cell, strength: Share) {
+        if let Err(error) = self.deposit(cell.clone(), strength) {
             tracing::debug!(%error, "trail refused");
         }
     }
 
-    /// How the field draws tasks of `tenant` to `agent`: success draws, danger repels; half where there is
+    /// How the field draws tasks to the agent of a trail: success draws, danger repels; half where there is
     /// neither.
     #[must_use]
-    pub(crate) fn scent(&self, tenant: &Tenant, agent: &AgentId) -> Share {
-        let read = |signal| cell(tenant, agent, signal).map_or(0.0, |cell| self.sense(&cell).get());
-        Share::clamped(0.5 + (read(Signal::Success) - read(Signal::Danger)) / 2.0)
+    pub(crate) fn scent(&self, trail: &Trail) -> Share {
+        let read = |cell| self.sense(cell).get();
+        Share::clamped(0.5 + (read(&trail.success) - read(&trail.danger)) / 2.0)
     }
 
     /// Sweeps faded cells up; returns how many.
@@ -210,15 +217,34 @@ impl Field {
     }
 }
 
-fn cell(tenant: &Tenant, agent: &AgentId, signal: Signal) -> Option<Cell> {
-    let location = location(&agent.agent_type)?;
-    let subject = Subject::new(&agent.ordinal.to_string()).ok()?;
-    Some(Cell {
-        tenant: tenant.clone(),
-        location,
-        signal,
-        subject,
-    })
+/// Where it is marked how one tenant's tasks went with one agent. An agent keeps the trail of the tenant
+/// it last worked for, rather than name its cells anew for every task.
+#[derive(Debug)]
+pub(crate) struct Trail {
+    success: Cell,
+    danger: Cell,
+}
+
+impl Trail {
+    /// The trail of `agent` with `tenant`; none for a type whose name is no place.
+    pub(crate) fn new(tenant: &Tenant, agent: &AgentId) -> Option<Self> {
+        let success = Cell {
+            tenant: tenant.clone(),
+            location: location(&agent.agent_type)?,
+            signal: Signal::Success,
+            subject: Subject::new(&agent.ordinal.to_string()).ok()?,
+        };
+        let danger = Cell {
+            signal: Signal::Danger,
+            ..success.clone()
+        };
+        Some(Self { success, danger })
+    }
+
+    /// Whose tasks it is about.
+    pub(crate) const fn tenant(&self) -> &Tenant {
+        &self.success.tenant
+    }
 }
 
 fn location(agent_type: &TypeName) -> Option<Location> {

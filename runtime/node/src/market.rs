@@ -28,13 +28,13 @@ use colony_core::{
     id::{AgentId, Incarnation, NodeId, TaskId, TypeName},
     market::{Outcome, Rules},
     port::{Chance, Clock},
+    unit::Share,
 };
 use colony_store::{Ledger, Track};
 use ractor::{Actor, ActorRef, SpawnErr, rpc::CallResult};
 
 use self::messages::Message;
 use crate::{
-    field::Field,
     roster::{AgentRef, SupervisorMessage},
     telemetry::Telemetry,
 };
@@ -60,7 +60,6 @@ pub(crate) struct Needs {
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
     pub(crate) ledger: Arc<dyn Ledger>,
-    pub(crate) field: Field,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) chance: Arc<dyn Chance>,
     pub(crate) telemetry: Telemetry,
@@ -138,12 +137,13 @@ impl Handle {
         self.tell(Message::Gone(agent));
     }
 
-    /// An agent has laid its task down.
-    pub(crate) fn freed(&self, agent: AgentId, task: TaskId, outcome: Outcome) {
+    /// An agent has laid its task down; `scent` is what the field says of it now.
+    pub(crate) fn freed(&self, agent: AgentId, task: TaskId, outcome: Outcome, scent: Share) {
         self.tell(Message::Freed {
             agent,
             task,
             outcome,
+            scent,
         });
     }
 

@@ -88,15 +88,25 @@ impl Shard {
         if strength <= 0.0 {
             return Ok(());
         }
-        self.make_room(law, &deposit.cell, now);
         let signal = deposit.cell.signal;
         let added = libm::log(strength) + law.growth(signal, deposit.at);
-        let slots = self.cells.entry(deposit.cell.clone()).or_default();
+        let slots = match self.cells.get_mut(&deposit.cell) {
+            Some(slots) => slots,
+            None => {
+                self.make_room(law, &deposit.cell, now);
+                self.cells.entry(deposit.cell.clone()).or_default()
+            }
+        };
         let old = slots.get(origin).map_or(f64::NEG_INFINITY, |level| level.0);
         let new = log_add_exp(old, added)
             .min(law.growth(signal, now))
             .max(old);
-        slots.insert(origin.clone(), Level(new));
+        match slots.get_mut(origin) {
+            Some(level) => *level = Level(new),
+            None => {
+                slots.insert(origin.clone(), Level(new));
+            }
+        }
         self.dirty.insert((deposit.cell, origin.clone()));
         Ok(())
     }

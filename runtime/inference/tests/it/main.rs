@@ -3,7 +3,6 @@
 
 mod decoder;
 mod embedding;
-mod figures;
 mod fixture;
 mod generation;
 mod models;

@@ -130,13 +130,16 @@ async fn deposits_from_many_sides_all_count() {
 async fn success_draws_and_danger_repels() {
     let (ledger, clock) = (ledger(), Hand::at(1_000));
     let field = open(&ledger, &clock, 1, 100).await;
-    let agent = |ordinal| AgentId {
-        agent_type: TypeName::new("triage").unwrap(),
-        ordinal,
+    let trail = |ordinal| {
+        let agent_type = TypeName::new("triage").unwrap();
+        let agent = AgentId {
+            agent_type,
+            ordinal,
+        };
+        Trail::new(&Tenant::default(), &agent).unwrap()
     };
-    let spec = Spec::new(TypeName::new("triage").unwrap(), "help");
-    field.mark(&spec, &agent(1), Signal::Success, Share::clamped(0.5));
-    field.mark(&spec, &agent(2), Signal::Danger, Share::clamped(0.5));
-    let scent = |ordinal| field.scent(&spec.tenant, &agent(ordinal));
+    field.praise(&trail(1), Share::clamped(0.5));
+    field.warn(&trail(2), Share::clamped(0.5));
+    let scent = |ordinal| field.scent(&trail(ordinal));
     assert!(near(scent(1), 0.75) && near(scent(2), 0.25) && near(scent(3), 0.5));
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use colony_core::{
-    id::{AgentId, TaskId, Tenant},
+    id::{AgentId, TaskId},
     market::{Book, Digest, Offer, Outcome, Track},
     unit::{Share, Timestamp},
 };
@@ -22,14 +22,13 @@ use tokio::task::AbortHandle;
 use super::{Needs, Observation, messages::Message};
 use crate::{
     aside::aside,
+    field::NO_SCENT,
     roster::{AgentMessage, AgentRef, Assignment, SupervisorMessage},
     telemetry::names,
 };
 
 /// Wait before the next claim after the book has failed.
 const CLAIM_RETRY: Duration = Duration::from_millis(200);
-/// The draw of the field to an agent that has left no trail: neither drawn nor repelled.
-const NO_SCENT: Share = Share::HALF;
 
 /// The behaviour of the market.
 #[derive(Debug)]
@@ -47,19 +46,12 @@ struct Address {
     idle_since: Timestamp,
 }
 
-/// A claim in an agent's hands.
-#[derive(Debug)]
-struct Claimed {
-    reference: ClaimRef,
-    tenant: Tenant,
-}
-
 /// What the market holds.
 pub(crate) struct State {
     // What it knows.
     book: Book,
     addresses: BTreeMap<AgentId, Address>,
-    held: BTreeMap<TaskId, (AgentId, Claimed)>,
+    held: BTreeMap<TaskId, (AgentId, ClaimRef)>,
     by_agent: BTreeMap<AgentId, TaskId>,
     /// What the field said of each agent when it laid its last task down.
     scents: BTreeMap<AgentId, Share>,
@@ -134,11 +126,11 @@ impl Actor for Market {
                 state.book.withdraw(&agent);
                 state.addresses.remove(&agent);
                 if let Some(task) = state.by_agent.remove(&agent)
-                    && let Some((_, claimed)) = state.held.remove(&task)
+                    && let Some((_, claim)) = state.held.remove(&task)
                 {
                     self.give_back(
                         &me,
-                        claimed.reference,
+                        claim,
                         Then::Retry {
                             reason: format!("{agent} crashed"),
                         },
@@ -149,14 +141,13 @@ impl Actor for Market {
                 agent,
                 task,
                 outcome,
+                scent,
             } => {
                 if state.by_agent.get(&agent) == Some(&task) {
                     state.by_agent.remove(&agent);
-                    if let Some((_, claimed)) = state.held.remove(&task) {
-                        let scent = self.needs.field.scent(&claimed.tenant, &agent);
-                        state.scents.insert(agent.clone(), scent);
-                    }
+                    state.held.remove(&task);
                     self.free(&agent, outcome, state);
+                    state.scents.insert(agent, scent);
                     // Look again once every message already in the mailbox has been heard: many agents
                     // that end together are served by one claim.
                     self.poke(&me);
@@ -332,11 +323,9 @@ impl Market {
             }
             state.awarded += 1;
             let (agent, reference) = (award.agent.clone(), claim.reference);
-            let claimed = Claimed {
-                reference,
-                tenant: claim.spec.tenant.clone(),
-            };
-            state.held.insert(reference.task, (agent.clone(), claimed));
+            state
+                .held
+                .insert(reference.task, (agent.clone(), reference));
             state.by_agent.insert(agent.clone(), reference.task);
             let assignment = Box::new(Assignment { claim, award });
             if !send(&agent, assignment, state) {

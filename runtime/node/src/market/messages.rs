@@ -3,6 +3,7 @@
 use colony_core::{
     id::{AgentId, TaskId},
     market::Outcome,
+    unit::Share,
 };
 use colony_store::{Claim, LedgerError, Track};
 use ractor::{ActorRef, RpcReplyPort};
@@ -40,6 +41,8 @@ pub(crate) enum Message {
         task: TaskId,
         /// How it went.
         outcome: Outcome,
+        /// How the field draws tasks to it now.
+        scent: Share,
     },
     /// There may be work in the book. Losing one delays work until the next; `Handle::poke` folds many
     /// into one.

@@ -14,7 +14,6 @@ use std::{sync::Arc, time::Duration};
 use colony_agents::{PortError, StepError};
 use colony_core::{
     cycle::{Next, Output, Step, Verdict},
-    field::Signal,
     id::AgentId,
     journal::{Note, Past},
     market::Outcome,
@@ -30,7 +29,10 @@ use super::{
     job::{Hands, Job, StepFailure},
     messages::{AgentMessage, AgentRef, Assignment, SupervisorMessage},
 };
-use crate::aside::aside;
+use crate::{
+    aside::aside,
+    field::{NO_SCENT, Trail},
+};
 
 /// First wait before a step or commit is tried again; doubles up to [`RETRY_WAIT_MAX`].
 const RETRY_WAIT: Duration = Duration::from_millis(20);
@@ -58,6 +60,8 @@ pub(crate) struct State {
     // What it knows.
     id: AgentId,
     track: Track,
+    /// Where it is marked how the tasks of its present or last tenant went.
+    trail: Option<Trail>,
     rng: Box<dyn RngCore + Send>,
     // What it waits for.
     job: Option<Job>,
@@ -79,6 +83,7 @@ impl Actor for Agent {
         Ok(State {
             id,
             track,
+            trail: None,
             rng,
             job: None,
             round: 0,
@@ -95,7 +100,7 @@ impl Actor for Agent {
         match message {
             AgentMessage::Award(assignment) => self.award(&me, *assignment, state),
             AgentMessage::Past { round, past } if round == state.round => match past {
-                Ok(past) => self.resume(&me, &past, state),
+                Ok(past) => self.resume(&me, *past, state),
                 Err(error) => self.retry(&me, error.to_string(), state),
             },
             AgentMessage::Stepped { round, output } if round == state.round => {
@@ -134,8 +139,12 @@ impl Actor for Agent {
 impl Agent {
     fn award(&self, me: &AgentRef, assignment: Assignment, state: &mut State) {
         state.round += 1;
-        let award = assignment.award.clone();
-        let mut job = Job::new(assignment, state.id.clone(), &self.hands);
+        let Assignment { claim, award } = assignment;
+        let tenant = &claim.spec.tenant;
+        if state.trail.as_ref().map(Trail::tenant) != Some(tenant) {
+            state.trail = Trail::new(tenant, &state.id);
+        }
+        let mut job = Job::new(claim, state.id.clone(), &self.hands);
         job.notebook.write(Note::Awarded {
             agent: award.agent,
             score: award.score,
@@ -159,10 +168,9 @@ impl Agent {
         }
     }
 
-    fn resume(&self, me: &AgentRef, past: &Past, state: &mut State) {
+    fn resume(&self, me: &AgentRef, past: Past, state: &mut State) {
         if let Some(job) = &mut state.job {
-            job.notebook.resume(past);
-            job.work = Arc::new(past.work.clone());
+            job.resume(past);
             self.go_on(me, state);
         }
     }
@@ -173,10 +181,10 @@ impl Agent {
             return self.commit(me, Then::HandBack, state);
         }
         let Some(job) = &mut state.job else { return };
-        match job.work.next() {
+        match job.work().next() {
             Next::Do(step) => self.begin(me, step, state),
             Next::Park { doubt, question } => {
-                let Some(thought) = &job.work.thought else {
+                let Some(thought) = &job.work().thought else {
                     return;
                 };
                 let id = port::approval_id(self.hands.clock.now(), &mut *state.rng);
@@ -196,7 +204,7 @@ impl Agent {
     fn begin(&self, me: &AgentRef, step: Step, state: &mut State) {
         let round = state.round;
         let Some(job) = &mut state.job else { return };
-        let step = job.begin(step, &self.hands);
+        let step = job.begin(step);
         let told = async move {
             AgentMessage::Stepped {
                 round,
@@ -215,7 +223,7 @@ impl Agent {
                 let asked_model =
                     matches!(&*output, Output::Reason(t) if !t.model_calls.is_empty());
                 job.notebook.write(Note::Output((*output).clone()));
-                Arc::make_mut(&mut job.work).record(*output);
+                job.record(*output);
                 // What a model said is written down before it is used.
                 return if asked_model {
                     self.commit(me, Then::Continue, state);
@@ -258,9 +266,9 @@ impl Agent {
             return self.commit(me, Then::Retry { reason }, state);
         }
         let wait = wait_before(job.tries);
-        match job.work.next() {
+        match job.work().next() {
             Next::Do(step) => {
-                let step = job.begin(step, &self.hands);
+                let step = job.begin(step);
                 let told = async move {
                     tokio::time::sleep(wait).await;
                     AgentMessage::Stepped {
@@ -348,7 +356,9 @@ impl Agent {
             }
             Then::HandBack => self.lay_down(me, Outcome::Neutral, state),
             Then::Retry { reason } => {
-                self.mark(Signal::Danger, Share::ONE, state);
+                if let Some(trail) = &state.trail {
+                    self.hands.field.warn(trail, Share::ONE);
+                }
                 self.lay_down(me, Outcome::Failure, state);
                 if crashed && !state.leaving {
                     // A crashed step may have left anything behind: begin afresh, under supervision.
@@ -365,34 +375,30 @@ impl Agent {
             return Outcome::Neutral;
         };
         let deposit = job
-            .work
+            .work()
             .lesson
             .as_ref()
             .map_or(Share::ZERO, |lesson| lesson.deposit);
         match ending {
             Ending::Done(_) => {
                 state.track.successes += 1;
-                self.mark(Signal::Success, deposit, state);
+                if let Some(trail) = &state.trail {
+                    self.hands.field.praise(trail, deposit);
+                }
                 Outcome::Success
             }
             Ending::Failed { .. } => {
-                self.mark(Signal::Danger, deposit, state);
+                if let Some(trail) = &state.trail {
+                    self.hands.field.warn(trail, deposit);
+                }
                 // A human's no to a risky request is not the agent's failure.
-                let rejected = matches!(job.work.verdict, Some(Verdict::Reject { .. }));
+                let rejected = matches!(job.work().verdict, Some(Verdict::Reject { .. }));
                 if rejected {
                     Outcome::Neutral
                 } else {
                     Outcome::Failure
                 }
             }
-        }
-    }
-
-    fn mark(&self, signal: Signal, strength: Share, state: &State) {
-        if let Some(job) = &state.job {
-            self.hands
-                .field
-                .mark(&job.claim.spec, &state.id, signal, strength);
         }
     }
 
@@ -410,7 +416,13 @@ impl Agent {
                 // A supervisor that is gone saves nothing, and neither could we.
                 let _ = self.supervisor.cast(told);
             }
-            self.hands.market.freed(state.id.clone(), task, outcome);
+            let scent = state
+                .trail
+                .as_ref()
+                .map_or(NO_SCENT, |trail| self.hands.field.scent(trail));
+            self.hands
+                .market
+                .freed(state.id.clone(), task, outcome, scent);
         }
         if state.leaving {
             me.stop(None);

@@ -1,19 +1,22 @@
 //! One assignment on an agent's desk: the task, the work so far, and what is under way.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll, time::Duration,
+};
 
 use colony_agents::{Call, Desk, Effects, Kind, Ports, StepError, Tools, TypeSettings};
 use colony_core::{
     cycle::{Output, Step, Work},
     escalation::risk::Policy as RiskPolicy,
     id::AgentId,
+    journal::Past,
     port::Clock,
 };
 use colony_store::{Claim, Commit, Ledger};
 use futures_util::FutureExt as _;
 use tokio::{task::AbortHandle, time::timeout};
 
-use super::{messages::Assignment, notebook::Notebook};
+use super::notebook::Notebook;
 use crate::{
     market,
     telemetry::{Span, Telemetry, names},
@@ -61,8 +64,10 @@ pub(crate) enum StepFailure {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) claim: Claim,
-    pub(crate) work: Arc<Work>,
     pub(crate) notebook: Arc<Notebook>,
+    /// Laid out once for all steps: most of what is on it is shared by every agent of the type, and
+    /// to count its owners anew for each step costs more than a step that does nothing.
+    place: Arc<Place>,
     /// The step under way and its span.
     pub(crate) span: Option<Span>,
     /// Stops what is under way when the job is dropped.
@@ -73,7 +78,13 @@ pub(crate) struct Job {
     pub(crate) tries: u32,
     /// A step of it panicked or hung.
     pub(crate) crashed: bool,
-    agent: AgentId,
+}
+
+/// What a step works with.
+#[derive(Debug, Clone)]
+struct Place {
+    desk: Desk,
+    hands: Arc<Hands>,
 }
 
 impl Drop for Job {
@@ -85,67 +96,95 @@ impl Drop for Job {
 }
 
 impl Job {
-    pub(crate) fn new(assignment: Assignment, agent: AgentId, hands: &Hands) -> Self {
-        let notebook = Notebook::new(
-            assignment.claim.reference,
-            agent.clone(),
-            Arc::clone(&hands.ledger),
-            Arc::clone(&hands.clock),
-            Arc::clone(&hands.tools),
-            hands.telemetry.clone(),
-        );
-        Self {
-            claim: assignment.claim,
+    /// Lays the desk out.
+    pub(crate) fn new(claim: Claim, agent: AgentId, hands: &Arc<Hands>) -> Self {
+        let notebook = Notebook::new(claim.reference, agent.clone(), Arc::clone(hands));
+        let notebook = Arc::new(notebook);
+        let spec = &claim.spec;
+        let call = Call {
+            task: claim.reference.task,
+            fence: claim.reference.fence,
+            tenant: spec.tenant.clone(),
+            agent_type: spec.agent_type.clone(),
+            agent,
+            priority: spec.priority,
+            deadline: spec.deadline,
+            trace: spec.trace,
+        };
+        let desk = Desk {
+            spec: Arc::clone(spec),
             work: Arc::default(),
-            notebook: Arc::new(notebook),
+            settings: Arc::clone(&hands.settings),
+            call,
+            ports: Arc::clone(&hands.ports),
+            risk: Arc::clone(&hands.risk),
+            effects: Arc::clone(&notebook) as Arc<dyn Effects>,
+        };
+        let place = Place {
+            desk,
+            hands: Arc::clone(hands),
+        };
+        Self {
+            claim,
+            notebook,
+            place: Arc::new(place),
             span: None,
             running: None,
             commit: None,
             tries: 0,
             crashed: false,
-            agent,
         }
     }
 
-    /// Lays the desk out and begins `step`. The future owns everything it needs.
+    /// What the steps so far gave.
+    pub(crate) fn work(&self) -> &Work {
+        &self.place.desk.work
+    }
+
+    /// Takes the output of a step in.
+    pub(crate) fn record(&mut self, output: Output) {
+        Arc::make_mut(&mut self.desk().work).record(output);
+    }
+
+    /// Goes on where a former life of the task ended.
+    pub(crate) fn resume(&mut self, past: Past) {
+        self.notebook.resume(&past);
+        self.desk().work = Arc::new(past.work);
+    }
+
+    /// The desk, to be changed. A step that was given up may still look at it; then this is a copy.
+    fn desk(&mut self) -> &mut Desk {
+        &mut Arc::make_mut(&mut self.place).desk
+    }
+
+    /// Begins `step`. The future owns everything it needs.
     pub(crate) fn begin(
         &mut self,
         step: Step,
-        hands: &Hands,
     ) -> impl Future<Output = Result<Box<Output>, StepFailure>> + Send + use<> {
         let spec = &self.claim.spec;
-        let mut span = hands.telemetry.child(spec.trace, step.as_str());
+        let telemetry = &self.place.hands.telemetry;
+        let mut span = telemetry.child(spec.trace, step.as_str());
         if span.is_recording() {
+            let agent = &self.place.desk.call.agent;
             span.set(names::TASK_ID, self.claim.reference.task.to_string());
-            span.set(names::AGENT_ID, self.agent.to_string());
+            span.set(names::AGENT_ID, agent.to_string());
             span.set(names::AGENT_TYPE, spec.agent_type.to_string());
             span.set(names::TENANT, spec.tenant.to_string());
         }
-        let call = Call {
-            task: self.claim.reference.task,
-            fence: self.claim.reference.fence,
-            tenant: spec.tenant.clone(),
-            agent_type: spec.agent_type.clone(),
-            agent: self.agent.clone(),
-            priority: spec.priority,
-            deadline: spec.deadline,
-            trace: span.context(),
-        };
+        self.desk().call.trace = span.context();
         self.span = Some(span);
-        let desk = Desk {
-            spec: Arc::clone(spec),
-            work: Arc::clone(&self.work),
-            settings: Arc::clone(&hands.settings),
-            call,
-            ports: Arc::clone(&hands.ports),
-            risk: Arc::clone(&hands.risk),
-            effects: Arc::clone(&self.notebook) as Arc<dyn Effects>,
-        };
-        let kind = Arc::clone(&hands.kind);
-        let limit = hands.step_timeout;
+        let place = Arc::clone(&self.place);
         async move {
-            let step = AssertUnwindSafe(async { kind.step(step, &desk).await }).catch_unwind();
-            match timeout(limit, step).await {
+            let limit = place.hands.step_timeout;
+            let work = async { place.hands.kind.step(step, &place.desk).await };
+            let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
+            // Most steps are ready at once, and need no timer.
+            let ended = match poll_fn(|ctx| Poll::Ready(work.as_mut().poll(ctx))).await {
+                Poll::Ready(ended) => Ok(ended),
+                Poll::Pending => timeout(limit, work).await,
+            };
+            match ended {
                 Ok(Ok(Ok(output))) => Ok(Box::new(output)),
                 Ok(Ok(Err(error))) => Err(StepFailure::Step(error)),
                 Ok(Err(panic)) => Err(StepFailure::Panicked(panic_text(panic.as_ref()))),

@@ -8,27 +8,24 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use colony_agents::{Call, Effects, Manner, PortError, Tools};
+use colony_agents::{Call, Effects, Manner, PortError};
 use colony_core::{
     cycle::{Deed, Effect},
     id::AgentId,
     journal::{EffectKey, Entry, Note, Past},
-    port::Clock,
 };
-use colony_store::{ClaimRef, Commit, Ledger, LedgerError, OutboxRecord, Then};
+use colony_store::{ClaimRef, Commit, LedgerError, OutboxRecord, Then};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::telemetry::{Telemetry, names};
+use super::job::Hands;
+use crate::telemetry::names;
 
 /// The notebook of one assignment.
 pub(crate) struct Notebook {
     claim: ClaimRef,
     agent: AgentId,
-    ledger: Arc<dyn Ledger>,
-    clock: Arc<dyn Clock>,
-    tools: Arc<Tools>,
-    telemetry: Telemetry,
+    hands: Arc<Hands>,
     pages: Mutex<Pages>,
 }
 
@@ -55,21 +52,11 @@ impl fmt::Debug for Notebook {
 }
 
 impl Notebook {
-    pub(crate) fn new(
-        claim: ClaimRef,
-        agent: AgentId,
-        ledger: Arc<dyn Ledger>,
-        clock: Arc<dyn Clock>,
-        tools: Arc<Tools>,
-        telemetry: Telemetry,
-    ) -> Self {
+    pub(crate) fn new(claim: ClaimRef, agent: AgentId, hands: Arc<Hands>) -> Self {
         Self {
             claim,
             agent,
-            ledger,
-            clock,
-            tools,
-            telemetry,
+            hands,
             pages: Mutex::default(),
         }
     }
@@ -87,7 +74,7 @@ impl Notebook {
 
     /// Writes a note; it becomes durable with the next commit.
     pub(crate) fn write(&self, note: Note) {
-        let at = self.clock.now();
+        let at = self.hands.clock.now();
         let mut pages = self.pages.lock();
         let sequence = pages.sequence;
         pages.sequence += 1;
@@ -96,7 +83,7 @@ impl Notebook {
 
     /// Everything written so far, as a commit that leaves the claim as `then` says.
     pub(crate) fn commit(&self, then: Then) -> Commit {
-        let now = self.clock.now();
+        let now = self.hands.clock.now();
         let mut pages = self.pages.lock();
         Commit {
             claim: self.claim,
@@ -109,7 +96,8 @@ impl Notebook {
     }
 
     async fn flush(&self) -> Result<(), PortError> {
-        self.ledger
+        self.hands
+            .ledger
             .commit(self.commit(Then::Continue))
             .await
             .map_err(|error| {
@@ -160,12 +148,12 @@ impl Effects for Notebook {
         if let Some(value) = self.known(&effect) {
             return Ok(value);
         }
-        let Some(tool) = self.tools.get(&effect.tool) else {
-            let known: Vec<_> = self.tools.names().collect();
+        let Some(tool) = self.hands.tools.get(&effect.tool) else {
+            let known: Vec<_> = self.hands.tools.names().collect();
             let what = format!("no tool {:?}; there are: {}", effect.tool, known.join(", "));
             return Err(PortError::Refused { port: "tool", what });
         };
-        let mut span = self.telemetry.call(call.trace, "execute_tool");
+        let mut span = self.hands.telemetry.call(call.trace, "execute_tool");
         span.set(names::GEN_AI_OPERATION, "execute_tool");
         span.set(names::GEN_AI_TOOL, tool.name());
         let key = self.announce(&effect, call);
