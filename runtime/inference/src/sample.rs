@@ -95,11 +95,17 @@ pub(crate) fn choose(
     clippy::cast_sign_loss,
     reason = "the exponent is between -126 and 0"
 )]
+#[expect(
+    clippy::manual_clamp,
+    reason = "`clamp` keeps not-a-number; `max` makes next to nothing of it"
+)]
 fn exp_sum(logits: &[f32], top: f32) -> f64 {
     let mut sums = [0.0_f32; 16];
     for chunk in logits.chunks(sums.len()) {
         for (sum, logit) in sums.iter_mut().zip(chunk) {
-            let power = ((logit - top) * std::f32::consts::LOG2_E).clamp(-126.0, 0.0);
+            let power = ((logit - top) * std::f32::consts::LOG2_E)
+                .max(-126.0)
+                .min(0.0);
             let whole = power as i32;
             let part = power - whole as f32;
             // 2^part on (-1, 0], to 5e-6.

@@ -206,6 +206,8 @@ impl<E: EncoderEngine> Run<E> {
         self.shared.intake.close();
         self.shared.intake.collect(&mut waiting, false);
         for entry in waiting {
+            let withdrawn = usize::from(entry.reply.is_closed());
+            Counters::add(&self.shared.counters.withdrawn, withdrawn);
             let _ = entry.reply.send(Err(InferenceError::Shut {
                 model: self.model.clone(),
             }));

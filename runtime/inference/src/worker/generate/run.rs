@@ -115,6 +115,8 @@ impl<E: DecoderEngine> Run<E> {
         self.sweep();
         let running = self.rows.drain(..).map(|row| row.entry);
         for entry in running.chain(waiting) {
+            let withdrawn = usize::from(entry.reply.is_closed());
+            Counters::add(&self.shared.counters.withdrawn, withdrawn);
             let _ = entry.reply.send(Err(InferenceError::Shut {
                 model: self.model.clone(),
             }));

@@ -222,6 +222,7 @@ async fn a_panic_is_the_answer_of_those_in_the_call_and_the_worker_goes_on() {
             "toy failed: the engine panicked: as asked"
         );
         assert!(rides.await.unwrap().unwrap_err().is_retryable());
+        assert!(worker.generate(raw("fine", 5)).await.is_ok());
         let error = worker
             .generate(raw("!panic in prefill", 5))
             .await
