@@ -123,7 +123,11 @@ impl Failure {
             "" => format!("the node answered {:?}", status.code()),
             text => crate::output::clean(text),
         };
-        let mut failure = Self::new(exit, message);
+        // The node's messages begin with the code, for clients that show nothing else; we show it apart.
+        let bare = reason
+            .as_deref()
+            .and_then(|code| message.strip_prefix(code)?.strip_prefix(": "));
+        let mut failure = Self::new(exit, bare.unwrap_or(&message));
         failure.code = reason;
         failure.retry_after = status
             .get_details_retry_info()
@@ -221,7 +225,8 @@ mod tests {
             HashMap::from([("limit".to_owned(), "10".to_owned())]),
         );
         details.set_retry_info(Some(Duration::from_millis(250)));
-        let status = Status::with_error_details(Code::ResourceExhausted, "10 live tasks", details);
+        let said = "CLY0007: 10 live tasks";
+        let status = Status::with_error_details(Code::ResourceExhausted, said, details);
         let failure = Failure::from_status(&status, "here:1");
         assert_eq!(failure.exit, Exit::Refused);
         let text = failure.to_string();
