@@ -113,6 +113,7 @@ impl Job {
         step: Step,
         hands: &Hands,
     ) -> impl Future<Output = Result<Box<Output>, StepFailure>> + Send + use<> {
+        self.notebook.rewind();
         let spec = &self.claim.spec;
         let mut span = hands.telemetry.child(spec.trace, step.as_str());
         if span.is_recording() {
