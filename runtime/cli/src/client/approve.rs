@@ -9,8 +9,11 @@ use super::{Node, page_size, view};
 use crate::{
     args::ApproveCommand,
     errors::Failure,
-    output::{Output, cell},
+    output::{Output, cell, cell_within},
 };
+
+/// Most characters of a question in the list: enough for a proposal and the harm a request could do.
+const QUESTION_CHARS_MAX: usize = 120;
 
 pub(crate) async fn run(node: &Node, command: ApproveCommand, out: Output) -> Result<(), Failure> {
     match command {
@@ -116,7 +119,7 @@ fn row(approval: &Approval) -> Vec<String> {
     vec![
         approval.id.clone(),
         view::doubt(approval.doubt).to_owned(),
-        cell(&approval.question),
+        cell_within(QUESTION_CHARS_MAX, &approval.question),
         decided,
         cell(&approval.input),
     ]
