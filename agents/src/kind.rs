@@ -26,7 +26,8 @@ pub struct TypeSettings {
     pub name: TypeName,
     /// The kind that does its steps.
     pub kind: String,
-    /// Raised with every change of the declaration; a task is resumed by the same version.
+    /// Raised with every change of the declaration. A task under way keeps the steps written down under the
+    /// former one and goes on under this one.
     pub version: u32,
     /// The language model, by its name in `[models]`.
     pub model: Option<String>,
