@@ -29,7 +29,11 @@ use tonic_types::StatusExt as _;
 
 use self::lines::{Defaults, Lines};
 use super::{Node, view, watch::Watch};
-use crate::{args::SubmitArgs, errors::Failure, output::Output};
+use crate::{
+    args::SubmitArgs,
+    errors::{Failure, is_broken_line},
+    output::Output,
+};
 
 /// Tasks in one request: large enough to fill a group commit, small enough that a repetition is cheap.
 const BATCH_TASKS: usize = 256;
@@ -266,7 +270,8 @@ impl Sender<'_> {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
-            let again = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
+            let again = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted)
+                || is_broken_line(&status);
             if !again || waited >= self.retry_for {
                 return Err(status);
             }
