@@ -289,7 +289,7 @@ fn asked(desk: &Desk, cases: &[Case<'_>]) -> Asked {
         .collect();
     let accuracy = |choice: fn(&Outcome) -> Option<&str>| {
         let right = |(ticket, outcome): &&Case<'_>| ticket.label.as_deref() == choice(outcome);
-        share(cases.iter().map(|case| right(case)))
+        share(cases.iter().map(right))
     };
     Asked {
         tickets: cases.len(),

@@ -72,7 +72,7 @@ impl Tool for BusyLine {
     async fn call(&self, _: &Value, key: &EffectKey, _: &Call) -> Result<ToolOutcome, PortError> {
         let mut keys = self.keys.lock().expect("no panic");
         keys.push(key.clone());
-        if keys.len() % 3 != 0 {
+        if !keys.len().is_multiple_of(3) {
             let what = "engaged".to_owned();
             return Err(PortError::Busy { port: "call", what });
         }
