@@ -1,6 +1,8 @@
 //! What batching is worth, measured. Not a test: run it by hand on a quiet machine with
 //! `cargo test --release -p colony-inference --test it -- --ignored figures --nocapture`.
 
+#![expect(clippy::print_stdout, reason = "figures are read from the output")]
+
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
