@@ -5,7 +5,7 @@ use std::sync::Arc;
 use colony_core::{
     cycle::{Effect, Percept, Recall, Work},
     escalation::risk::Policy as RiskPolicy,
-    task::Spec,
+    task::{Answer, Source, Spec},
 };
 use serde_json::Value;
 
@@ -56,6 +56,19 @@ impl Desk {
     /// [`PortError`].
     pub async fn ask(&self, prompt: Prompt) -> Result<Reply, PortError> {
         self.ports.generate.generate(prompt, &self.call).await
+    }
+
+    /// The answer, if it may be acted on: a human ruled it, or there is no doubt and the submitter expected
+    /// nothing else. None before reason. Where it is none, execute does nothing and verify asks:
+    /// docs/adr/0004-nothing-is-filed-before-it-stands.md.
+    #[must_use]
+    pub fn standing(&self) -> Option<&Answer> {
+        let thought = self.work.thought.as_ref()?;
+        let answer = &thought.answer;
+        let expected = self.spec.expected.as_ref();
+        let contradicted = expected.is_some_and(|expected| *expected != answer.text);
+        let ruled = answer.source == Source::Human;
+        (ruled || (thought.doubt.is_none() && !contradicted)).then_some(answer)
     }
 
     /// Makes an effect through a tool.

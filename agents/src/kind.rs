@@ -26,7 +26,8 @@ pub struct TypeSettings {
     pub name: TypeName,
     /// The kind that does its steps.
     pub kind: String,
-    /// Raised with every change of the declaration; a task is resumed by the same version.
+    /// Raised with every change of the declaration. A task under way keeps the steps written down under the
+    /// former one and goes on under this one.
     pub version: u32,
     /// The language model, by its name in `[models]`.
     pub model: Option<String>,
@@ -63,15 +64,9 @@ pub trait Kind: Send + Sync + fmt::Debug {
     /// # Errors
     /// One line per problem, each naming the key.
     fn check(&self, settings: &TypeSettings) -> Result<(), Vec<String>> {
-        match settings.settings.as_object() {
-            Some(table) => match table.keys().next() {
-                Some(key) => Err(vec![format!(
-                    "settings.{key}: kind {} has no settings",
-                    self.name()
-                )]),
-                None => Ok(()),
-            },
-            None => Ok(()),
+        match without_settings(self.name(), settings) {
+            problems if problems.is_empty() => Ok(()),
+            problems => Err(problems),
         }
     }
 
@@ -125,6 +120,14 @@ pub trait Kind: Send + Sync + fmt::Debug {
             Step::Learn => Output::Learn(self.learn(desk).await?),
         })
     }
+}
+
+/// What is wrong with the settings of a type whose kind has none.
+#[must_use]
+pub(crate) fn without_settings(kind: &str, settings: &TypeSettings) -> Vec<String> {
+    let keys = settings.settings.as_object().into_iter().flatten();
+    keys.map(|(key, _)| format!("settings.{key}: kind {kind} has no settings"))
+        .collect()
 }
 
 /// The verdict that rulings, doubt and a known answer lead to.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use colony_core::{
-    cycle::{Deed, Doubt, Effect, ModelCall, Percept, Recall, Thought},
+    cycle::{Deed, Doubt, Effect, Lesson, ModelCall, Percept, Recall, Ruling, Thought},
     memory::{Recollection, Verdict},
     task::{Answer, Source},
     unit::Share,
@@ -21,7 +21,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::{
     desk::Desk,
-    kind::{Kind, StepError},
+    kind::{Kind, StepError, TypeSettings, lesson_of, without_settings},
     port::{Form, PortError, Prompt},
 };
 
@@ -64,6 +64,21 @@ fn risk(desk: &Desk) -> Option<String> {
 impl Kind for Triage {
     fn name(&self) -> &'static str {
         "triage"
+    }
+
+    fn check(&self, settings: &TypeSettings) -> Result<(), Vec<String>> {
+        let mut problems = without_settings(self.name(), settings);
+        if settings.embedder.is_none() {
+            problems.push(
+                "embedder: kind triage remembers tickets by their embeddings; name an embedding model"
+                    .to_owned(),
+            );
+        }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
+        }
     }
 
     async fn perceive(&self, desk: &Desk) -> Result<Percept, StepError> {
@@ -126,30 +141,32 @@ impl Kind for Triage {
     }
 
     async fn execute(&self, desk: &Desk) -> Result<Deed, StepError> {
-        let Some(thought) = &desk.work.thought else {
-            return Ok(Deed::default());
-        };
-        let ruled = thought.answer.source == Source::Human;
-        let contradicted = desk
-            .spec
-            .expected
-            .as_ref()
-            .is_some_and(|expected| *expected != thought.answer.text);
-        if !ruled && (thought.doubt.is_some() || contradicted) {
+        let Some(answer) = desk.standing() else {
             // Nothing is filed before it stands: verify asks, and the ruling comes back here.
             return Ok(Deed::default());
-        }
+        };
         let effect = Effect {
             tool: "ticket.file".to_owned(),
             arguments: json!({
-                "queue": thought.answer.text,
-                "confidence": thought.answer.confidence.get(),
+                "queue": answer.text,
+                "confidence": answer.confidence.get(),
             }),
         };
         let value = desk.perform(effect.clone()).await?;
         Ok(Deed {
             effects: vec![(effect, value)],
         })
+    }
+
+    async fn learn(&self, desk: &Desk) -> Result<Lesson, StepError> {
+        let mut lesson = lesson_of(desk);
+        let accepted = matches!(&desk.work.decision, Some(d) if d.ruling == Ruling::Accept);
+        // Who accepts "unknown" has not said where the ticket belongs.
+        lesson.teach = lesson.teach.filter(|label| !(accepted && label == UNKNOWN));
+        if let Some(label) = &lesson.teach {
+            desk.teach(label).await?;
+        }
+        Ok(lesson)
     }
 }
 
@@ -205,8 +222,9 @@ async fn second_opinion(
     };
     let reply = match desk.ask(prompt).await {
         Ok(reply) => reply,
-        // A model that cannot answer is no reason to lose the ticket: memory's answer goes to a human.
-        Err(error @ PortError::Refused { .. }) => {
+        // A model that cannot answer, or none at all, is no reason to lose the ticket: memory's answer goes to
+        // a human.
+        Err(error @ (PortError::Refused { .. } | PortError::Unplugged { .. })) => {
             thought.doubt = Some(Doubt::Uncertain);
             thought.answer.reason = error.to_string();
             return Ok(());

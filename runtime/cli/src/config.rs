@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use colony_agents::Kinds;
 use colony_node::config::{Config, ConfigError, Loaded, Sources};
 use serde_json::json;
 
@@ -41,6 +42,8 @@ pub(crate) fn run(command: ConfigCommand, out: Output) -> Result<(), Failure> {
         ConfigCommand::Check { sources } => {
             let file = file_of(&sources);
             let loaded = load(sources, Vec::new())?;
+            colony_node::check_agents(&loaded.config, &Kinds::builtin())
+                .map_err(|error| Failure::usage(chain(&error)))?;
             let settings = loaded.show().len();
             let name = file.map_or_else(|| "the defaults".to_owned(), |f| f.display().to_string());
             let said = json!({ "ok": true, "file": name, "settings": settings });

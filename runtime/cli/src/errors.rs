@@ -100,7 +100,7 @@ impl Failure {
         let reason = info
             .filter(|info| info.domain == "colony")
             .map(|info| info.reason);
-        if status.code() == Code::Unavailable && reason.is_none() {
+        if is_broken_line(status) {
             return Self::unreachable(address, &root_cause(status));
         }
         let exit = match status.code() {
@@ -123,7 +123,11 @@ impl Failure {
             "" => format!("the node answered {:?}", status.code()),
             text => crate::output::clean(text),
         };
-        let mut failure = Self::new(exit, message);
+        // The node's messages begin with the code, for clients that show nothing else; we show it apart.
+        let bare = reason
+            .as_deref()
+            .and_then(|code| message.strip_prefix(code)?.strip_prefix(": "));
+        let mut failure = Self::new(exit, bare.unwrap_or(&message));
         failure.code = reason;
         failure.retry_after = status
             .get_details_retry_info()
@@ -178,6 +182,33 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Whether nobody answered: the node is away, or went away with the answer. Only our side of the line gives a
+/// status a cause or leaves UNAVAILABLE without a reason.
+pub(crate) fn is_broken_line(status: &Status) -> bool {
+    let reasoned = status
+        .get_details_error_info()
+        .is_some_and(|info| info.domain == "colony");
+    !reasoned
+        && match status.code() {
+            Code::Unavailable => true,
+            Code::Unknown | Code::Internal | Code::Cancelled | Code::Aborted => {
+                status.source().is_some()
+            }
+            Code::Ok
+            | Code::InvalidArgument
+            | Code::DeadlineExceeded
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::ResourceExhausted
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::DataLoss
+            | Code::Unauthenticated => false,
+        }
+}
+
 /// The last error of the chain: the one that names the cause, such as "connection refused".
 pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
@@ -221,7 +252,8 @@ mod tests {
             HashMap::from([("limit".to_owned(), "10".to_owned())]),
         );
         details.set_retry_info(Some(Duration::from_millis(250)));
-        let status = Status::with_error_details(Code::ResourceExhausted, "10 live tasks", details);
+        let said = "CLY0007: 10 live tasks";
+        let status = Status::with_error_details(Code::ResourceExhausted, said, details);
         let failure = Failure::from_status(&status, "here:1");
         assert_eq!(failure.exit, Exit::Refused);
         let text = failure.to_string();
@@ -241,6 +273,15 @@ mod tests {
                 .to_string()
                 .starts_with("error: no node answers at here:1")
         );
+    }
+
+    #[test]
+    fn an_answer_lost_on_the_way_is_a_broken_line() {
+        let lost = std::io::Error::other("connection reset");
+        let status = Status::from_error(Box::new(lost));
+        assert!(is_broken_line(&status), "{status:?}");
+        assert!(!is_broken_line(&Status::unknown("said by a node")));
+        assert!(!is_broken_line(&Status::internal("said by a node")));
     }
 
     #[test]

@@ -70,7 +70,7 @@ fn main() -> ExitCode {
 async fn dispatch(command: Command, global: &Global, out: Output) -> Result<(), Failure> {
     let node = || Node::connect(&global.address, global.timeout);
     match command {
-        Command::Submit(args) => client::submit::run(&node().await?, args, out).await,
+        Command::Submit(args) => client::submit::run(node(), args, out).await,
         Command::Task(command) => client::tasks::run(&node().await?, command, out).await,
         Command::Agent(command) => client::agents::run(&node().await?, command, out).await,
         Command::Approve(command) => client::approve::run(&node().await?, command, out).await,

@@ -179,11 +179,16 @@ pub(crate) fn clean(text: &str) -> String {
 
 /// [`clean`] text, cut to the width of a table cell.
 pub(crate) fn cell(text: &str) -> String {
+    cell_within(CELL_CHARS_MAX, text)
+}
+
+/// [`clean`] text, cut to at most `chars_max` characters.
+pub(crate) fn cell_within(chars_max: usize, text: &str) -> String {
     let safe = clean(text);
-    if safe.chars().count() <= CELL_CHARS_MAX {
+    if safe.chars().count() <= chars_max {
         return safe;
     }
-    let mut cut: String = safe.chars().take(CELL_CHARS_MAX - 1).collect();
+    let mut cut: String = safe.chars().take(chars_max.saturating_sub(1)).collect();
     cut.push('…');
     cut
 }

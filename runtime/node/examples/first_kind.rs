@@ -49,18 +49,10 @@ impl Kind for Pager {
     }
 
     async fn execute(&self, desk: &Desk) -> Result<Deed, StepError> {
-        let thought = desk.work.thought.as_ref();
-        let Some(answer) = thought
-            .map(|thought| &thought.answer)
-            .filter(|a| a.text == "urgent")
-        else {
+        // Only an answer that stands is acted on; while there is doubt, verify asks first.
+        let Some(answer) = desk.standing().filter(|answer| answer.text == "urgent") else {
             return Ok(Deed::default());
         };
-        // While there is doubt and no ruling, nothing is done; verify will ask.
-        let ruled = desk.work.decision.is_some();
-        if !ruled && thought.is_some_and(|thought| thought.doubt.is_some()) {
-            return Ok(Deed::default());
-        }
         let effect = Effect {
             tool: "pager.page".to_owned(),
             arguments: json!(answer.text),

@@ -280,6 +280,15 @@ impl Colony {
     }
 }
 
+/// Whether the declared agent types name kinds that exist and suit them: what a start would refuse, without
+/// starting.
+///
+/// # Errors
+/// [`StartError`].
+pub fn check_agents(config: &Config, kinds: &Kinds) -> Result<(), StartError> {
+    declared(config, kinds).map(drop)
+}
+
 type Declared = BTreeMap<TypeName, (u32, Arc<TypeSettings>)>;
 
 /// The declared agent types, checked by their kinds.

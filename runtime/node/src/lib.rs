@@ -18,6 +18,6 @@ pub mod telemetry;
 pub mod view;
 pub mod workers;
 
-pub use colony::{Colony, StartError, World};
+pub use colony::{Colony, StartError, World, check_agents};
 pub use config::Config;
 pub use rooms::{FeedbackError, Rooms, SubmitError};

@@ -331,6 +331,44 @@ fn every_claim_shows_the_value_that_was_measured() {
     }
 }
 
+/// The lines of `source` between the two marks `name`, without their common indentation.
+fn marked(source: &str, name: &str) -> String {
+    let mark = format!("// --8<-- {name}");
+    let part = source
+        .lines()
+        .skip_while(|line| line.trim() != mark)
+        .skip(1)
+        .take_while(|line| line.trim() != mark);
+    let part: Vec<&str> = part.collect();
+    let indented = part.iter().filter(|line| !line.trim().is_empty());
+    let indent = indented
+        .map(|line| line.len() - line.trim_start().len())
+        .min()
+        .unwrap_or(0);
+    part.iter()
+        .map(|line| format!("{}\n", line.get(indent..).unwrap_or_default()))
+        .collect()
+}
+
+#[test]
+fn the_code_of_the_guide_is_the_code_of_its_example() {
+    let checkout = Checkout::here().unwrap();
+    let guide = checkout.text("docs/guides/first-agent.md").unwrap();
+    let example = checkout
+        .text("runtime/node/examples/first_kind.rs")
+        .unwrap();
+    let blocks: Vec<&str> = guide
+        .split("```rust\n// ")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert_eq!(blocks.len(), 3, "blocks of code in the guide");
+    for block in blocks {
+        let (name, code) = block.split_once('\n').unwrap();
+        assert_eq!(code, marked(&example, name), "snippet {name}");
+    }
+}
+
 #[test]
 fn the_readme_begins_with_the_two_commands() {
     let checkout = Checkout::here().unwrap();

@@ -9,8 +9,11 @@ use super::{Node, page_size, view};
 use crate::{
     args::ApproveCommand,
     errors::Failure,
-    output::{Output, cell},
+    output::{Output, cell, cell_within},
 };
+
+/// Most characters of a question in the list: enough for a proposal and the harm a request could do.
+const QUESTION_CHARS_MAX: usize = 120;
 
 pub(crate) async fn run(node: &Node, command: ApproveCommand, out: Output) -> Result<(), Failure> {
     match command {
@@ -21,7 +24,7 @@ pub(crate) async fn run(node: &Node, command: ApproveCommand, out: Output) -> Re
                 ..ListApprovalsRequest::default()
             };
             let (approvals, more) = list(node, ask, limit).await?;
-            let header = ["id", "doubt", "proposal", "sure", "decided", "input"];
+            let header = ["id", "doubt", "question", "decided", "input"];
             let rows = approvals
                 .iter()
                 .map(|approval| (view::approval(approval), row(approval)));
@@ -105,7 +108,6 @@ async fn decide(
 }
 
 fn row(approval: &Approval) -> Vec<String> {
-    let proposal = approval.proposal.clone().unwrap_or_default();
     let decided = match approval.decision.as_ref().map(|d| (&d.ruling, &d.by)) {
         Some((Some(Ruling::Accept(_)), by)) => format!("accepted by {}", cell(by)),
         Some((Some(Ruling::Correct(label)), by)) => format!("{} by {}", cell(label), cell(by)),
@@ -117,8 +119,7 @@ fn row(approval: &Approval) -> Vec<String> {
     vec![
         approval.id.clone(),
         view::doubt(approval.doubt).to_owned(),
-        cell(&proposal.text),
-        format!("{:.2}", proposal.confidence),
+        cell_within(QUESTION_CHARS_MAX, &approval.question),
         decided,
         cell(&approval.input),
     ]

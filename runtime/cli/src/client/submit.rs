@@ -29,7 +29,11 @@ use tonic_types::StatusExt as _;
 
 use self::lines::{Defaults, Lines};
 use super::{Node, view, watch::Watch};
-use crate::{args::SubmitArgs, errors::Failure, output::Output};
+use crate::{
+    args::SubmitArgs,
+    errors::{Failure, is_broken_line},
+    output::Output,
+};
 
 /// Tasks in one request: large enough to fill a group commit, small enough that a repetition is cheap.
 const BATCH_TASKS: usize = 256;
@@ -38,58 +42,72 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest wait before trying again.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(node: &Node, args: SubmitArgs, out: Output) -> Result<(), Failure> {
-    let SubmitArgs {
-        text,
-        file,
-        retry_for,
-        wait,
-        ..
-    } = &args;
+/// What is handed in.
+enum Input {
+    Text(String),
+    Lines { name: String, lines: Lines },
+}
+
+impl Input {
+    /// Opens it. A file that cannot be read is found here, before anything is asked of a node.
+    fn open(args: &SubmitArgs) -> Result<Self, Failure> {
+        match (&args.text, &args.file) {
+            (Some(text), _) if text == "-" => read_text().map(Self::Text),
+            (Some(text), _) => Ok(Self::Text(text.clone())),
+            (None, Some(path)) if path == Path::new("-") => Ok(Self::Lines {
+                name: "standard input".to_owned(),
+                lines: Lines::new(Box::new(BufReader::new(stdin()))),
+            }),
+            (None, Some(path)) => {
+                let name = path.display().to_string();
+                match File::open(path) {
+                    Ok(file) => Ok(Self::Lines {
+                        name,
+                        lines: Lines::new(Box::new(BufReader::new(file))),
+                    }),
+                    Err(error) => Err(Failure::usage(format!("cannot read {name}: {error}"))),
+                }
+            }
+            (None, None) => Err(Failure::usage("give a text or --file")),
+        }
+    }
+}
+
+/// `node` is connected to when the input is open: what is wrong with the input is said first.
+pub(crate) async fn run(
+    node: impl Future<Output = Result<Node, Failure>>,
+    args: SubmitArgs,
+    out: Output,
+) -> Result<(), Failure> {
     let defaults = Defaults::from_args(&args, run_key())?;
+    let input = Input::open(&args)?;
+    let node = node.await?;
     let mut sender = Sender {
-        node,
+        node: &node,
         out,
-        retry_for: *retry_for,
-        wait: *wait,
+        retry_for: args.retry_for,
+        wait: args.wait,
         accepted: Vec::new(),
     };
-    match (text, file) {
-        (Some(text), _) => {
-            let text = if text == "-" {
-                read_text()?
-            } else {
-                text.clone()
-            };
+    match input {
+        Input::Text(text) => {
             let task = defaults.single(text);
             sender
                 .batch(vec![(0, task)])
                 .await
                 .map_err(|stop| stop.failure)?;
         }
-        (None, Some(path)) => file_lines(&mut sender, path, &defaults).await?,
-        (None, None) => return Err(Failure::usage("give a text or --file")),
+        Input::Lines { name, lines } => file_lines(&mut sender, &name, lines, &defaults).await?,
     }
     sender.finish().await
 }
 
 async fn file_lines(
     sender: &mut Sender<'_>,
-    path: &Path,
+    name: &str,
+    mut lines: Lines,
     defaults: &Defaults,
 ) -> Result<(), Failure> {
-    let name = if path == Path::new("-") {
-        "standard input".to_owned()
-    } else {
-        path.display().to_string()
-    };
-    let mut lines = match path {
-        path if path == Path::new("-") => Lines::new(Box::new(BufReader::new(stdin()))),
-        path => match File::open(path) {
-            Ok(file) => Lines::new(Box::new(BufReader::new(file))),
-            Err(error) => return Err(Failure::usage(format!("cannot read {name}: {error}"))),
-        },
-    };
     let mut batch = Vec::new();
     let trouble = loop {
         match lines.next_task(defaults) {
@@ -252,7 +270,8 @@ impl Sender<'_> {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
-            let again = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
+            let again = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted)
+                || is_broken_line(&status);
             if !again || waited >= self.retry_for {
                 return Err(status);
             }

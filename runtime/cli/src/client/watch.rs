@@ -6,7 +6,10 @@ use colony_proto::v1::{TaskChange, WatchRequest};
 use tonic::{Code, Streaming};
 
 use super::Node;
-use crate::{errors::Failure, output::Output};
+use crate::{
+    errors::{Failure, is_broken_line},
+    output::Output,
+};
 
 /// Waits between attempts to take a stream up again: a node restarts in seconds.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -57,7 +60,10 @@ impl Watch {
                     self.stream = response.into_inner();
                     return Ok(());
                 }
-                Err(status) if status.code() == Code::Unavailable && attempt < ATTEMPTS_MAX => {
+                Err(status)
+                    if attempt < ATTEMPTS_MAX
+                        && (status.code() == Code::Unavailable || is_broken_line(&status)) =>
+                {
                     attempt += 1;
                     tokio::time::sleep(PAUSE).await;
                 }

@@ -11,7 +11,7 @@ use crate::{
     embedder::{EmbedRequest, Embedded, Embedder, EmbedderInfo},
     error::InferenceError,
     observe::{Counters, Observation},
-    ride::Ride,
+    ride::{BatchKind, BatchObserver, BatchReport, NoObserver, Ride},
 };
 
 /// As many as minilm has, so that one can stand in for the other.
@@ -40,6 +40,7 @@ const COMMON_WORDS: [&str; 58] = [
 pub struct EchoEmbedder {
     clock: Arc<dyn Clock>,
     latency: Option<Duration>,
+    observer: Arc<dyn BatchObserver>,
     counters: Counters,
 }
 
@@ -50,8 +51,16 @@ impl EchoEmbedder {
         Self {
             clock,
             latency,
+            observer: Arc::new(NoObserver),
             counters: Counters::default(),
         }
+    }
+
+    /// Tells `observer` of every call: a batch of one.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<dyn BatchObserver>) -> Self {
+        self.observer = observer;
+        self
     }
 }
 
@@ -88,6 +97,19 @@ impl Embedder for EchoEmbedder {
             .counters
             .batches
             .load(std::sync::atomic::Ordering::Relaxed);
+        self.observer.batch_ran(&BatchReport {
+            id: batch,
+            model: "echo".into(),
+            kind: BatchKind::Embed,
+            rows: 1,
+            tokens: words,
+            started_at: began,
+            computed: now.since(began),
+            links: Some(request.trace)
+                .filter(|trace| trace.sampled)
+                .into_iter()
+                .collect(),
+        });
         let ride = Ride {
             batch,
             batch_size: 1,

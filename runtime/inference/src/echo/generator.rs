@@ -10,7 +10,7 @@ use crate::{
     error::InferenceError,
     generator::{FinishReason, GenerateRequest, Generated, Generator, GeneratorInfo, Prompt},
     observe::{Counters, Observation},
-    ride::Ride,
+    ride::{BatchKind, BatchObserver, BatchReport, NoObserver, Ride},
 };
 
 /// Words in a prompt; the same order as real small models.
@@ -21,6 +21,7 @@ const CONTEXT_TOKENS_MAX: usize = 8_192;
 pub struct EchoGenerator {
     clock: Arc<dyn Clock>,
     latency: Option<Duration>,
+    observer: Arc<dyn BatchObserver>,
     counters: Counters,
 }
 
@@ -31,8 +32,16 @@ impl EchoGenerator {
         Self {
             clock,
             latency,
+            observer: Arc::new(NoObserver),
             counters: Counters::default(),
         }
+    }
+
+    /// Tells `observer` of every call: a batch of one.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<dyn BatchObserver>) -> Self {
+        self.observer = observer;
+        self
     }
 
     fn answer(request: &GenerateRequest) -> Result<(String, FinishReason), InferenceError> {
@@ -111,6 +120,19 @@ impl Generator for EchoGenerator {
             .counters
             .batches
             .load(std::sync::atomic::Ordering::Relaxed);
+        self.observer.batch_ran(&BatchReport {
+            id: batch,
+            model: "echo".into(),
+            kind: BatchKind::Decode,
+            rows: 1,
+            tokens: completion_tokens,
+            started_at: began,
+            computed: now.since(began),
+            links: Some(request.trace)
+                .filter(|trace| trace.sampled)
+                .into_iter()
+                .collect(),
+        });
         Ok(Generated {
             text,
             prompt_tokens: count(prompt_tokens),

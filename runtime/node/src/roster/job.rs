@@ -162,6 +162,7 @@ impl Job {
         &mut self,
         step: Step,
     ) -> impl Future<Output = Result<Box<Output>, StepFailure>> + Send + use<> {
+        self.notebook.rewind();
         let spec = &self.claim.spec;
         let telemetry = &self.place.hands.telemetry;
         let mut span = telemetry.child(spec.trace, step.as_str());

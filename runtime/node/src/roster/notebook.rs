@@ -2,15 +2,15 @@
 //!
 //! Entries and outbox records wait here for the next commit. An *external* effect does not wait: its
 //! intent is made durable before the call leaves, and its outcome rides with the next commit. After a
-//! crash, an effect whose outcome is known is not made again; one whose outcome is unknown is made again
-//! under the same key, which its sink recognises.
+//! crash, and when a step is tried again because a port was busy, an effect whose outcome is known is not
+//! made again; one whose outcome is unknown is made again under the same key, which its sink recognises.
 
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use colony_agents::{Call, Effects, Manner, PortError};
+use colony_agents::{Call, Effects, Manner, PortError, ToolOutcome};
 use colony_core::{
-    cycle::{Deed, Effect},
+    cycle::Effect,
     id::AgentId,
     journal::{EffectKey, Entry, Note, Past},
 };
@@ -37,10 +37,18 @@ struct Pages {
     entries: Vec<Entry>,
     /// Not yet durable.
     outbox: Vec<OutboxRecord>,
-    /// Effects of the present execute step made before a crash, oldest first.
-    made: Deed,
-    /// The effect of the present execute step whose outcome a crash has swallowed.
-    unsure: Option<(EffectKey, Effect)>,
+    /// Effects made in the present step, by this try, an earlier one or a former life, oldest first.
+    made: Vec<Made>,
+    /// Effects of the present step that were announced and have no outcome: they may have happened.
+    unsure: Vec<(EffectKey, Effect)>,
+}
+
+#[derive(Debug)]
+struct Made {
+    effect: Effect,
+    value: Value,
+    /// This try of the step has asked for it: the same effect asked for once more is another one.
+    taken: bool,
 }
 
 impl fmt::Debug for Notebook {
@@ -68,14 +76,28 @@ impl Notebook {
         for (entry, sequence) in pages.entries.iter_mut().zip(past.next_sequence..) {
             entry.sequence = sequence;
         }
-        pages.made = past.made.clone();
-        pages.unsure.clone_from(&past.unsure);
+        let made = past.made.effects.iter().cloned();
+        pages.made = made
+            .map(|(effect, value)| Made::before(effect, value))
+            .collect();
+        pages.unsure = past.unsure.iter().cloned().collect();
+    }
+
+    /// A try of a step begins: what earlier tries of it have made is not made again.
+    pub(crate) fn rewind(&self) {
+        for made in &mut self.pages.lock().made {
+            made.taken = false;
+        }
     }
 
     /// Writes a note; it becomes durable with the next commit.
     pub(crate) fn write(&self, note: Note) {
         let at = self.hands.clock.now();
         let mut pages = self.pages.lock();
+        if matches!(note, Note::Output(_)) {
+            pages.made.clear();
+            pages.unsure.clear();
+        }
         let sequence = pages.sequence;
         pages.sequence += 1;
         pages.entries.push(Entry { sequence, at, note });
@@ -111,34 +133,64 @@ impl Notebook {
             })
     }
 
-    /// The outcome of `effect`, if a former life of this task has made it.
+    /// The outcome of `effect`, if an earlier try or a former life of this task has made it.
     fn known(&self, effect: &Effect) -> Option<Value> {
         let mut pages = self.pages.lock();
-        let place = pages
+        let made = pages
             .made
-            .effects
-            .iter()
-            .position(|(made, _)| made == effect)?;
-        Some(pages.made.effects.remove(place).1)
+            .iter_mut()
+            .find(|made| !made.taken && made.effect == *effect)?;
+        made.taken = true;
+        Some(made.value.clone())
     }
 
-    /// Announces `effect`, under its former key if a former life announced it without an outcome.
+    /// Announces `effect`, under its former key if it was announced before and has no outcome.
     fn announce(&self, effect: &Effect, call: &Call) -> EffectKey {
-        let unsure = self
-            .pages
-            .lock()
-            .unsure
-            .take_if(|(_, announced)| announced == effect);
+        let pages = self.pages.lock();
+        let unsure = pages.unsure.iter().find(|(_, known)| known == effect);
         if let Some((key, _)) = unsure {
-            return key;
+            return key.clone();
         }
-        let sequence = self.pages.lock().sequence;
-        let key = EffectKey::new(call.task, sequence, effect);
+        let key = EffectKey::new(call.task, pages.sequence, effect);
+        drop(pages);
         self.write(Note::Intent {
             key: key.clone(),
             effect: effect.clone(),
         });
+        let unsure = (key.clone(), effect.clone());
+        self.pages.lock().unsure.push(unsure);
         key
+    }
+
+    /// Writes down what came of an effect.
+    fn conclude(&self, key: EffectKey, effect: Effect, outcome: ToolOutcome, call: &Call) {
+        let ToolOutcome { value, posts } = outcome;
+        let posts = posts.into_iter().map(|post| OutboxRecord {
+            key: key.clone(),
+            task: call.task,
+            queue: post.queue,
+            payload: post.payload,
+        });
+        let mut pages = self.pages.lock();
+        pages.outbox.extend(posts);
+        pages.unsure.retain(|(known, _)| *known != key);
+        pages.made.push(Made {
+            effect,
+            value: value.clone(),
+            taken: true,
+        });
+        drop(pages);
+        self.write(Note::Outcome { key, value });
+    }
+}
+
+impl Made {
+    const fn before(effect: Effect, value: Value) -> Self {
+        Self {
+            effect,
+            value,
+            taken: false,
+        }
     }
 }
 
@@ -167,17 +219,8 @@ impl Effects for Notebook {
                 return Err(error);
             }
         };
-        let posts = outcome.posts.into_iter().map(|post| OutboxRecord {
-            key: key.clone(),
-            task: call.task,
-            queue: post.queue,
-            payload: post.payload,
-        });
-        self.pages.lock().outbox.extend(posts);
-        self.write(Note::Outcome {
-            key,
-            value: outcome.value.clone(),
-        });
-        Ok(outcome.value)
+        let value = outcome.value.clone();
+        self.conclude(key, effect, outcome, call);
+        Ok(value)
     }
 }

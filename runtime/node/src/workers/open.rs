@@ -48,14 +48,12 @@ pub fn open(
         let clock = Arc::clone(clock);
         match (config.inference.engine, model.kind) {
             (Engine::Echo, ModelRole::Embed) => {
-                workers
-                    .embedders
-                    .insert(name.clone(), Arc::new(EchoEmbedder::new(clock, None)));
+                let echo = EchoEmbedder::new(clock, None).observed_by(Arc::clone(observer));
+                workers.embedders.insert(name.clone(), Arc::new(echo));
             }
             (Engine::Echo, ModelRole::Generate) => {
-                workers
-                    .generators
-                    .insert(name.clone(), Arc::new(EchoGenerator::new(clock, None)));
+                let echo = EchoGenerator::new(clock, None).observed_by(Arc::clone(observer));
+                workers.generators.insert(name.clone(), Arc::new(echo));
             }
             (Engine::Ort, ModelRole::Embed) => {
                 let limits = &config.inference.embed;

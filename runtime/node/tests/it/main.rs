@@ -1,5 +1,6 @@
 //! A node in this process: the walk of tasks, the doors, and what its defaults make of the demo's tickets.
 
+mod effects;
 mod gateway;
 mod risk;
 mod walk;

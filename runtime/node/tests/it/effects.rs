@@ -1,0 +1,104 @@
+//! Effects of a step that is tried again: made once, or again under the same key.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use colony_agents::{
+    Call, Desk, Kind, Kinds, Manner, PortError, StepError, Tool, ToolOutcome, Tools,
+};
+use colony_core::{
+    cycle::{Deed, Effect, Thought},
+    journal::EffectKey,
+    task::{Answer, Spec, State},
+};
+use colony_node::Colony;
+use serde_json::{Value, json};
+
+use crate::walk::{agent_type, book, config, submit, until, world};
+
+/// Files a ticket, then calls somebody who is busy twice.
+#[derive(Debug)]
+struct Caller;
+
+#[async_trait]
+impl Kind for Caller {
+    fn name(&self) -> &'static str {
+        "caller"
+    }
+
+    async fn reason(&self, _: &Desk) -> Result<Thought, StepError> {
+        Ok(Thought {
+            answer: Answer::by_rule("it", "always"),
+            doubt: None,
+            model_calls: vec![],
+        })
+    }
+
+    async fn execute(&self, desk: &Desk) -> Result<Deed, StepError> {
+        let file = Effect {
+            tool: "ticket.file".to_owned(),
+            arguments: json!({ "queue": "it", "confidence": 1.0 }),
+        };
+        let call = Effect {
+            tool: "call".to_owned(),
+            arguments: Value::Null,
+        };
+        let mut effects = Vec::new();
+        // The same call twice is two calls.
+        for effect in [file, call.clone(), call] {
+            let value = desk.perform(effect.clone()).await?;
+            effects.push((effect, value));
+        }
+        Ok(Deed { effects })
+    }
+}
+
+/// Answers every third time it is called, and remembers under which keys it was.
+#[derive(Debug, Default)]
+struct BusyLine {
+    keys: Mutex<Vec<EffectKey>>,
+}
+
+#[async_trait]
+impl Tool for BusyLine {
+    fn name(&self) -> &'static str {
+        "call"
+    }
+
+    fn manner(&self) -> Manner {
+        Manner::External
+    }
+
+    async fn call(&self, _: &Value, key: &EffectKey, _: &Call) -> Result<ToolOutcome, PortError> {
+        let mut keys = self.keys.lock().expect("no panic");
+        keys.push(key.clone());
+        if !keys.len().is_multiple_of(3) {
+            let what = "engaged".to_owned();
+            return Err(PortError::Busy { port: "call", what });
+        }
+        let (value, posts) = (json!(keys.len()), vec![]);
+        Ok(ToolOutcome { value, posts })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_tried_again_keeps_the_keys_of_its_effects_and_files_once() {
+    let line = Arc::new(BusyLine::default());
+    let mut world = world(book());
+    world.kinds = Kinds::builtin().with(Arc::new(Caller));
+    world.tools = Tools::builtin().with(Arc::clone(&line) as _);
+    let colony = Colony::start(&config(&[("caller", 1)]), world)
+        .await
+        .expect("starts");
+    let rooms = colony.rooms();
+    let ids = submit(&rooms, vec![Spec::new(agent_type("caller"), "help")]).await;
+    until(&rooms, &ids, &[State::Done]).await;
+    let filed = rooms.ledger.outbox("tickets", 0, 10).await;
+    assert_eq!(filed.expect("readable").len(), 1);
+    let keys = line.keys.lock().expect("no panic").clone();
+    assert_eq!(keys.len(), 6);
+    assert!(keys[..3].iter().all(|key| *key == keys[0]), "{keys:?}");
+    assert!(keys[3..].iter().all(|key| *key == keys[3]), "{keys:?}");
+    assert_ne!(keys[0], keys[3]);
+    colony.stop().await;
+}
