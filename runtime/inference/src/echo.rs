@@ -6,6 +6,7 @@
 mod embedder;
 mod generator;
 mod instance;
+mod solo;
 
 pub use embedder::EchoEmbedder;
 pub use generator::EchoGenerator;

@@ -6,12 +6,15 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use colony_core::port::Clock;
 
-use super::fnv;
+use super::{
+    fnv,
+    solo::{MODEL, Solo},
+};
 use crate::{
     embedder::{EmbedRequest, Embedded, Embedder, EmbedderInfo},
     error::InferenceError,
     observe::{Counters, Observation},
-    ride::{BatchKind, BatchObserver, BatchReport, NoObserver, Ride},
+    ride::{BatchKind, BatchObserver},
 };
 
 /// As many as minilm has, so that one can stand in for the other.
@@ -37,29 +40,19 @@ const COMMON_WORDS: [&str; 58] = [
 
 /// An [`Embedder`] that needs nothing.
 #[derive(Debug)]
-pub struct EchoEmbedder {
-    clock: Arc<dyn Clock>,
-    latency: Option<Duration>,
-    observer: Arc<dyn BatchObserver>,
-    counters: Counters,
-}
+pub struct EchoEmbedder(Solo);
 
 impl EchoEmbedder {
     /// One that answers at once, or after `latency`.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, latency: Option<Duration>) -> Self {
-        Self {
-            clock,
-            latency,
-            observer: Arc::new(NoObserver),
-            counters: Counters::default(),
-        }
+        Self(Solo::new(clock, latency))
     }
 
-    /// Tells `observer` of every call: a batch of one.
+    /// Tells `observer` of every request, as a batch of one.
     #[must_use]
     pub fn observed_by(mut self, observer: Arc<dyn BatchObserver>) -> Self {
-        self.observer = observer;
+        self.0.observer = observer;
         self
     }
 }
@@ -68,63 +61,25 @@ impl EchoEmbedder {
 impl Embedder for EchoEmbedder {
     fn info(&self) -> EmbedderInfo {
         EmbedderInfo {
-            model: "echo".into(),
+            model: MODEL.into(),
             dimensions: DIMENSIONS,
             tokens_max: WORDS_MAX,
         }
     }
 
     async fn embed(&self, request: EmbedRequest) -> Result<Embedded, InferenceError> {
-        let began = self.clock.now();
-        Counters::add(&self.counters.requests, 1);
-        if let Some(latency) = self.latency {
-            tokio::time::sleep(latency).await;
-        }
-        let now = self.clock.now();
-        if let Some(deadline) = request.deadline.filter(|deadline| *deadline <= now) {
-            Counters::add(&self.counters.late, 1);
-            return Err(InferenceError::DeadlinePassed {
-                model: "echo".into(),
-                late: now.since(deadline),
-            });
-        }
+        let began = self.0.begin(request.deadline).await?;
         let (vector, words) = vector(&request.text);
-        Counters::add(&self.counters.batches, 1);
-        Counters::add(&self.counters.rows, 1);
-        Counters::add(&self.counters.answered, 1);
-        Counters::add(&self.counters.prompt_tokens, words);
-        let batch = self
-            .counters
-            .batches
-            .load(std::sync::atomic::Ordering::Relaxed);
-        self.observer.batch_ran(&BatchReport {
-            id: batch,
-            model: "echo".into(),
-            kind: BatchKind::Embed,
-            rows: 1,
-            tokens: words,
-            started_at: began,
-            computed: now.since(began),
-            links: Some(request.trace)
-                .filter(|trace| trace.sampled)
-                .into_iter()
-                .collect(),
-        });
-        let ride = Ride {
-            batch,
-            batch_size: 1,
-            queued: Duration::ZERO,
-            computed: now.since(began),
-        };
+        Counters::add(&self.0.counters.prompt_tokens, words);
         Ok(Embedded {
             vector,
             tokens: u32::try_from(words).unwrap_or(u32::MAX),
-            ride,
+            ride: self.0.end(BatchKind::Embed, words, began, request.trace),
         })
     }
 
     fn observe(&self) -> Observation {
-        self.counters.observe("echo", 0)
+        self.0.observe()
     }
 }
 

@@ -5,12 +5,15 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use colony_core::port::Clock;
 
-use super::instance::first_instance;
+use super::{
+    instance::first_instance,
+    solo::{MODEL, Solo},
+};
 use crate::{
     error::InferenceError,
     generator::{FinishReason, GenerateRequest, Generated, Generator, GeneratorInfo, Prompt},
     observe::{Counters, Observation},
-    ride::{BatchKind, BatchObserver, BatchReport, NoObserver, Ride},
+    ride::{BatchKind, BatchObserver},
 };
 
 /// Words in a prompt; the same order as real small models.
@@ -18,29 +21,19 @@ const CONTEXT_TOKENS_MAX: usize = 8_192;
 
 /// A [`Generator`] that needs nothing. Its tokens are words.
 #[derive(Debug)]
-pub struct EchoGenerator {
-    clock: Arc<dyn Clock>,
-    latency: Option<Duration>,
-    observer: Arc<dyn BatchObserver>,
-    counters: Counters,
-}
+pub struct EchoGenerator(Solo);
 
 impl EchoGenerator {
     /// One that answers at once, or after `latency`.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, latency: Option<Duration>) -> Self {
-        Self {
-            clock,
-            latency,
-            observer: Arc::new(NoObserver),
-            counters: Counters::default(),
-        }
+        Self(Solo::new(clock, latency))
     }
 
-    /// Tells `observer` of every call: a batch of one.
+    /// Tells `observer` of every request, as a batch of one.
     #[must_use]
     pub fn observed_by(mut self, observer: Arc<dyn BatchObserver>) -> Self {
-        self.observer = observer;
+        self.0.observer = observer;
         self
     }
 
@@ -77,13 +70,12 @@ impl EchoGenerator {
 impl Generator for EchoGenerator {
     fn info(&self) -> GeneratorInfo {
         GeneratorInfo {
-            model: "echo".into(),
+            model: MODEL.into(),
             context_tokens_max: CONTEXT_TOKENS_MAX,
         }
     }
 
     async fn generate(&self, request: GenerateRequest) -> Result<Generated, InferenceError> {
-        let began = self.clock.now();
         request.check()?;
         let prompt_tokens = match &request.prompt {
             Prompt::Chat(messages) => messages.iter().map(|message| words(&message.content)).sum(),
@@ -91,48 +83,22 @@ impl Generator for EchoGenerator {
         };
         if prompt_tokens > CONTEXT_TOKENS_MAX {
             return Err(InferenceError::TooLong {
-                model: "echo".into(),
+                model: MODEL.into(),
                 tokens: prompt_tokens,
                 max: CONTEXT_TOKENS_MAX,
             });
         }
-        Counters::add(&self.counters.requests, 1);
-        if let Some(latency) = self.latency {
-            tokio::time::sleep(latency).await;
-        }
-        let now = self.clock.now();
-        if let Some(deadline) = request.deadline.filter(|deadline| *deadline <= now) {
-            Counters::add(&self.counters.late, 1);
-            return Err(InferenceError::DeadlinePassed {
-                model: "echo".into(),
-                late: now.since(deadline),
-            });
-        }
+        let began = self.0.begin(request.deadline).await?;
         let (text, finish) = Self::answer(&request)?;
         let completion_tokens = words(&text);
-        Counters::add(&self.counters.batches, 1);
-        Counters::add(&self.counters.rows, 1);
-        Counters::add(&self.counters.answered, 1);
-        Counters::add(&self.counters.prompt_tokens, prompt_tokens);
-        Counters::add(&self.counters.completion_tokens, completion_tokens);
+        let Counters {
+            prompt_tokens: read,
+            completion_tokens: written,
+            ..
+        } = &self.0.counters;
+        Counters::add(read, prompt_tokens);
+        Counters::add(written, completion_tokens);
         let count = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
-        let batch = self
-            .counters
-            .batches
-            .load(std::sync::atomic::Ordering::Relaxed);
-        self.observer.batch_ran(&BatchReport {
-            id: batch,
-            model: "echo".into(),
-            kind: BatchKind::Decode,
-            rows: 1,
-            tokens: completion_tokens,
-            started_at: began,
-            computed: now.since(began),
-            links: Some(request.trace)
-                .filter(|trace| trace.sampled)
-                .into_iter()
-                .collect(),
-        });
         Ok(Generated {
             text,
             prompt_tokens: count(prompt_tokens),
@@ -140,17 +106,14 @@ impl Generator for EchoGenerator {
             finish,
             logprob_sum: 0.0,
             logprob_mean: 0.0,
-            ride: Ride {
-                batch,
-                batch_size: 1,
-                queued: Duration::ZERO,
-                computed: now.since(began),
-            },
+            ride: self
+                .0
+                .end(BatchKind::Decode, completion_tokens, began, request.trace),
         })
     }
 
     fn observe(&self) -> Observation {
-        self.counters.observe("echo", 0)
+        self.0.observe()
     }
 }
 
