@@ -31,6 +31,10 @@ use crate::{
     output::{Format, Notes, Output},
 };
 
+/// Agents allocate and free small things on every core all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     let format = if global.json {
