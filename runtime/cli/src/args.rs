@@ -334,7 +334,7 @@ pub(crate) enum ModelCommand {
     },
     /// Ask a model of a running node once
     Test {
-        /// Its name in [models]
+        /// Its name in `[models]`
         name: String,
         /// What to embed or to answer
         #[arg(default_value = "My laptop does not start any more.")]

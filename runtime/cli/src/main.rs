@@ -7,7 +7,7 @@
 //! | `demo` | [`demo`] |
 //! | `model pull`, `model info`, `model import` | [`model`] |
 //! | `config` | [`config`] |
-//! | `bench` | [`bench`] |
+//! | `bench` | [`mod@bench`] |
 
 mod args;
 mod bench;

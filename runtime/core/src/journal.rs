@@ -2,7 +2,7 @@
 //!
 //! One entry per award, step, effect and decision, keyed by (task, sequence number). An effect's intent
 //! is written before the call leaves and its outcome after; folding the entries rebuilds the
-//! [`Work`](crate::cycle::Work), so a task is resumed at the exact step without calling again.
+//! [`Work`], so a task is resumed at the exact step without calling again.
 
 use std::fmt;
 

@@ -114,6 +114,9 @@ pub enum StartError {
         /// What there is.
         known: Vec<String>,
     },
+    /// A type's memory does not suit its embedding model.
+    #[error(transparent)]
+    Memory(#[from] memory::BindError),
     /// A risk pattern that makes no sense.
     #[error("risk.patterns: {0}")]
     Risk(#[from] risk::Error),
@@ -183,6 +186,10 @@ impl Colony {
         let risk = Arc::new(config.risk.policy()?);
         let mut troops = Vec::new();
         for (count, settings) in types.values() {
+            let embedder = settings.embedder.as_ref();
+            if let Some(embedder) = embedder.and_then(|name| workers.embedders.get(name)) {
+                memory.bind(&settings.name, &embedder.info().model).await?;
+            }
             let ports = ports(settings, &workers, &memory, &telemetry)?;
             let kind = kinds
                 .get(&settings.kind)

@@ -92,6 +92,27 @@ pub enum TeachError {
     Ledger(#[from] LedgerError),
 }
 
+/// Why a type's memory cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BindError {
+    /// Vectors of two models cannot be compared, though they may have the same length.
+    #[error(
+        "agents.{agent_type}: its memory was made with the embedding model {was}, and now there is {now}: take another \
+         data directory, or declare {was} again"
+    )]
+    OtherModel {
+        /// The type.
+        agent_type: TypeName,
+        /// The model of its episodes.
+        was: String,
+        /// The model declared.
+        now: String,
+    },
+    /// The book failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
 /// What is kept of a shelf beside its episodes.
 #[derive(Debug, Serialize, Deserialize)]
 struct Snapshot {
@@ -130,6 +151,39 @@ impl Memory {
             }
         }
         Ok(memory)
+    }
+
+    /// Binds the memory of a type to its embedding model. While it is empty it takes any.
+    ///
+    /// # Errors
+    /// [`BindError::OtherModel`] when its episodes were embedded by another one; storage.
+    pub(crate) async fn bind(&self, agent_type: &TypeName, model: &str) -> Result<(), BindError> {
+        let ledger = &self.inner.ledger;
+        let name = format!("memory-model/{agent_type}");
+        let was = ledger.snapshot(&name).await?;
+        if was.as_deref() == Some(model.as_bytes()) {
+            return Ok(());
+        }
+        if let Some(was) = was
+            && self.knows(agent_type)
+        {
+            return Err(BindError::OtherModel {
+                agent_type: agent_type.clone(),
+                was: String::from_utf8_lossy(&was).into_owned(),
+                now: model.to_owned(),
+            });
+        }
+        ledger
+            .save_snapshot(&name, model.as_bytes().to_vec())
+            .await?;
+        Ok(())
+    }
+
+    /// Whether there is an episode of this type, whatever its tenant.
+    fn knows(&self, agent_type: &TypeName) -> bool {
+        let shelves = self.inner.shelves.read();
+        let mut own = shelves.iter().filter(|((_, name), _)| name == agent_type);
+        own.any(|(_, shelf)| shelf.read().len() > 0)
     }
 
     async fn restore(&self, episode: Episode) -> Result<(), LedgerError> {

@@ -2,5 +2,6 @@
 
 mod effects;
 mod gateway;
+mod memory;
 mod risk;
 mod walk;
