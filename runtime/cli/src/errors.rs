@@ -221,15 +221,17 @@ pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// The whole chain, outermost first.
+/// The whole chain, outermost first. Of a source only the first line: some libraries put their backtrace
+/// behind it.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
-        let line = source.to_string();
-        if !text.ends_with(&line) {
+        let words = source.to_string();
+        let line = words.lines().next().unwrap_or_default();
+        if !text.ends_with(line) {
             text.push_str(": ");
-            text.push_str(&line);
+            text.push_str(line);
         }
         next = source.source();
     }

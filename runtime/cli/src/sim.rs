@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use colony_sim::{Report, RunError, Workload, run};
 use serde_json::json;
 
-use crate::{args::SimCommand, errors::Failure, output::Output};
+use crate::{
+    args::SimCommand,
+    errors::{Failure, chain},
+    output::Output,
+};
 
 pub(crate) async fn command(command: SimCommand, out: Output) -> Result<(), Failure> {
     match command {
@@ -23,8 +27,7 @@ async fn simulate(
     history: Option<PathBuf>,
     out: Output,
 ) -> Result<(), Failure> {
-    let workload = Workload::read(&path)
-        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    let workload = Workload::read(&path).map_err(|error| Failure::usage(chain(&error)))?;
     // The simulated world has a runtime of its own, with its own time.
     let ran = tokio::task::spawn_blocking(move || run(&workload, seed)).await;
     let report = match ran {

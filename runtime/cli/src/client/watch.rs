@@ -30,7 +30,7 @@ impl Watch {
         Ok(Self { ask, stream })
     }
 
-    /// The next change; none when the stream is complete. A change may come twice, none is missed.
+    /// The next change; none when the stream is complete. A change may come twice, none of the last 100,000 is missed.
     pub(crate) async fn next(
         &mut self,
         node: &Node,

@@ -20,6 +20,8 @@ use tonic::transport::server::TcpIncoming;
 use super::spans;
 use crate::errors::{Failure, chain};
 
+/// How long requests in hand may take before the book is closed under them.
+const DOOR_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 /// File of the book inside the data folder.
 const BOOK_FILE: &str = "colony.db";
 
@@ -101,14 +103,20 @@ impl Running {
     pub(crate) async fn stop(self) -> bool {
         let Self {
             colony,
-            door,
+            mut door,
             shut,
             spans,
             ..
         } = self;
         let _ = shut.send(());
+        let early = tokio::time::timeout(DOOR_PATIENCE, &mut door).await;
         let drained = colony.stop().await;
-        if let Ok(Err(error)) = door.await {
+        let closed = match early {
+            Ok(closed) => closed,
+            // Streams of watchers end with the book.
+            Err(_) => door.await,
+        };
+        if let Ok(Err(error)) = closed {
             tracing::warn!(%error, "the door did not close well");
         }
         if let Some(spans) = spans

@@ -6,8 +6,8 @@
 //!                                          └──────────────────────────────────────────────────────────┘
 //! ```
 //! Reading the book by cursor rather than listening to events: nothing is buffered for a slow watcher, a
-//! broken stream is taken up again from its last cursor, and none is missed. What was seen just before the
-//! present states were read may be seen again.
+//! broken stream is taken up again from its last cursor, and none of the last 100,000 is missed. What was seen
+//! just before the present states were read may be seen again.
 
 use std::{
     collections::{BTreeSet, VecDeque},

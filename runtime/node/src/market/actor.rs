@@ -65,6 +65,20 @@ pub(crate) struct State {
     closed: bool,
 }
 
+impl State {
+    /// Takes a claim out of an agent's hands, unless the task is in another's by now.
+    fn let_go(&mut self, agent: &AgentId, task: &TaskId) -> Option<ClaimRef> {
+        if self
+            .held
+            .get(task)
+            .is_none_or(|(holder, _)| holder != agent)
+        {
+            return None;
+        }
+        self.held.remove(task).map(|(_, claim)| claim)
+    }
+}
+
 impl Actor for Market {
     type Msg = Message;
     type State = State;
@@ -126,7 +140,7 @@ impl Actor for Market {
                 state.book.withdraw(&agent);
                 state.addresses.remove(&agent);
                 if let Some(task) = state.by_agent.remove(&agent)
-                    && let Some((_, claim)) = state.held.remove(&task)
+                    && let Some(claim) = state.let_go(&agent, &task)
                 {
                     self.give_back(
                         &me,
@@ -145,7 +159,7 @@ impl Actor for Market {
             } => {
                 if state.by_agent.get(&agent) == Some(&task) {
                     state.by_agent.remove(&agent);
-                    state.held.remove(&task);
+                    state.let_go(&agent, &task);
                     self.free(&agent, outcome, state);
                     state.scents.insert(agent, scent);
                     // Look again once every message already in the mailbox has been heard: many agents
@@ -399,8 +413,10 @@ impl Market {
         for (agent, address) in &mut state.addresses {
             let idle = !state.by_agent.contains_key(agent);
             let tired = idle && now.since(address.idle_since) >= limit;
-            if tired && let Some(awake) = address.agent.take() {
-                let _ = awake.cast(AgentMessage::Sleep);
+            if tired && address.agent.take().is_some() {
+                // Through the supervisor: it hears of sleep and of the next wake-up in this order.
+                let sleep = SupervisorMessage::Sleep(agent.ordinal);
+                let _ = address.supervisor.cast(sleep);
             }
         }
     }

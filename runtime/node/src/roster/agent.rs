@@ -101,7 +101,7 @@ impl Actor for Agent {
             AgentMessage::Award(assignment) => self.award(&me, *assignment, state),
             AgentMessage::Past { round, past } if round == state.round => match past {
                 Ok(past) => self.resume(&me, *past, state),
-                Err(error) => self.retry(&me, error.to_string(), state),
+                Err(error) => self.read_again(&me, error.to_string(), state),
             },
             AgentMessage::Stepped { round, output } if round == state.round => {
                 self.stepped(&me, output, state);
@@ -144,27 +144,56 @@ impl Agent {
         if state.trail.as_ref().map(Trail::tenant) != Some(tenant) {
             state.trail = Trail::new(tenant, &state.id);
         }
-        let mut job = Job::new(claim, state.id.clone(), &self.hands);
+        let job = Job::new(claim, state.id.clone(), &self.hands);
         job.notebook.write(Note::Awarded {
             agent: award.agent,
             score: award.score,
             bidders: award.bidders,
         });
-        if job.claim.has_journal {
-            let (ledger, task) = (Arc::clone(&self.hands.ledger), job.claim.reference.task);
-            let round = state.round;
-            let read = async move {
-                let past = ledger
-                    .journal(task)
-                    .await
-                    .map(|e| Box::new(Past::from_entries(e)));
-                AgentMessage::Past { round, past }
-            };
-            job.running = aside(me, read);
-            state.job = Some(job);
+        let has_journal = job.claim.has_journal;
+        state.job = Some(job);
+        if has_journal {
+            self.read(me, Duration::ZERO, state);
         } else {
-            state.job = Some(job);
             self.go_on(me, state);
+        }
+    }
+
+    /// Reads what former lives of the task have written, after a wait.
+    fn read(&self, me: &AgentRef, wait: Duration, state: &mut State) {
+        let round = state.round;
+        let Some(job) = &mut state.job else { return };
+        let (ledger, task) = (Arc::clone(&self.hands.ledger), job.claim.reference.task);
+        let read = async move {
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            let past = ledger
+                .journal(task)
+                .await
+                .map(|e| Box::new(Past::from_entries(e)));
+            AgentMessage::Past { round, past }
+        };
+        job.running = aside(me, read);
+    }
+
+    /// Without its journal a task cannot go on: the read is tried again, then the task is given back.
+    fn read_again(&self, me: &AgentRef, reason: String, state: &mut State) {
+        let Some(job) = &mut state.job else { return };
+        job.tries += 1;
+        tracing::warn!(agent = %state.id, %reason, tries = job.tries, "journal not read");
+        if job.tries > STEP_TRIES_MAX {
+            return self.give_back(me, reason, state);
+        }
+        let wait = wait_before(job.tries);
+        self.read(me, wait, state);
+    }
+
+    /// Gives the task back without a word in its journal: what is in the notebook does not fit there.
+    fn give_back(&self, me: &AgentRef, reason: String, state: &mut State) {
+        if let Some(job) = &state.job {
+            job.notebook.discard();
+            self.commit(me, Then::Retry { reason }, state);
         }
     }
 
@@ -248,8 +277,8 @@ impl Agent {
                 self.commit(me, Then::End(Ending::Failed { reason }), state);
             }
             StepFailure::Panicked(_) | StepFailure::TimedOut(_) => {
-                state.track.crashes += 1;
-                job.crashed = true;
+                // A step that hung is dropped and leaves nothing behind; one that panicked may.
+                job.crashed = matches!(failure, StepFailure::Panicked(_));
                 let reason = failure.to_string();
                 tracing::warn!(agent = %state.id, %reason, "step failed");
                 self.commit(me, Then::Retry { reason }, state);
@@ -334,6 +363,14 @@ impl Agent {
                 self.send_commit(me, commit, wait, state);
                 return Ok(());
             }
+            Err(error @ (LedgerError::Sequence { .. } | LedgerError::Unreadable { .. }))
+                if !(commit.entries.is_empty() && matches!(commit.then, Then::Retry { .. })) =>
+            {
+                // The claim is ours still: it must not stay with an agent that cannot use it.
+                tracing::error!(agent = %state.id, %error, "the journal does not fit, task given back");
+                self.give_back(me, error.to_string(), state);
+                return Ok(());
+            }
             Err(error) => {
                 // Cancelled, expired or claimed by another: the work is not ours any more.
                 tracing::debug!(agent = %state.id, %error, "work discarded");
@@ -359,11 +396,12 @@ impl Agent {
                 if let Some(trail) = &state.trail {
                     self.hands.field.warn(trail, Share::ONE);
                 }
-                self.lay_down(me, Outcome::Failure, state);
                 if crashed && !state.leaving {
-                    // A crashed step may have left anything behind: begin afresh, under supervision.
+                    // A crashed step may have left anything behind: begin afresh, under supervision. The
+                    // market hears of it there, and awards nothing to an agent about to end.
                     return Err(reason.into());
                 }
+                self.lay_down(me, Outcome::Failure, state);
             }
         }
         Ok(())

@@ -173,7 +173,14 @@ impl Job {
             span.set(names::AGENT_TYPE, spec.agent_type.to_string());
             span.set(names::TENANT, spec.tenant.to_string());
         }
-        self.desk().call.trace = span.context();
+        // What a step asks of a model comes back before the step is given up: waiting in a queue is no
+        // reason to take it for dead.
+        let limit = calls_limit(self.place.hands.step_timeout);
+        let answer_by = self.place.hands.clock.now().after(limit);
+        let deadline = spec.deadline.map_or(answer_by, |own| own.min(answer_by));
+        let call = &mut self.desk().call;
+        call.trace = span.context();
+        call.deadline = Some(deadline);
         self.span = Some(span);
         let place = Arc::clone(&self.place);
         async move {
@@ -193,6 +200,11 @@ impl Job {
             }
         }
     }
+}
+
+/// How long a step's calls may take of the time that the step has.
+fn calls_limit(step: Duration) -> Duration {
+    step.mul_f64(0.8)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

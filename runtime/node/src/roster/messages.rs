@@ -62,6 +62,8 @@ pub(crate) enum SupervisorMessage {
         /// The task.
         assignment: Box<Assignment>,
     },
+    /// The agent of this number is idle for long: its actor ends, its row stays.
+    Sleep(u32),
     /// An agent's track record changed; kept until the next save.
     Track {
         /// Its number.

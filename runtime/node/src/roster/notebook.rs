@@ -117,20 +117,29 @@ impl Notebook {
         }
     }
 
+    /// Tears everything out that is not durable.
+    pub(crate) fn discard(&self) {
+        let mut pages = self.pages.lock();
+        pages.entries.clear();
+        pages.outbox.clear();
+    }
+
+    /// Makes everything written so far durable. What could not be is kept for the next commit.
     async fn flush(&self) -> Result<(), PortError> {
-        self.hands
-            .ledger
-            .commit(self.commit(Then::Continue))
-            .await
-            .map_err(|error| {
-                if matches!(error, LedgerError::Lost { .. }) {
-                    return PortError::Lost;
-                }
-                PortError::Busy {
-                    port: "journal",
-                    what: error.to_string(),
-                }
-            })
+        let commit = self.commit(Then::Continue);
+        let Err(error) = self.hands.ledger.commit(commit.clone()).await else {
+            return Ok(());
+        };
+        if matches!(error, LedgerError::Lost { .. }) {
+            return Err(PortError::Lost);
+        }
+        let mut pages = self.pages.lock();
+        pages.entries.splice(0..0, commit.entries);
+        pages.outbox.splice(0..0, commit.outbox);
+        Err(PortError::Busy {
+            port: "journal",
+            what: error.to_string(),
+        })
     }
 
     /// The outcome of `effect`, if an earlier try or a former life of this task has made it.

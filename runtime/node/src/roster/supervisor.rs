@@ -120,6 +120,13 @@ impl Actor for Supervisor {
             } => {
                 self.wake(&me, ordinal, assignment, state).await?;
             }
+            SupervisorMessage::Sleep(ordinal) => {
+                let member = state.members.get_mut(&ordinal);
+                if let Some(address) = member.and_then(|member| member.address.take()) {
+                    // Gone already: then its end is on its way to us.
+                    let _ = address.cast(AgentMessage::Sleep);
+                }
+            }
             SupervisorMessage::Track { ordinal, track } => {
                 if let Some(member) = state.members.get_mut(&ordinal) {
                     member.track = track;
@@ -275,14 +282,12 @@ impl Supervisor {
             Some(address) => Some(address),
             None => self.spawn(me, ordinal, state).await?,
         };
-        match address {
-            Some(address) => {
-                self.hands.market.awake(self.id(ordinal), address.clone());
-                if address.cast(AgentMessage::Award(assignment)).is_err() {
-                    self.hands.market.gone(self.id(ordinal));
-                }
-            }
-            None => self.hands.market.gone(self.id(ordinal)),
+        let told = address.is_some_and(|address| {
+            self.hands.market.awake(self.id(ordinal), address.clone());
+            address.cast(AgentMessage::Award(assignment)).is_ok()
+        });
+        if !told {
+            self.hands.market.gone(self.id(ordinal));
         }
         Ok(())
     }

@@ -25,9 +25,15 @@ pub(crate) struct GeneratePort {
     pub(crate) telemetry: Telemetry,
 }
 
+/// A request that was late was late for its step, not for its task: it waited too long in the queue, and
+/// may be asked again. A worker that gave up may be opened again, by the next start at the latest.
 fn refusal(port: &'static str, error: &InferenceError) -> PortError {
     let what = error.to_string();
-    if error.is_retryable() {
+    let passes = matches!(
+        error,
+        InferenceError::DeadlinePassed { .. } | InferenceError::Shut { .. }
+    );
+    if passes || error.is_retryable() {
         PortError::Busy { port, what }
     } else {
         PortError::Refused { port, what }

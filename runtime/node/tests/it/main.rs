@@ -1,6 +1,7 @@
 //! A node in this process: the walk of tasks, the doors, and what its defaults make of the demo's tickets.
 
 mod effects;
+mod faulty;
 mod gateway;
 mod memory;
 mod risk;
