@@ -1,12 +1,17 @@
 //! One run: a workload and a seed in, a history and its hash out.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use colony_core::task::State;
-use colony_store::{Counts, Ledger, Policy, TaskFilter, memory::MemoryLedger};
+use colony_core::{
+    journal::Entry,
+    property,
+    task::{Record, State},
+};
+use colony_store::{Counts, Ledger, LedgerError, Policy, TaskFilter, memory::MemoryLedger};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -185,7 +190,8 @@ impl Schedule {
     }
 }
 
-/// What must hold at the end: everything acknowledged is in the book, has ended, and is counted once.
+/// What must hold at the end: everything acknowledged is in the book, has ended, and is counted once; every
+/// journal is without gaps and in the order of the cycle. It only reads, and leaves no line in the history.
 fn check(disk: &Disk, score: &Score, total: u64) -> Result<(), RunError> {
     let wrong = |what: String| Err(RunError::Unsafe { what });
     let ledger = disk.lock().expect("no panics while it is held").crash();
@@ -196,45 +202,69 @@ fn check(disk: &Disk, score: &Score, total: u64) -> Result<(), RunError> {
         .map_err(|error| RunError::World {
             what: error.to_string(),
         })?;
-    let read = async {
-        let counts = ledger.counts().await?;
-        let filter = TaskFilter {
-            limit: u32::MAX,
-            ..TaskFilter::default()
-        };
-        Ok::<_, colony_store::LedgerError>((counts, ledger.list(filter).await?))
-    };
-    let (counts, records): (Counts, _) =
-        runtime.block_on(read).map_err(|error| RunError::World {
+    let book = runtime
+        .block_on(read(&ledger))
+        .map_err(|error| RunError::World {
             what: error.to_string(),
         })?;
-    let counted: u64 = counts.by_state.values().sum();
-    if counted != counts.accepted {
-        return wrong(format!("{} accepted, {counted} counted", counts.accepted));
+    let accepted = book.counts.accepted;
+    if let Err(broken) = property::conserved(accepted, &book.counts.by_state) {
+        return wrong(broken.to_string());
     }
-    if counts.accepted != total {
-        return wrong(format!(
-            "{total} submitted once each, {} accepted",
-            counts.accepted
-        ));
+    if accepted != total {
+        return wrong(format!("{total} submitted once each, {accepted} accepted"));
     }
-    let mut ids: Vec<String> = records.iter().map(|record| record.id.to_string()).collect();
-    ids.sort_unstable();
-    if let Some(lost) = score
-        .acknowledged
+    let listed = book.tasks.len() as u64;
+    if listed != accepted {
+        return wrong(format!("{accepted} accepted, {listed} listed"));
+    }
+    let ids: BTreeSet<String> = book
+        .tasks
         .iter()
-        .find(|id| ids.binary_search(id).is_err())
-    {
+        .map(|(record, _)| record.id.to_string())
+        .collect();
+    if let Some(lost) = score.acknowledged.iter().find(|id| !ids.contains(*id)) {
         return wrong(format!(
             "task {lost} was acknowledged and is not in the book"
         ));
     }
-    if let Some(open) = records.iter().find(|record| !record.state.is_final()) {
-        return wrong(format!("task {} is {} at the end", open.id, open.state));
+    for (record, journal) in &book.tasks {
+        let kept = property::gapless(journal).and_then(|()| property::cycle_kept(journal));
+        if let Err(broken) = kept {
+            return wrong(format!("task {}: {broken}", record.id));
+        }
+        if !record.state.is_final() {
+            return wrong(format!("task {} is {} at the end", record.id, record.state));
+        }
+        if record.state == State::Dead {
+            return wrong(format!("task {} is dead after one crash", record.id));
+        }
     }
-    match records.iter().find(|record| record.state == State::Dead) {
-        Some(dead) => wrong(format!("task {} is dead after one crash", dead.id)),
-        None => Ok(()),
+    Ok(())
+}
+
+/// What the book says at the end.
+struct Book {
+    counts: Counts,
+    /// Every task with its journal, newest first.
+    tasks: Vec<(Record, Vec<Entry>)>,
+}
+
+/// Reads the whole book, page by page.
+async fn read(ledger: &MemoryLedger) -> Result<Book, LedgerError> {
+    let counts = ledger.counts().await?;
+    let mut tasks = Vec::new();
+    let mut filter = TaskFilter::default();
+    loop {
+        let page = ledger.list(filter.clone()).await?;
+        let Some(last) = page.last() else {
+            return Ok(Book { counts, tasks });
+        };
+        filter.before = Some(last.id);
+        for record in page {
+            let journal = ledger.journal(record.id).await?;
+            tasks.push((record, journal));
+        }
     }
 }
 

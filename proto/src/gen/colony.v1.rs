@@ -2027,7 +2027,8 @@ pub mod tasks_client {
             req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "Submit"));
             self.inner.unary(req, path, codec).await
         }
-        /// Hands many tasks in, all or none: one refused task refuses the batch and is named by its index.
+        /// Hands many tasks in. One that breaks a rule refuses the whole batch and is named by its index; one whose
+        /// deduplication key is known is answered as duplicate or conflict, and the others are accepted.
         pub async fn submit_batch(
             &mut self,
             request: impl tonic::IntoRequest<super::SubmitBatchRequest>,
@@ -2097,7 +2098,7 @@ pub mod tasks_client {
             self.inner.unary(req, path, codec).await
         }
         /// State changes as they become durable. A broken stream is taken up again from the last cursor;
-        /// a change may then be seen twice, and none is missed.
+        /// a change may then be seen twice, and none of the last 100,000 is missed.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -2183,7 +2184,8 @@ pub mod tasks_server {
             &self,
             request: tonic::Request<super::SubmitRequest>,
         ) -> std::result::Result<tonic::Response<super::SubmitResponse>, tonic::Status>;
-        /// Hands many tasks in, all or none: one refused task refuses the batch and is named by its index.
+        /// Hands many tasks in. One that breaks a rule refuses the whole batch and is named by its index; one whose
+        /// deduplication key is known is answered as duplicate or conflict, and the others are accepted.
         async fn submit_batch(
             &self,
             request: tonic::Request<super::SubmitBatchRequest>,
@@ -2211,7 +2213,7 @@ pub mod tasks_server {
             + std::marker::Send
             + 'static;
         /// State changes as they become durable. A broken stream is taken up again from the last cursor;
-        /// a change may then be seen twice, and none is missed.
+        /// a change may then be seen twice, and none of the last 100,000 is missed.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchRequest>,

@@ -1,7 +1,7 @@
 //! What must hold at any moment, whatever happened before: numbered predicates.
 //!
-//! Property tests, the simulator and debug builds call the same functions; `docs/properties.md` lists
-//! the numbers. The ledger's own, over its snapshots and change feed, stand in `colony_store::property`.
+//! Property tests and the simulator call the same functions; `docs/properties.md` lists the numbers and
+//! who calls which. The ledger's own, over its snapshots and change feed, stand in `colony_store::property`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
