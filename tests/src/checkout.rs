@@ -2,9 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    env, fmt, fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -132,4 +134,12 @@ pub fn data_file(path: &str) -> Result<PathBuf> {
 #[must_use]
 pub fn offline() -> bool {
     env::var("COLONY_OFFLINE").is_ok_and(|value| value == "1")
+}
+
+/// Says that this test was skipped, and why: past the harness, which hides what passing tests print.
+pub fn skipped(why: impl fmt::Display) {
+    let test = thread::current();
+    let name = test.name().unwrap_or("a test");
+    // A closed stderr is no reason to fail.
+    let _ = writeln!(io::stderr(), "skipped: {name}: {why}");
 }

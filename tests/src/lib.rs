@@ -9,6 +9,6 @@ mod node;
 mod wait;
 
 pub use binary::{Finished, colony, command, run, run_within};
-pub use checkout::{Checkout, data_file, offline};
+pub use checkout::{Checkout, data_file, offline, skipped};
 pub use node::{Folder, Node};
 pub use wait::{eventually, eventually_some};

@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-use colony_tests::{Folder, command, eventually, offline, run_within};
+use colony_tests::{Folder, command, eventually, offline, run_within, skipped};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
-/// What the issue promises for the whole demo; a small one takes seconds.
+/// What the README promises for the whole demo; a small one takes seconds.
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
 /// What a script reads from `--json`.
@@ -200,7 +200,7 @@ fn a_demo_killed_in_the_middle_goes_on_where_it_was() {
 #[test]
 fn the_demo_with_models_learns() {
     if offline() {
-        eprintln!("SKIPPED the_demo_with_models_learns: COLONY_OFFLINE=1");
+        skipped("COLONY_OFFLINE is set");
         return;
     }
     let figures = demo(&["--count", "400", "--agents", "200"]);

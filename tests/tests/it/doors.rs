@@ -6,7 +6,7 @@ use colony_proto::v1::{
     GetTaskRequest, NewTask, SubmitBatchRequest, SubmitRequest, SubmitResponse, WatchRequest,
     tasks_client::TasksClient,
 };
-use colony_tests::{Folder, Node, data_file, run};
+use colony_tests::{Folder, Node, data_file, run, skipped};
 use serde_json::Value;
 use tonic::{Code, Request, transport::Channel};
 
@@ -268,7 +268,7 @@ fn naughty_strings_come_back_as_they_went_in() {
     let file = match data_file("json-suites/blns.json") {
         Ok(file) => file,
         Err(why) => {
-            eprintln!("SKIPPED naughty_strings_come_back_as_they_went_in: {why:#}");
+            skipped(format!("{why:#}"));
             return;
         }
     };
@@ -353,7 +353,7 @@ fn triage_survives_naughty_strings() {
     let file = match data_file("json-suites/blns.json") {
         Ok(file) => file,
         Err(why) => {
-            eprintln!("SKIPPED triage_survives_naughty_strings: {why:#}");
+            skipped(format!("{why:#}"));
             return;
         }
     };

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use colony_tests::{Folder, Node, command, eventually};
+use colony_tests::{Folder, Node, command, eventually, skipped};
 use rusqlite::{Connection, OpenFlags};
 
 /// For a few thousand small tasks on a machine that builds at the same time.
@@ -342,9 +342,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
     let folder = Folder::new().unwrap();
     let data = folder.path().join("data");
     if let Err(why) = small_disk(&data) {
-        eprintln!(
-            "SKIPPED a_full_disk_refuses_and_loses_nothing: cannot mount a small disk: {why}"
-        );
+        skipped(format!("cannot mount a small disk: {why}"));
         return;
     }
     let _mounted = Mounted(data.clone());

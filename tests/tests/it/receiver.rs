@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use colony_tests::{Folder, Node, eventually, eventually_some, offline};
+use colony_tests::{Folder, Node, eventually, eventually_some, offline, skipped};
 
 /// The package, pinned: its text output is read below.
 const ROTEL: &str = "rotel==0.0.1a15";
@@ -189,7 +189,7 @@ fn a_task_is_one_trace_at_a_real_receiver() {
     let agent = match rotel() {
         Ok(agent) => agent,
         Err(why) => {
-            eprintln!("SKIPPED a_task_is_one_trace_at_a_real_receiver: no collector: {why:#}");
+            skipped(format!("no collector: {why:#}"));
             return;
         }
     };
