@@ -168,7 +168,7 @@ async fn sum_up(
         status: &status,
         engine: config.inference.engine.as_str(),
         ended_in_this_life: streamed.ended_now,
-        stream_s: streamed.seconds,
+        stream: streamed.stream,
         wall_s: started.elapsed().as_secs_f64(),
         peak_rss_bytes: crate::bench::peak_rss_bytes(),
     }))

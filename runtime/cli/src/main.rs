@@ -19,6 +19,7 @@ mod model;
 mod node;
 mod output;
 mod sim;
+mod stats;
 
 use std::{io, process::ExitCode};
 

@@ -16,13 +16,11 @@ use std::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, rpc::CallResult};
 use tokio::{sync::Notify, time::Instant};
 
-use super::{
-    AGENTS,
-    figure::{Figure, rate},
-};
+use super::{AGENTS, figure::Figure};
 use crate::{
     errors::{Failure, chain},
     output::Output,
+    stats::rate,
 };
 
 /// Messages that an actor sends itself for a task: one for each step.

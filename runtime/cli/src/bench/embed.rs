@@ -9,10 +9,10 @@ use colony_node::ports::SystemClock;
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    figure::{Figure, rate},
+    figure::Figure,
     models::{COMPANY, all, home_with, open},
 };
-use crate::{errors::Failure, output::Output};
+use crate::{errors::Failure, output::Output, stats::rate};
 
 /// Texts of one half of a run, a multiple of [`COMPANY`].
 const TEXTS: usize = 512;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     errors::Failure,
     output::{Output, sheet},
+    stats::percentile,
 };
 
 /// What one bench found.
@@ -118,21 +119,6 @@ pub(super) fn median(runs: &[f64]) -> f64 {
     let mut sorted = runs.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-}
-
-/// How many a second; 0 when no time has passed.
-#[expect(clippy::cast_precision_loss, reason = "exact below 2^52, for display")]
-pub(super) fn rate(count: u64, time: Duration) -> f64 {
-    if time.is_zero() {
-        0.0
-    } else {
-        count as f64 / time.as_secs_f64()
-    }
-}
-
-fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied()
 }
 
 /// Four digits are all that a measurement holds.

@@ -14,10 +14,10 @@ use colony_node::ports::SystemClock;
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    figure::{Figure, rate},
+    figure::Figure,
     models::{COMPANY, Decoded, all, home_with, observer, open},
 };
-use crate::{errors::Failure, output::Output};
+use crate::{errors::Failure, output::Output, stats::rate};
 
 /// Answers written one after the other in a run.
 const SOLO_ANSWERS: usize = 4;

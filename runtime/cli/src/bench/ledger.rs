@@ -18,10 +18,11 @@ use colony_store::{
 };
 use tokio::{task::JoinSet, time::Instant};
 
-use super::figure::{Figure, rate};
+use super::figure::Figure;
 use crate::{
     errors::{Failure, chain},
     output::Output,
+    stats::rate,
 };
 
 /// Submitters at work at once; a tenth of the agents of a full node.

@@ -32,13 +32,11 @@ use opentelemetry_sdk::{
 };
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{
-    AGENTS, cpu_time,
-    figure::{Figure, rate},
-};
+use super::{AGENTS, cpu_time, figure::Figure};
 use crate::{
     errors::{Failure, chain},
     output::Output,
+    stats::rate,
 };
 
 /// The declared type, and its kind.

@@ -39,6 +39,7 @@ use crate::{
     errors::Failure,
     node::signals::Signals,
     output::Output,
+    stats::rate,
 };
 
 /// The agent type that sorts tickets.
@@ -94,9 +95,9 @@ pub(super) struct Streamed {
     pub(super) end: End,
     pub(super) outcomes: Vec<Option<Outcome>>,
     /// Tickets that ended in this life of the node.
-    pub(super) ended_now: usize,
-    /// From the first hand-in of this life to the last end, in seconds.
-    pub(super) seconds: f64,
+    pub(super) ended_now: u64,
+    /// From the first hand-in of this life to the last end.
+    pub(super) stream: Duration,
 }
 
 /// How to drive.
@@ -144,7 +145,7 @@ struct Driver<'a> {
     /// Questions that were answered or are being answered.
     ruled: BTreeSet<String>,
     models: Vec<Model>,
-    ended_now: usize,
+    ended_now: u64,
     started: Instant,
     last_move: Instant,
     // What it waits for.
@@ -449,7 +450,7 @@ impl<'a> Driver<'a> {
             *states.entry(state).or_insert(0) += 1;
         }
         let curve = learning(self.desk, &self.outcomes).accuracy_by_decile;
-        let per_s = per_second(self.ended_now, self.started);
+        let per_s = rate(self.ended_now, self.started.elapsed());
         let models = &self.models;
         self.progress.show(&Picture {
             settled,
@@ -476,13 +477,13 @@ impl<'a> Driver<'a> {
     }
 
     fn finish(self, end: End) -> Streamed {
-        let seconds = self.last_move.duration_since(self.started).as_secs_f64();
+        let stream = self.last_move.duration_since(self.started);
         self.progress.end();
         Streamed {
             end,
             outcomes: self.outcomes,
             ended_now: self.ended_now,
-            seconds,
+            stream,
         }
     }
 }
@@ -515,14 +516,4 @@ async fn submit(node: Node, batch: Vec<(usize, NewTask)>) -> Result<Done, Failur
         ids.push((number, id, state));
     }
     Ok(Done::Submitted(ids))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate for display")]
-fn per_second(count: usize, since: Instant) -> f64 {
-    let seconds = since.elapsed().as_secs_f64();
-    if seconds > 0.0 {
-        count as f64 / seconds
-    } else {
-        0.0
-    }
 }

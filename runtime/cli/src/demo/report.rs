@@ -1,20 +1,21 @@
 //! The figures of a demo: computed from what the book says of every ticket, then printed.
 
 mod show;
-mod stats;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use colony_agents::tickets::{Split, Ticket};
 use colony_proto::v1::{Agent, Model, ModelKind, StatusResponse};
 use serde::Serialize;
 
-use self::stats::{gini, percentile_ms, share};
 use super::{
     desk::{Desk, is_out_label},
     outcome::{Outcome, ProposalSource},
 };
-use crate::client::status::sum_of_states;
+use crate::{
+    client::status::sum_of_states,
+    stats::{gini, percentile, rate, ratio, share},
+};
 
 pub(super) use self::show::{describe, sparkline};
 
@@ -145,8 +146,9 @@ pub(super) struct Evidence<'a> {
     pub(super) models: &'a [Model],
     pub(super) status: &'a StatusResponse,
     pub(super) engine: &'a str,
-    pub(super) ended_in_this_life: usize,
-    pub(super) stream_s: f64,
+    pub(super) ended_in_this_life: u64,
+    /// From the first hand-in of this life to its last end.
+    pub(super) stream: Duration,
     pub(super) wall_s: f64,
     pub(super) peak_rss_bytes: u64,
 }
@@ -188,6 +190,11 @@ pub(super) fn figures(evidence: &Evidence<'_>) -> Figures {
 
 fn is_right(ticket: &Ticket, outcome: &Outcome) -> bool {
     ticket.label.as_deref() == Some(outcome.proposal.as_str())
+}
+
+/// Whether a proposal for this ticket can be right: its label is known, and it belongs to a queue.
+fn is_scored(desk: &Desk, ticket: &Ticket) -> bool {
+    ticket.label.is_some() && !desk.is_out_of_scope(ticket)
 }
 
 /// Accuracy of each tenth of the labelled train tickets that have ended, in stream order.
@@ -248,9 +255,7 @@ fn models(desk: &Desk, cases: &[Case<'_>], models: &[Model]) -> ModelFigures {
         cases.iter().filter(of).collect::<Vec<_>>()
     };
     let accuracy = |answers: &[&Case<'_>]| {
-        let scored = answers
-            .iter()
-            .filter(|(ticket, _)| ticket.label.is_some() && !desk.is_out_of_scope(ticket));
+        let scored = answers.iter().filter(|(ticket, _)| is_scored(desk, ticket));
         share(scored.map(|(ticket, outcome)| is_right(ticket, outcome)))
     };
     let batch = |kind: ModelKind| {
@@ -258,7 +263,7 @@ fn models(desk: &Desk, cases: &[Case<'_>], models: &[Model]) -> ModelFigures {
         let (rows, batches) = found.fold((0, 0), |(rows, batches), m| {
             (rows + m.rows, batches + m.batches)
         });
-        stats::ratio(rows, batches)
+        ratio(rows, batches)
     };
     let (memory, model) = (by(ProposalSource::Memory), by(ProposalSource::Model));
     ModelFigures {
@@ -281,11 +286,7 @@ fn models(desk: &Desk, cases: &[Case<'_>], models: &[Model]) -> ModelFigures {
 fn asked(desk: &Desk, cases: &[Case<'_>]) -> Asked {
     let cases: Vec<_> = cases
         .iter()
-        .filter(|(ticket, outcome)| {
-            outcome.model_choice.is_some()
-                && ticket.label.is_some()
-                && !desk.is_out_of_scope(ticket)
-        })
+        .filter(|(ticket, outcome)| outcome.model_choice.is_some() && is_scored(desk, ticket))
         .collect();
     let accuracy = |choice: fn(&Outcome) -> Option<&str>| {
         let right = |(ticket, outcome): &&Case<'_>| ticket.label.as_deref() == choice(outcome);
@@ -309,12 +310,15 @@ fn speed(evidence: &Evidence<'_>, cases: &[Case<'_>]) -> Speed {
         latencies
     };
     let (alone, human) = (latencies(false), latencies(true));
+    let ms = |sorted: &[u64], percent| {
+        percentile(sorted, percent).map(|us| Duration::from_micros(us).as_secs_f64() * 1e3)
+    };
     Speed {
-        tasks_per_s: stats::per_second(evidence.ended_in_this_life, evidence.stream_s),
-        latency_p50_ms: percentile_ms(&alone, 50),
-        latency_p99_ms: percentile_ms(&alone, 99),
-        latency_human_p50_ms: percentile_ms(&human, 50),
-        latency_human_p99_ms: percentile_ms(&human, 99),
+        tasks_per_s: rate(evidence.ended_in_this_life, evidence.stream),
+        latency_p50_ms: ms(&alone, 50),
+        latency_p99_ms: ms(&alone, 99),
+        latency_human_p50_ms: ms(&human, 50),
+        latency_human_p99_ms: ms(&human, 99),
         wall_s: evidence.wall_s,
         syncs: evidence.status.syncs,
     }
@@ -338,8 +342,8 @@ fn fairness(agents: &[Agent]) -> BTreeMap<String, Fairness> {
         Fairness {
             agents: tasks.len(),
             eligible: eligible.len(),
-            gini: gini(eligible),
-            gini_all: gini(tasks),
+            gini: gini(&eligible),
+            gini_all: gini(&tasks),
         }
     };
     by_type

@@ -72,7 +72,7 @@ fn a_small_stream_is_counted_right() {
         status: &status,
         engine: "echo",
         ended_in_this_life: 6,
-        stream_s: 2.0,
+        stream: Duration::from_secs(2),
         wall_s: 3.0,
         peak_rss_bytes: 1,
     };
