@@ -14,11 +14,30 @@ mod generate;
 mod intake;
 mod prefixes;
 mod row;
+#[cfg(test)]
+mod testing;
 
 use std::any::Any;
 
+use tokio::sync::oneshot;
+
 pub use embed::EmbedWorker;
 pub use generate::GenerateWorker;
+
+use crate::{error::InferenceError, observe::Counters};
+
+/// The answer of a worker that is shut to a caller that still waits, or a note that it left.
+fn answer_shut<T>(
+    model: &str,
+    counters: &Counters,
+    reply: oneshot::Sender<Result<T, InferenceError>>,
+) {
+    Counters::add(&counters.withdrawn, usize::from(reply.is_closed()));
+    // Who left needs no answer.
+    let _ = reply.send(Err(InferenceError::Shut {
+        model: model.to_owned(),
+    }));
+}
 
 /// What a panic said.
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

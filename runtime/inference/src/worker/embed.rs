@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
+    answer_shut,
     intake::{Caller, Intake, Ticket},
     panic_text,
 };
@@ -206,11 +207,7 @@ impl<E: EncoderEngine> Run<E> {
         self.shared.intake.close();
         self.shared.intake.collect(&mut waiting, false);
         for entry in waiting {
-            let withdrawn = usize::from(entry.reply.is_closed());
-            Counters::add(&self.shared.counters.withdrawn, withdrawn);
-            let _ = entry.reply.send(Err(InferenceError::Shut {
-                model: self.model.clone(),
-            }));
+            answer_shut(&self.model, &self.shared.counters, entry.reply);
         }
     }
 

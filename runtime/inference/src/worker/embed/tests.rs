@@ -5,27 +5,18 @@
 )]
 
 use std::{
-    sync::{
-        Condvar as StdCondvar, Mutex as StdMutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Condvar as StdCondvar, Mutex as StdMutex},
     time::Duration,
 };
 
-use colony_core::{id::Tenant, task::Priority, task::TraceContext, unit::Timestamp};
+use colony_core::{id::Tenant, task::Priority, task::TraceContext};
 
 use super::*;
-use crate::{engine::EngineError, ride::NoObserver};
-
-/// Advances by a millisecond whenever it is read.
-#[derive(Debug, Default)]
-struct StepClock(AtomicU64);
-
-impl Clock for StepClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.fetch_add(1_000, Ordering::Relaxed))
-    }
-}
+use crate::{
+    engine::EngineError,
+    ride::NoObserver,
+    worker::testing::{Reports, StepClock},
+};
 
 /// One token a byte; the vector is the row's length. `panic` panics, `fail` fails. While the gate
 /// is shut, calls wait in front of it.
@@ -313,13 +304,6 @@ async fn shutting_answers_everybody_and_ends_the_thread() {
 
 #[tokio::test]
 async fn a_batch_is_reported_with_the_spans_of_its_riders() {
-    #[derive(Debug, Default)]
-    struct Reports(StdMutex<Vec<BatchReport>>);
-    impl BatchObserver for Reports {
-        fn batch_ran(&self, report: &BatchReport) {
-            self.0.lock().unwrap().push(report.clone());
-        }
-    }
     let reports = Arc::new(Reports::default());
     let clock = Arc::new(StepClock::default());
     let observer = Arc::<Reports>::clone(&reports);

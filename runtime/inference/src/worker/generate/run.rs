@@ -21,7 +21,7 @@ use crate::{
     limits::GenerateLimits,
     observe::Counters,
     ride::{BatchKind, BatchObserver, BatchReport, Ride},
-    worker::{panic_text, prefixes::Prefixes},
+    worker::{answer_shut, panic_text, prefixes::Prefixes},
 };
 
 pub(super) struct Run<E: DecoderEngine> {
@@ -115,11 +115,7 @@ impl<E: DecoderEngine> Run<E> {
         self.sweep();
         let running = self.rows.drain(..).map(|row| row.entry);
         for entry in running.chain(waiting) {
-            let withdrawn = usize::from(entry.reply.is_closed());
-            Counters::add(&self.shared.counters.withdrawn, withdrawn);
-            let _ = entry.reply.send(Err(InferenceError::Shut {
-                model: self.model.clone(),
-            }));
+            answer_shut(&self.model, &self.shared.counters, entry.reply);
         }
     }
 

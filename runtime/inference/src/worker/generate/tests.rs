@@ -2,23 +2,24 @@
 
 mod toy;
 
-use std::{sync::Mutex as StdMutex, time::Duration};
+use std::time::Duration;
 
 use colony_core::{task::TraceContext, unit::Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
 use tokio::{runtime::Handle, task::JoinHandle};
 
-use self::toy::{Toy, ToyClock};
+use self::toy::Toy;
 use super::*;
 use crate::{
     chat::{ChatMessage, ChatRole},
     generator::{FinishReason, Sampling},
-    ride::{BatchKind, BatchReport, NoObserver},
+    ride::{BatchKind, NoObserver},
+    worker::testing::{Reports, StepClock},
 };
 
 fn start(toy: &Toy, limits: &GenerateLimits) -> Arc<GenerateWorker> {
-    let clock = Arc::new(ToyClock::default());
+    let clock = Arc::new(StepClock::default());
     GenerateWorker::start(toy.clone(), limits, clock, Arc::new(NoObserver)).unwrap()
 }
 
@@ -331,18 +332,11 @@ async fn an_answer_ends_before_a_stop_text() {
 
 #[tokio::test]
 async fn batches_are_reported_with_the_spans_of_their_riders() {
-    #[derive(Debug, Default)]
-    struct Reports(StdMutex<Vec<BatchReport>>);
-    impl BatchObserver for Reports {
-        fn batch_ran(&self, report: &BatchReport) {
-            self.0.lock().unwrap().push(report.clone());
-        }
-    }
     let reports = Arc::new(Reports::default());
     let worker = GenerateWorker::start(
         Toy::endless(),
         &GenerateLimits::default(),
-        Arc::new(ToyClock::default()),
+        Arc::new(StepClock::default()),
         Arc::<Reports>::clone(&reports),
     )
     .unwrap();

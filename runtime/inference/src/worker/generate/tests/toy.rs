@@ -3,13 +3,8 @@
 use std::{
     collections::hash_map::DefaultHasher,
     hash::{Hash, Hasher},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
-
-use colony_core::{port::Clock, unit::Timestamp};
 
 use crate::{
     engine::{DecoderEngine, EngineError, Language, PromptTokens},
@@ -18,16 +13,6 @@ use crate::{
 };
 
 const END: u32 = 256;
-
-/// Advances by a millisecond whenever it is read.
-#[derive(Debug, Default)]
-pub(super) struct ToyClock(AtomicU64);
-
-impl Clock for ToyClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(1 + self.0.fetch_add(1_000, Ordering::Relaxed))
-    }
-}
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Toy {
