@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 
 use crate::walk::{agent_type, book, config, submit, until, world};
 
-/// Files a ticket, then calls somebody who is busy twice.
+/// Makes these effects, one after the other.
 #[derive(Debug)]
-struct Caller;
+pub(crate) struct Caller(pub(crate) Vec<Effect>);
 
 #[async_trait]
 impl Kind for Caller {
@@ -35,21 +35,20 @@ impl Kind for Caller {
     }
 
     async fn execute(&self, desk: &Desk) -> Result<Deed, StepError> {
-        let file = Effect {
-            tool: "ticket.file".to_owned(),
-            arguments: json!({ "queue": "it", "confidence": 1.0 }),
-        };
-        let call = Effect {
-            tool: "call".to_owned(),
-            arguments: Value::Null,
-        };
         let mut effects = Vec::new();
-        // The same call twice is two calls.
-        for effect in [file, call.clone(), call] {
+        for effect in &self.0 {
             let value = desk.perform(effect.clone()).await?;
-            effects.push((effect, value));
+            effects.push((effect.clone(), value));
         }
         Ok(Deed { effects })
+    }
+}
+
+/// A call to somebody outside, through the tool `call`.
+pub(crate) fn call() -> Effect {
+    Effect {
+        tool: "call".to_owned(),
+        arguments: Value::Null,
     }
 }
 
@@ -84,8 +83,14 @@ impl Tool for BusyLine {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_tried_again_keeps_the_keys_of_its_effects_and_files_once() {
     let line = Arc::new(BusyLine::default());
+    let file = Effect {
+        tool: "ticket.file".to_owned(),
+        arguments: json!({ "queue": "it", "confidence": 1.0 }),
+    };
+    // The same call twice is two calls.
+    let caller = Caller(vec![file, call(), call()]);
     let mut world = world(book());
-    world.kinds = Kinds::builtin().with(Arc::new(Caller));
+    world.kinds = Kinds::builtin().with(Arc::new(caller));
     world.tools = Tools::builtin().with(Arc::clone(&line) as _);
     let colony = Colony::start(&config(&[("caller", 1)]), world)
         .await

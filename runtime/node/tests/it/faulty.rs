@@ -9,16 +9,26 @@ use std::{
 };
 
 use async_trait::async_trait;
-use colony_agents::{
-    Call, Desk, Kind, Kinds, Manner, PortError, StepError, Tool, ToolOutcome, Tools,
+use colony_agents::{Call, Kinds, Manner, PortError, Tool, ToolOutcome, Tools};
+use colony_core::{
+    cycle::{Decision, Ruling, Teaching},
+    id::{ApprovalId, Incarnation, NodeId, TaskId},
+    journal::{EffectKey, Entry, Note},
+    task::{Record, Spec, State},
+    unit::Timestamp,
 };
-use colony_core::{cycle::*, id::*, journal::*, task::*, unit::Timestamp};
 use colony_node::Colony;
-use colony_store::*;
+use colony_store::{
+    Agent, Approval, ApprovalFilter, Change, Claim, ClaimRequest, Commit, Counts, Cursor, Episode,
+    Ledger, LedgerError, MemoryLedger, NewTask, OutboxRecord, Policy, Submitted, TaskFilter,
+};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::walk::{agent_type, config, submit, until, world};
+use crate::{
+    effects::{Caller, call},
+    walk::{agent_type, config, submit, until, world},
+};
 
 /// Calls that fail, by their number, counted from 0.
 #[derive(Debug, Default)]
@@ -165,36 +175,6 @@ impl Ledger for Faulty {
     }
 }
 
-/// Calls somebody outside.
-#[derive(Debug)]
-struct Caller;
-
-#[async_trait]
-impl Kind for Caller {
-    fn name(&self) -> &'static str {
-        "caller"
-    }
-
-    async fn reason(&self, _: &Desk) -> Result<Thought, StepError> {
-        Ok(Thought {
-            answer: Answer::by_rule("it", "always"),
-            doubt: None,
-            model_calls: vec![],
-        })
-    }
-
-    async fn execute(&self, desk: &Desk) -> Result<Deed, StepError> {
-        let call = Effect {
-            tool: "call".to_owned(),
-            arguments: Value::Null,
-        };
-        let value = desk.perform(call.clone()).await?;
-        Ok(Deed {
-            effects: vec![(call, value)],
-        })
-    }
-}
-
 /// Answers at once; knows whether the intent was durable when it was called.
 #[derive(Debug)]
 struct Line {
@@ -244,7 +224,7 @@ async fn an_effect_leaves_only_when_its_intent_is_durable_and_the_task_ends() {
         announced: Mutex::default(),
     });
     let mut world = world(Arc::new(ledger));
-    world.kinds = Kinds::builtin().with(Arc::new(Caller));
+    world.kinds = Kinds::builtin().with(Arc::new(Caller(vec![call()])));
     world.tools = Tools::builtin().with(Arc::clone(&line) as _);
     let colony = Colony::start(&config(&[("caller", 1)]), world)
         .await
