@@ -1,17 +1,22 @@
 //! Which waiting requests a model works on next.
 //!
 //! ```text
-//!   waiting (in order of arrival) ──► Turns::order ──► encode_next: one batch, padded
+//!   waiting (in order of arrival) ──► FairQueue::order ──► encode_next: one batch, padded
 //!                                                 └──► decode_next: who joins the running rows now
 //! ```
 //! Called by the inference workers, whose queues hold the requests; here is only the choice. Promises:
 //!
-//! - urgent before less urgent, but whoever waited [`PATIENCE`] goes before all others, so nobody
+//! - urgent before less urgent, but whoever waited [`MAX_WAIT`] goes before all others, so nobody
 //!   starves behind a stream of urgent requests;
 //! - between equally urgent ones tenants take turns, whatever the length of their queues;
 //! - who stands first is always served first: others may fill up the batch beside it, never delay it;
 //! - whoever is past its deadline is named and never run;
-//! - the token budget holds, padding included, except for a single request larger than the budget.
+//! - the token budget holds, padding included, except for a single request larger than the budget;
+//! - whoever was in a call that failed is computed alone, before all others ([`blame`]).
+//!
+//! Nobody waits for a batch to fill up: the next one gathers by itself while the present one is computed.
+
+mod recovery;
 
 use std::{
     cmp::Reverse,
@@ -19,18 +24,17 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-
+pub use self::recovery::{Blame, CallFailure, PANICS_ALONE_MAX, blame, reopen_delay};
 use crate::{
     id::Tenant,
     task::Priority,
     unit::{Share, Timestamp},
 };
 
-/// After this wait a request goes before all others. Longer than any queue of a healthy node.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// After this wait a request is overdue and goes before all others. Longer than any queue of a healthy node.
+pub const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// A waiting request as the law sees it.
+/// A waiting request as the rules see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// Tokens of its text or prompt.
@@ -45,6 +49,8 @@ pub struct Waiting {
     pub priority: Priority,
     /// Whose it is.
     pub tenant: Tenant,
+    /// A call that it was in has failed: it is computed alone.
+    pub alone: bool,
 }
 
 /// What to do with the waiting requests, by their numbers in the slice handed in.
@@ -54,13 +60,10 @@ pub struct Plan {
     pub run: Vec<usize>,
     /// Their deadline has passed: answer so, and drop them.
     pub late: Vec<usize>,
-    /// Nothing is run yet, in the hope of company, but at this moment at the latest it would be.
-    pub wait_until: Option<Timestamp>,
 }
 
 /// Limits of an encoder's batches.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EncoderLimits {
     /// Most rows of a batch.
     pub rows_max: usize,
@@ -68,9 +71,6 @@ pub struct EncoderLimits {
     pub tokens_max: usize,
     /// Most padding, as a share of the batch's tokens.
     pub padding_max: Share,
-    /// How long the oldest request waits for company while the batch could take more. 0 = not at all:
-    /// the next batch gathers by itself while the present one is computed.
-    pub gather: Duration,
 }
 
 impl Default for EncoderLimits {
@@ -81,14 +81,12 @@ impl Default for EncoderLimits {
             tokens_max: 2_048,
             // Half: above it two batches would be cheaper than one.
             padding_max: Share::clamped(0.5),
-            gather: Duration::ZERO,
         }
     }
 }
 
 /// Limits of a decoder's running rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecoderLimits {
     /// Most rows that decode at once.
     pub rows_max: usize,
@@ -115,17 +113,19 @@ pub struct Running {
     pub rows: usize,
     /// Tokens they may come to, prompts and longest answers.
     pub cache_tokens: usize,
+    /// The one row there is has to stay alone ([`Waiting::alone`]).
+    pub alone: bool,
 }
 
-/// Whose turn it is: how often each tenant with waiting requests was served.
+/// Fair shares: how often each tenant with waiting requests was served.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Turns {
+pub struct FairQueue {
     served: BTreeMap<Tenant, u64>,
 }
 
-impl Turns {
+impl FairQueue {
     /// The numbers of `waiting` (in order of arrival) in the order in which to serve them: the
-    /// impatient, then by priority, then tenants in turn, then by arrival.
+    /// overdue, then by priority, then tenants in turn, then by arrival.
     pub fn order(&mut self, waiting: &[Waiting], now: Timestamp) -> Vec<usize> {
         // A tenant that returns starts level with the one served least: no credit for absence.
         let present: BTreeSet<&Tenant> = waiting.iter().map(|it| &it.tenant).collect();
@@ -142,9 +142,9 @@ impl Turns {
             .map(|(number, it)| {
                 let turn = turns.entry(&it.tenant).or_insert(least);
                 *turn += 1;
-                let patient = now.since(it.enqueued_at) < PATIENCE;
-                // The impatient are served strictly by arrival, whatever their urgency.
-                let urgency = patient.then_some((Reverse(it.priority), *turn));
+                let overdue = now.since(it.enqueued_at) >= MAX_WAIT;
+                // The overdue are served strictly by arrival, whatever their urgency.
+                let urgency = (!overdue).then_some((Reverse(it.priority), *turn));
                 (urgency, number)
             })
             .collect();
@@ -152,7 +152,7 @@ impl Turns {
         keys.into_iter().map(|(_, number)| number).collect()
     }
 
-    fn took(&mut self, tenant: &Tenant) {
+    fn note_served(&mut self, tenant: &Tenant) {
         if let Some(served) = self.served.get_mut(tenant) {
             *served += 1;
         }
@@ -164,13 +164,17 @@ impl Turns {
 #[must_use]
 pub fn encode_next(
     waiting: &[Waiting],
-    turns: &mut Turns,
+    fair_queue: &mut FairQueue,
     limits: &EncoderLimits,
     now: Timestamp,
 ) -> Plan {
     let late = late(waiting, now);
+    if let Some(number) = first_alone(waiting, &late) {
+        let run = vec![number];
+        return Plan { run, late };
+    }
     let (mut run, mut longest, mut tokens) = (Vec::new(), 0, 0);
-    for number in turns.order(waiting, now) {
+    for number in fair_queue.order(waiting, now) {
         if late.contains(&number) {
             continue;
         }
@@ -186,22 +190,11 @@ pub fn encode_next(
             run.push(number);
         }
     }
-    if let Some(until) = gathering(waiting, &late, &run, longest, limits, now) {
-        return Plan {
-            run: Vec::new(),
-            late,
-            wait_until: Some(until),
-        };
-    }
     for number in &run {
-        turns.took(&waiting[*number].tenant);
+        fair_queue.note_served(&waiting[*number].tenant);
     }
     run.sort_by_key(|number| waiting[*number].tokens);
-    Plan {
-        run,
-        late,
-        wait_until: None,
-    }
+    Plan { run, late }
 }
 
 /// Chooses who joins a decoder's running rows before the next step. Nobody overtakes the first whose
@@ -210,7 +203,7 @@ pub fn encode_next(
 pub fn decode_next(
     waiting: &[Waiting],
     running: Running,
-    turns: &mut Turns,
+    fair_queue: &mut FairQueue,
     limits: &DecoderLimits,
     now: Timestamp,
 ) -> Plan {
@@ -219,15 +212,25 @@ pub fn decode_next(
     let Running {
         mut rows,
         mut cache_tokens,
+        alone,
     } = running;
+    if alone {
+        return Plan { run, late };
+    }
+    if let Some(number) = first_alone(waiting, &late) {
+        if rows == 0 {
+            run.push(number);
+        }
+        return Plan { run, late };
+    }
     let mut prefill_tokens = 0;
-    for number in turns.order(waiting, now) {
+    for number in fair_queue.order(waiting, now) {
         if late.contains(&number) {
             continue;
         }
         let it = &waiting[number];
         let with_it = cache_tokens + it.tokens + it.answer_tokens;
-        // Alone, a request larger than the cache is let through: the worker's door has to refuse it.
+        // Alone, a request larger than the cache is let through: the worker has to refuse it at admission.
         let has_place =
             rows < limits.rows_max.max(1) && (rows == 0 || with_it <= limits.cache_tokens_max);
         let read = prefill_tokens + it.tokens;
@@ -235,14 +238,10 @@ pub fn decode_next(
             break;
         }
         (rows, cache_tokens, prefill_tokens) = (rows + 1, with_it, read);
-        turns.took(&it.tenant);
+        fair_queue.note_served(&it.tenant);
         run.push(number);
     }
-    Plan {
-        run,
-        late,
-        wait_until: None,
-    }
+    Plan { run, late }
 }
 
 fn late(waiting: &[Waiting], now: Timestamp) -> Vec<usize> {
@@ -250,6 +249,11 @@ fn late(waiting: &[Waiting], now: Timestamp) -> Vec<usize> {
     (0..waiting.len())
         .filter(|number| is_late(&waiting[*number]))
         .collect()
+}
+
+/// The first that is to be computed alone.
+fn first_alone(waiting: &[Waiting], late: &[usize]) -> Option<usize> {
+    (0..waiting.len()).find(|number| waiting[*number].alone && !late.contains(number))
 }
 
 /// The share of `padded` tokens that are padding.
@@ -262,28 +266,6 @@ fn padding(padded: usize, tokens: usize) -> Share {
         return Share::ZERO;
     }
     Share::clamped((padded - tokens) as f64 / padded as f64)
-}
-
-/// Until when to wait for company, if the batch has room for another row like its longest and
-/// everybody waiting is in it.
-fn gathering(
-    waiting: &[Waiting],
-    late: &[usize],
-    run: &[usize],
-    longest: usize,
-    limits: &EncoderLimits,
-    now: Timestamp,
-) -> Option<Timestamp> {
-    let has_room = run.len() < limits.rows_max && (run.len() + 1) * longest <= limits.tokens_max;
-    let is_all = run.len() + late.len() == waiting.len();
-    let oldest = run
-        .iter()
-        .map(|number| waiting[*number].enqueued_at)
-        .min()?;
-    let until = oldest.after(limits.gather);
-    // Waiting must not make anybody late.
-    let in_time = |number: &usize| waiting[*number].deadline.is_none_or(|d| d > until);
-    (has_room && is_all && until > now && run.iter().all(in_time)).then_some(until)
 }
 
 #[cfg(test)]

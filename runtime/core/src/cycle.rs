@@ -16,7 +16,7 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    memory::Recollection,
+    memory::MemoryVerdict,
     task::{Answer, Ending, Source},
     unit::Share,
 };
@@ -102,7 +102,8 @@ pub struct Recall {
     /// Nearest first.
     pub neighbours: Vec<Neighbour>,
     /// What memory makes of them; none when the agent has no memory.
-    pub recollection: Option<Recollection>,
+    #[serde(alias = "recollection")]
+    pub verdict: Option<MemoryVerdict>,
 }
 
 /// A call to a model, as the journal keeps it.

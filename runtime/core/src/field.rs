@@ -3,7 +3,7 @@
 //! ```text
 //!   deposit (cell, strength, when) ─► slot of (cell, origin) ─► sense: sum over origins, at most 1
 //!                                          │   ▲
-//!                              take_delta  ▼   │ merge (maximum per slot)
+//!                              entries     ▼   │ merge (maximum per slot)
 //!                                        other nodes
 //! ```
 //! A cell is (tenant, location, signal, subject). Every origin (a node in one of its lives) keeps one
@@ -82,34 +82,6 @@ impl Signal {
             Self::LoadBalancing => "load_balancing",
             Self::Coordination => "coordination",
         }
-    }
-}
-
-/// Named strengths of a deposit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strength {
-    /// 0.1
-    Trace,
-    /// 0.3
-    Low,
-    /// 0.5
-    Medium,
-    /// 0.7
-    High,
-    /// 1.0
-    Critical,
-}
-
-impl From<Strength> for Share {
-    fn from(strength: Strength) -> Self {
-        Self::clamped(match strength {
-            Strength::Trace => 0.1,
-            Strength::Low => 0.3,
-            Strength::Medium => 0.5,
-            Strength::High => 0.7,
-            Strength::Critical => 1.0,
-        })
     }
 }
 

@@ -144,8 +144,18 @@ name! {
     TypeName
 }
 name! {
+    /// Where a task waits for a claim: the name of the agent type that shall do it.
+    QueueName
+}
+name! {
     /// The name of a node, unique in its cluster.
     NodeId
+}
+
+impl From<&TypeName> for QueueName {
+    fn from(agent_type: &TypeName) -> Self {
+        Self(Arc::clone(&agent_type.0))
+    }
 }
 
 impl Default for Tenant {
@@ -198,6 +208,25 @@ uuid_v7! {
 uuid_v7! {
     /// One question put to a human.
     ApprovalId
+}
+
+/// Names one request of a client, so that its repeat is known for what it is. Any UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestId(pub Uuid);
+
+impl RequestId {
+    /// From 128 bits of chance.
+    #[must_use]
+    pub const fn new(chance: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(chance))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// One agent: its type and its number within the type.

@@ -6,15 +6,18 @@
 
 pub mod admission;
 pub mod batch;
+pub mod breaker;
 pub mod cycle;
 pub mod escalation;
 pub mod field;
 pub mod id;
 pub mod journal;
-pub mod lifecycle;
+pub mod ledger;
 pub mod market;
 pub mod memory;
+pub mod mutants;
 pub mod port;
 pub mod property;
+pub mod span;
 pub mod task;
 pub mod unit;

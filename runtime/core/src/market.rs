@@ -258,14 +258,6 @@ pub enum Error {
     /// No offer of this agent is in the book.
     #[error("agent {0} has no standing offer")]
     Unknown(AgentId),
-    /// All its slots are taken already.
-    #[error("agent {agent} is busy in all of its {slots} slots")]
-    Busy {
-        /// Who.
-        agent: AgentId,
-        /// How many slots it offered.
-        slots: u32,
-    },
     /// It holds no task that could be freed.
     #[error("agent {0} holds no task")]
     NotBusy(AgentId),
@@ -312,12 +304,11 @@ impl Book {
         found
     }
 
-    /// Takes one slot of a certain agent without an auction, as when a task is resumed.
-    ///
-    /// # Errors
-    /// [`Error::Unknown`] without an offer, [`Error::Busy`] without a free slot.
-    pub fn take(&mut self, agent: &AgentId) -> Result<(), Error> {
-        self.pool(agent)?.take(agent)
+    /// Takes a crashed agent out of the auctions until it offers itself again, and counts the crash as a
+    /// failure. False when there was no offer of it.
+    pub fn suspend(&mut self, agent: &AgentId) -> bool {
+        let pool = self.pools.get_mut(&agent.agent_type);
+        pool.is_some_and(|pool| pool.suspend(agent.ordinal))
     }
 
     /// Gives a slot back and notes how the task went.

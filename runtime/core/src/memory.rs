@@ -1,10 +1,10 @@
-//! The law of memory: what is known, how sure, and whether it is new.
+//! The rules of memory: what is known, how sure, and whether it is new.
 //!
 //! ```text
 //!   similarities to solved episodes ─┐
 //!                                    ├─► affinity of each label ─► best label, its share ─┐
 //!   similarity to label centroids ───┘                          └► familiarity            ├─► confidence
-//!                                                                    │                    │   verdict
+//!                                                                    │                    │   certainty
 //!   familiarity of what turned out in scope ─► calibrator ───────────┴─► typicality ──────┘
 //! ```
 //! A label is near when its closest episodes are near (soft nearest neighbour) and when its centroid is;
@@ -23,8 +23,9 @@ use std::{cmp::Ordering, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
-pub use calibrator::{Calibrator, SCORES_MAX, SCORES_MIN};
-pub use prototype::{Prototype, Prototypes, WrongLength};
+use calibrator::Calibrator;
+use prototype::Prototypes;
+pub use prototype::WrongLength;
 
 /// How fast an episode's say falls with its distance behind the nearest one, as cosine.
 const VOTE_WIDTH: f64 = 0.05;
@@ -97,7 +98,7 @@ impl Default for Rule {
 /// What to do with a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum Certainty {
     /// Of a known kind, and one label stands out.
     Sure,
     /// Of a known kind, but several labels fit: worth a second opinion among the candidates.
@@ -117,7 +118,7 @@ pub struct Candidate {
 
 /// What memory makes of a query.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Recollection {
+pub struct MemoryVerdict {
     /// Best first, at most four; empty when nothing was learned yet.
     pub candidates: Vec<Candidate>,
     /// How near the query is to the best label, by that label's own standard. Only comparable with
@@ -128,10 +129,11 @@ pub struct Recollection {
     /// Probability that the best label is right, 0 to 1, that the query is new included.
     pub confidence: f64,
     /// What to do.
-    pub verdict: Verdict,
+    #[serde(alias = "verdict")]
+    pub certainty: Certainty,
 }
 
-impl Recollection {
+impl MemoryVerdict {
     /// Nothing comes to mind.
     #[must_use]
     pub const fn blank() -> Self {
@@ -140,20 +142,8 @@ impl Recollection {
             familiarity: f64::MIN,
             typicality: 0.0,
             confidence: 0.0,
-            verdict: Verdict::New,
+            certainty: Certainty::New,
         }
-    }
-
-    /// The best label, if any.
-    #[must_use]
-    pub fn label(&self) -> Option<&str> {
-        self.candidates.first().map(|best| best.label.as_str())
-    }
-
-    /// How unlike everything learned the query is, 0 to 1.
-    #[must_use]
-    pub fn novelty(&self) -> f64 {
-        1.0 - self.typicality
     }
 }
 
@@ -164,9 +154,9 @@ impl Recollection {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Experience {
     /// What the labels look like.
-    pub prototypes: Prototypes,
+    prototypes: Prototypes,
     /// How familiar ordinary queries are.
-    pub calibrator: Calibrator,
+    calibrator: Calibrator,
 }
 
 impl Experience {
@@ -174,7 +164,7 @@ impl Experience {
     /// in any order. Episodes of labels without a prototype and similarities that are not finite are
     /// left out.
     #[must_use]
-    pub fn recollect(&self, query: &[f32], near: &[Near<'_>], rule: &Rule) -> Recollection {
+    pub fn judge(&self, query: &[f32], near: &[Near<'_>], rule: &Rule) -> MemoryVerdict {
         let voters = self.nearest(near, rule.neighbours.max(1));
         let top = voters.first().map_or(0.0, |nearest| nearest.similarity);
         let votes = votes(&voters, top);
@@ -187,7 +177,7 @@ impl Experience {
         // Ties go to the label that sorts first: the sort is stable and `cosines` is in label order.
         ranking.sort_by(|a, b| b.1.total_cmp(&a.1));
         let Some(&(best, highest)) = ranking.first() else {
-            return Recollection::blank();
+            return MemoryVerdict::blank();
         };
         let odds = |affinity: f64| libm::exp((affinity - highest) / SHARE_WIDTH);
         let total: f64 = ranking.iter().map(|r| odds(r.1)).sum();
@@ -203,12 +193,12 @@ impl Experience {
             label: r.0.to_owned(),
             share: odds(r.1) / total,
         });
-        Recollection {
+        MemoryVerdict {
             candidates: candidates.collect(),
             familiarity,
             typicality,
             confidence: share * typicality / (typicality + TYPICALITY_HALF),
-            verdict: verdict(best, share, typicality, rule),
+            certainty: certainty(best, share, typicality, rule),
         }
     }
 
@@ -216,7 +206,7 @@ impl Experience {
     ///
     /// # Errors
     /// [`WrongLength`] when `query` is not as long as those learned before; nothing is learned then.
-    pub fn teach(
+    pub fn learn(
         &mut self,
         query: &[f32],
         near: &[Near<'_>],
@@ -225,7 +215,7 @@ impl Experience {
     ) -> Result<(), WrongLength> {
         // A label's first lesson is new by nature, and what is out of scope should look new.
         let ordinary = self.prototypes.get(label).is_some() && !is_out_of_scope(label);
-        let familiarity = ordinary.then(|| self.recollect(query, near, rule).familiarity);
+        let familiarity = ordinary.then(|| self.judge(query, near, rule).familiarity);
         self.prototypes.learn(query, label)?;
         if let Some(score) = familiarity {
             self.calibrator.observe(score);
@@ -234,7 +224,7 @@ impl Experience {
     }
 
     /// Takes a lesson back, as when `query` gets another label.
-    pub fn untie(&mut self, query: &[f32], label: &str) {
+    pub fn unlearn(&mut self, query: &[f32], label: &str) {
         self.prototypes.unlearn(query, label);
     }
 
@@ -286,13 +276,13 @@ fn votes<'a>(voters: &[Near<'a>], top: f64) -> BTreeMap<&'a str, f64> {
     votes
 }
 
-fn verdict(best: &str, share: f64, typicality: f64, rule: &Rule) -> Verdict {
+fn certainty(best: &str, share: f64, typicality: f64, rule: &Rule) -> Certainty {
     if typicality <= rule.new_at || is_out_of_scope(best) {
-        Verdict::New
+        Certainty::New
     } else if share < rule.unsure_below {
-        Verdict::Unsure
+        Certainty::Unsure
     } else {
-        Verdict::Sure
+        Certainty::Sure
     }
 }
 

@@ -1,7 +1,8 @@
 //! What must hold at any moment, whatever happened before: numbered predicates.
 //!
-//! Property tests and the simulator call the same functions; `docs/properties.md` lists the numbers and
-//! who calls which. The ledger's own, over its snapshots and change feed, stand in `colony_store::property`.
+//! Property tests, the simulator and the engines' debug builds ([`check`]) call the same functions;
+//! `docs/properties.md` lists the numbers and who calls which. Those over the ledger's snapshots and change
+//! feed stand in `colony_store::property`, with the same numbers and the same [`Broken`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +10,7 @@ use crate::{
     cycle::Step,
     id::{AgentId, Fence, TaskId},
     journal::{Entry, Note},
+    ledger::{Stamp, TaskHead, Transition},
     task::State,
 };
 
@@ -64,13 +66,18 @@ pub fn fences_rise(fences: &[Fence]) -> Result<(), Broken> {
     }
 }
 
-/// P3, one end: a task ends once, and nothing happens to it afterwards. `seen` are its states in
-/// the order in which anybody was told of them.
+/// P3, one end: a task ends once, and nothing happens to it afterwards, but that a dead, cancelled or
+/// expired one may be revived: then it is ready. `seen` are its states in the order it was in them.
 ///
 /// # Errors
 /// [`Broken`] with the state after the end.
 pub fn ends_once(seen: &[State]) -> Result<(), Broken> {
-    match seen.windows(2).find(|pair| pair[0].is_final()) {
+    let leaves_its_end = |pair: &&[State]| match pair[0] {
+        State::Ready | State::Claimed | State::Waiting => false,
+        State::Done | State::Failed => true,
+        State::Cancelled | State::Expired | State::Dead => pair[1] != State::Ready,
+    };
+    match seen.windows(2).find(leaves_its_end) {
         Some(pair) => broken("P3", format!("{} after {}", pair[1], pair[0])),
         None => Ok(()),
     }
@@ -169,9 +176,90 @@ pub fn cycle_kept(journal: &[Entry]) -> Result<(), Broken> {
     Ok(())
 }
 
+/// P8, the holder is alone: nobody but the holder changes a head that stays claimed; others can only take
+/// the claim away. Every write of a head raises its revision, and none lowers its fence.
+///
+/// # Errors
+/// [`Broken`] with what the transition would do to the head.
+pub fn holder_alone(before: &TaskHead, transition: &Transition) -> Result<(), Broken> {
+    let id = before.id;
+    let Some(after) = &transition.head else {
+        // An append: only the holder writes a journal.
+        return match transition.expect {
+            Stamp::Held(_) => Ok(()),
+            Stamp::Unchanged { .. } => broken("P8", format!("somebody else appends to task {id}")),
+        };
+    };
+    if after.revision <= before.revision {
+        let (was, is) = (before.revision, after.revision);
+        return broken("P8", format!("task {id} goes from revision {was} to {is}"));
+    }
+    if after.fence < before.fence {
+        let (was, is) = (before.fence.0, after.fence.0);
+        return broken("P8", format!("task {id} goes from fence {was} to {is}"));
+    }
+    let stays = before.state == State::Claimed && after.state == State::Claimed;
+    let by_holder = transition.expect == Stamp::Held(before.fence)
+        && after.fence == before.fence
+        && after.holder == before.holder;
+    if stays && !by_holder {
+        return broken(
+            "P8",
+            format!("somebody else changes task {id} while it is claimed"),
+        );
+    }
+    Ok(())
+}
+
+/// P10, a head is whole: it has a holder exactly while it is claimed, something to wait for exactly while
+/// it is waiting, an ending exactly when it has ended, and a moment to wait for only while it is ready.
+///
+/// # Errors
+/// [`Broken`] with the state and what does not fit it.
+pub fn head_whole(head: &TaskHead) -> Result<(), Broken> {
+    let TaskHead { id, state, .. } = head;
+    let fits = [
+        (
+            "holder",
+            head.holder.is_some() == (*state == State::Claimed),
+        ),
+        ("wait", head.wait.is_some() == (*state == State::Waiting)),
+        ("ending", head.ending.is_some() == state.is_final()),
+        (
+            "moment",
+            head.not_before.is_none() || *state == State::Ready,
+        ),
+    ];
+    match fits.iter().find(|(_, fits)| !fits) {
+        Some((what, _)) => broken(
+            "P10",
+            format!("the {what} of task {id} does not fit {state}"),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// P2, P3, P8 and P10 of one transition: what an engine demands before it applies it to `before`.
+///
+/// # Errors
+/// [`Broken`].
+pub fn lawful(before: &TaskHead, transition: &Transition) -> Result<(), Broken> {
+    holder_alone(before, transition)?;
+    let Some(after) = &transition.head else {
+        return Ok(());
+    };
+    if before.state != State::Claimed && after.state == State::Claimed {
+        fences_rise(&[before.fence, after.fence])?;
+    }
+    ends_once(&[before.state, after.state])?;
+    head_whole(after)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::sync::Arc;
 
     use proptest::prelude::*;
 
@@ -181,8 +269,9 @@ mod tests {
             Decision, Deed, Lesson, Next, Output, Percept, Recall, Ruling, Teaching, Thought,
             Verdict, Work,
         },
-        id::TypeName,
-        task::{Answer, Event},
+        id::{Incarnation, NodeId, TypeName},
+        ledger::{Policy, claim, settle, submit},
+        task::{Answer, Spec},
         unit::Timestamp,
     };
 
@@ -223,6 +312,12 @@ mod tests {
             None
         );
         assert_eq!(number(ends_once(&[State::Done, State::Done])), Some("P3"));
+        assert_eq!(number(ends_once(&[State::Done, State::Ready])), Some("P3"));
+        assert_eq!(number(ends_once(&[State::Dead, State::Ready])), None);
+        assert_eq!(
+            number(ends_once(&[State::Dead, State::Claimed])),
+            Some("P3")
+        );
         let (one, two) = (agent(1), agent(2));
         assert_eq!(
             number(one_at_a_time([(&one, task(1)), (&two, task(2))])),
@@ -253,18 +348,48 @@ mod tests {
         check(|| fences_rise(&[Fence(1), Fence(1)]));
     }
 
-    const EVENTS: [Event; 10] = [
-        Event::Claim,
-        Event::HandBack,
-        Event::Lose,
-        Event::Park,
-        Event::Decide,
-        Event::Complete,
-        Event::Fail,
-        Event::Exhaust,
-        Event::Cancel,
-        Event::Expire,
-    ];
+    fn head() -> TaskHead {
+        let spec = Arc::new(Spec::new(TypeName::new("triage").unwrap(), "x"));
+        let new = submit::NewTask { id: task(1), spec };
+        let now = Timestamp::default();
+        let planned = submit::plan(&[new], &[None], 0, &Policy::default(), now).unwrap();
+        match planned.into_iter().next() {
+            Some(submit::Planned::Write(head)) => *head,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_transition_against_the_law_is_found() {
+        let now = Timestamp::default();
+        let node = NodeId::new("n").unwrap();
+        let ready = head();
+        let claim = claim::take(&ready, &node, Incarnation(1), 1, now);
+        assert_eq!(lawful(&ready, &claim), Ok(()));
+        let claimed = claim.head.clone().unwrap();
+
+        let mut same_fence = claim.clone();
+        same_fence.head.as_mut().unwrap().fence = ready.fence;
+        assert_eq!(number(lawful(&ready, &same_fence)), Some("P2"));
+        let mut same_revision = claim.clone();
+        same_revision.head.as_mut().unwrap().revision = ready.revision;
+        assert_eq!(number(lawful(&ready, &same_revision)), Some("P8"));
+        let mut unheld = claim;
+        unheld.head.as_mut().unwrap().holder = None;
+        assert_eq!(number(lawful(&ready, &unheld)), Some("P10"));
+        // A second claim of a claimed task, and a stranger's append.
+        let again = claim::take(&claimed, &node, Incarnation(1), 2, now);
+        assert_eq!(number(lawful(&claimed, &again)), Some("P8"));
+        let mut append = settle::lose(&claimed, now);
+        append.head = None;
+        assert_eq!(number(lawful(&claimed, &append)), Some("P8"));
+
+        let expired = settle::expire(&ready, now).head.unwrap();
+        assert_eq!(
+            number(lawful(&expired, &settle::expire(&expired, now))),
+            Some("P3")
+        );
+    }
 
     /// Does what the law of the cycle asks for, with verdicts as given.
     fn journal_of(verdicts: &[u8]) -> Vec<Entry> {
@@ -310,18 +435,6 @@ mod tests {
     }
 
     proptest! {
-        /// P3 holds of every path through the law of the task's states.
-        #[test]
-        fn a_task_ends_once(events in proptest::collection::vec(0_usize..10, 0..30)) {
-            let mut seen = vec![State::Ready];
-            for event in events {
-                if let Ok(state) = seen[seen.len() - 1].after(EVENTS[event]) {
-                    seen.push(state);
-                }
-            }
-            prop_assert_eq!(ends_once(&seen), Ok(()));
-        }
-
         /// P6 and P7 hold of every path through the law of the cycle.
         #[test]
         fn the_cycle_keeps_its_order(verdicts in proptest::collection::vec(0_u8..4, 0..12)) {

@@ -1,20 +1,12 @@
-//! A task: what is asked, where it stands, how it ended.
-//!
-//! ```text
-//!            claim            park            decide
-//!   ready ─────────► claimed ───────► parked ───────► ready
-//!     ▲   ◄───────── │   │ │
-//!     │ hand back /  │   │ └─ finish ─► done | failed
-//!     └─ lost claim ─┘   └─ deliveries exhausted ─► dead
-//!   ready, claimed, parked ── cancel ─► cancelled, ── deadline ─► expired
-//! ```
+//! A task: what is asked, where it stands, how it ended. What may become of it is decided in
+//! [`crate::ledger`].
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{AgentId, Fence, TaskId, Tenant, TypeName},
+    id::{Tenant, TypeName},
     unit::{Share, Timestamp},
 };
 
@@ -160,8 +152,8 @@ pub enum State {
     Ready,
     /// A node works on it.
     Claimed,
-    /// Waits for a human; holds no agent.
-    Parked,
+    /// Waits for somebody, such as a human; holds no agent.
+    Waiting,
     /// Ended with an answer.
     Done,
     /// Ended by the agent's verdict that it cannot or must not be done.
@@ -170,7 +162,7 @@ pub enum State {
     Cancelled,
     /// Ended by its deadline.
     Expired,
-    /// Ended because its deliveries were used up.
+    /// Ended because its attempts were exhausted, or because it cannot be read.
     Dead,
 }
 
@@ -179,7 +171,7 @@ impl State {
     pub const ALL: [Self; 8] = [
         Self::Ready,
         Self::Claimed,
-        Self::Parked,
+        Self::Waiting,
         Self::Done,
         Self::Failed,
         Self::Cancelled,
@@ -191,8 +183,17 @@ impl State {
     #[must_use]
     pub const fn is_final(self) -> bool {
         match self {
-            Self::Ready | Self::Claimed | Self::Parked => false,
+            Self::Ready | Self::Claimed | Self::Waiting => false,
             Self::Done | Self::Failed | Self::Cancelled | Self::Expired | Self::Dead => true,
+        }
+    }
+
+    /// Whether a task in this state can be made ready again.
+    #[must_use]
+    pub const fn is_revivable(self) -> bool {
+        match self {
+            Self::Dead | Self::Cancelled | Self::Expired => true,
+            Self::Ready | Self::Claimed | Self::Waiting | Self::Done | Self::Failed => false,
         }
     }
 
@@ -202,32 +203,12 @@ impl State {
         match self {
             Self::Ready => "ready",
             Self::Claimed => "claimed",
-            Self::Parked => "parked",
+            Self::Waiting => "waiting",
             Self::Done => "done",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Expired => "expired",
             Self::Dead => "dead",
-        }
-    }
-
-    /// The state after `event`.
-    ///
-    /// # Errors
-    /// [`Illegal`] when the event cannot happen in this state; the caller has lost a race or has a bug.
-    pub const fn after(self, event: Event) -> Result<Self, Illegal> {
-        match (self, event) {
-            (Self::Ready, Event::Claim) => Ok(Self::Claimed),
-            (Self::Claimed, Event::HandBack | Event::Lose) | (Self::Parked, Event::Decide) => {
-                Ok(Self::Ready)
-            }
-            (Self::Claimed, Event::Park) => Ok(Self::Parked),
-            (Self::Claimed, Event::Complete) => Ok(Self::Done),
-            (Self::Claimed, Event::Fail) => Ok(Self::Failed),
-            (Self::Claimed, Event::Exhaust) => Ok(Self::Dead),
-            (Self::Ready | Self::Claimed | Self::Parked, Event::Cancel) => Ok(Self::Cancelled),
-            (Self::Ready | Self::Claimed | Self::Parked, Event::Expire) => Ok(Self::Expired),
-            (from, event) => Err(Illegal { from, event }),
         }
     }
 }
@@ -253,46 +234,11 @@ impl FromStr for State {
 /// A word that names no state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is no task state; use ready, claimed, parked, done, failed, cancelled, expired or dead"
+    "{text:?} is no task state; use ready, claimed, waiting, done, failed, cancelled, expired or dead"
 )]
 pub struct UnknownState {
     /// The word.
     pub text: String,
-}
-
-/// What can happen to a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// A node takes it.
-    Claim,
-    /// The node gives it back untouched; not a delivery.
-    HandBack,
-    /// The node died or lost its lease.
-    Lose,
-    /// It waits for a human.
-    Park,
-    /// The human has decided.
-    Decide,
-    /// The agent has an answer.
-    Complete,
-    /// The agent's verdict is that it cannot be done.
-    Fail,
-    /// Deliveries are used up.
-    Exhaust,
-    /// The submitter takes it back.
-    Cancel,
-    /// Its deadline has passed.
-    Expire,
-}
-
-/// An event that cannot happen in a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{event:?} cannot happen to a task that is {from}")]
-pub struct Illegal {
-    /// The state the task was in.
-    pub from: State,
-    /// What was tried.
-    pub event: Event,
 }
 
 /// How an answer came about.
@@ -335,79 +281,9 @@ pub enum Ending {
     },
 }
 
-impl Ending {
-    /// The event this ending is.
-    #[must_use]
-    pub const fn event(&self) -> Event {
-        match self {
-            Self::Done(_) => Event::Complete,
-            Self::Failed { .. } => Event::Fail,
-        }
-    }
-}
-
-/// A task as the book knows it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Record {
-    /// Which task.
-    pub id: TaskId,
-    /// What was asked.
-    pub spec: Arc<Spec>,
-    /// Where it stands.
-    pub state: State,
-    /// Raised by every claim.
-    pub fence: Fence,
-    /// Claims that ended abnormally. Hand-backs, parks and normal ends do not count.
-    pub deliveries: u32,
-    /// The agent that has or had it last.
-    pub agent: Option<AgentId>,
-    /// When it was acknowledged.
-    pub submitted_at: Timestamp,
-    /// When its state last changed.
-    pub updated_at: Timestamp,
-    /// How it ended, for `done` and `failed`; a line of reason for the other endings.
-    pub ending: Option<Ending>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const EVENTS: [Event; 10] = [
-        Event::Claim,
-        Event::HandBack,
-        Event::Lose,
-        Event::Park,
-        Event::Decide,
-        Event::Complete,
-        Event::Fail,
-        Event::Exhaust,
-        Event::Cancel,
-        Event::Expire,
-    ];
-
-    #[test]
-    fn nothing_happens_after_the_end() {
-        for state in State::ALL.into_iter().filter(|s| s.is_final()) {
-            for event in EVENTS {
-                assert_eq!(state.after(event), Err(Illegal { from: state, event }));
-            }
-        }
-    }
-
-    #[test]
-    fn every_live_state_can_be_left_and_reaches_an_end() {
-        for state in State::ALL.into_iter().filter(|s| !s.is_final()) {
-            assert_eq!(state.after(Event::Cancel), Ok(State::Cancelled));
-        }
-        let ended = State::Ready
-            .after(Event::Claim)
-            .and_then(|s| s.after(Event::Park))
-            .and_then(|s| s.after(Event::Decide))
-            .and_then(|s| s.after(Event::Claim))
-            .and_then(|s| s.after(Event::Complete));
-        assert_eq!(ended, Ok(State::Done));
-    }
 
     #[test]
     fn states_are_read_as_they_are_written() {

@@ -14,6 +14,7 @@ fn request(tokens: usize) -> Waiting {
         deadline: None,
         priority: Priority::NORMAL,
         tenant: Tenant::default(),
+        alone: false,
     }
 }
 
@@ -26,7 +27,7 @@ fn of(tenant: &str, priority: Priority) -> Waiting {
 }
 
 fn encode(waiting: &[Waiting], limits: &EncoderLimits) -> Plan {
-    encode_next(waiting, &mut Turns::default(), limits, NOW)
+    encode_next(waiting, &mut FairQueue::default(), limits, NOW)
 }
 
 #[test]
@@ -37,7 +38,7 @@ fn a_batch_is_sorted_and_within_its_budget() {
         ..EncoderLimits::default()
     };
     assert_eq!(encode(&waiting, &limits).run, [1, 2, 4, 0]);
-    // A single request above the budget rides alone rather than never.
+    // A single request above the budget is a batch by itself rather than never.
     assert_eq!(encode(&waiting[3..4], &limits).run, [0]);
 }
 
@@ -60,27 +61,30 @@ fn a_large_tenant_does_not_crowd_out_a_small_one() {
         rows_max: 2,
         ..EncoderLimits::default()
     };
-    let mut turns = Turns::default();
-    assert_eq!(encode_next(&waiting, &mut turns, &limits, NOW).run, [0, 10]);
+    let mut fair_queue = FairQueue::default();
+    assert_eq!(
+        encode_next(&waiting, &mut fair_queue, &limits, NOW).run,
+        [0, 10]
+    );
     // And it does not pay for its modesty: next time it starts level.
     waiting.remove(10);
     waiting.remove(0);
-    let _ = encode_next(&waiting, &mut turns, &limits, NOW);
+    let _ = encode_next(&waiting, &mut fair_queue, &limits, NOW);
     waiting.push(of("small", Priority::NORMAL));
     assert!(
-        encode_next(&waiting, &mut turns, &limits, NOW)
+        encode_next(&waiting, &mut fair_queue, &limits, NOW)
             .run
             .contains(&9)
     );
 }
 
 #[test]
-fn urgency_comes_first_and_patience_ends() {
+fn urgency_comes_first_until_a_request_is_overdue() {
     let mut waiting = vec![of("a", Priority::LOW), of("a", Priority::CRITICAL)];
-    let mut turns = Turns::default();
-    assert_eq!(turns.order(&waiting, NOW), [1, 0]);
+    let mut fair_queue = FairQueue::default();
+    assert_eq!(fair_queue.order(&waiting, NOW), [1, 0]);
     waiting[0].enqueued_at = Timestamp::from_micros(NOW.as_micros() - 10_000_000);
-    assert_eq!(turns.order(&waiting, NOW), [0, 1]);
+    assert_eq!(fair_queue.order(&waiting, NOW), [0, 1]);
 }
 
 #[test]
@@ -93,7 +97,7 @@ fn the_late_are_named_and_not_run() {
     let plan = decode_next(
         &waiting,
         Running::default(),
-        &mut Turns::default(),
+        &mut FairQueue::default(),
         &limits,
         NOW,
     );
@@ -101,35 +105,33 @@ fn the_late_are_named_and_not_run() {
 }
 
 #[test]
-fn gathering_waits_for_company_but_not_for_ever() {
-    let limits = EncoderLimits {
-        gather: Duration::from_millis(5),
-        rows_max: 3,
-        ..EncoderLimits::default()
+fn who_is_retried_goes_alone_and_before_all_others() {
+    let mut waiting = vec![of("a", Priority::CRITICAL), request(10), request(10)];
+    waiting[1].alone = true;
+    waiting[2].alone = true;
+    assert_eq!(encode(&waiting, &EncoderLimits::default()).run, [1]);
+    let join = |waiting: &[Waiting], running| {
+        let limits = DecoderLimits::default();
+        decode_next(waiting, running, &mut FairQueue::default(), &limits, NOW).run
     };
-    let mut waiting = vec![request(10), request(10)];
-    let plan = encode(&waiting, &limits);
-    assert_eq!(plan.wait_until, Some(NOW.after(limits.gather)));
-    assert!(plan.run.is_empty());
-    let later = NOW.after(limits.gather);
+    assert_eq!(join(&waiting, Running::default()), [1]);
+    let alone = Running {
+        rows: 1,
+        cache_tokens: 20,
+        alone: true,
+    };
+    assert_eq!(join(&waiting[..1], alone), [0; 0], "nobody joins it");
+    let others = Running {
+        alone: false,
+        ..alone
+    };
     assert_eq!(
-        encode_next(&waiting, &mut Turns::default(), &limits, later)
-            .run
-            .len(),
-        2
+        join(&waiting, others),
+        [0; 0],
+        "it waits until the others have ended"
     );
-    waiting[1].deadline = Some(NOW.after(Duration::from_millis(2)));
-    assert_eq!(
-        encode(&waiting, &limits).run.len(),
-        2,
-        "company would make it late"
-    );
-    waiting = vec![request(10); 3];
-    assert_eq!(
-        encode(&waiting, &limits).run.len(),
-        3,
-        "a full batch waits for nobody"
-    );
+    waiting[1].deadline = Some(NOW);
+    assert_eq!(encode(&waiting, &EncoderLimits::default()).run, [2]);
 }
 
 #[test]
@@ -140,8 +142,12 @@ fn rows_join_while_slots_cache_and_prefill_allow() {
         prefill_tokens_max: 60,
     };
     let join = |waiting: &[Waiting], rows, cache_tokens| {
-        let running = Running { rows, cache_tokens };
-        decode_next(waiting, running, &mut Turns::default(), &limits, NOW).run
+        let running = Running {
+            rows,
+            cache_tokens,
+            alone: false,
+        };
+        decode_next(waiting, running, &mut FairQueue::default(), &limits, NOW).run
     };
     let some = vec![request(30); 5];
     assert_eq!(
@@ -172,11 +178,12 @@ fn any_waiting() -> impl Strategy<Value = Vec<Waiting>> {
         1_u8..=10,
         0_u8..4,
         proptest::option::of(-5_i8..5),
+        proptest::bool::weighted(0.1),
     );
     proptest::collection::vec(one, 0..40).prop_map(|all| {
         all.into_iter()
             .map(
-                |(tokens, answer_tokens, priority, tenant, deadline)| Waiting {
+                |(tokens, answer_tokens, priority, tenant, deadline, alone)| Waiting {
                     tokens,
                     answer_tokens,
                     enqueued_at: Timestamp::from_micros(NOW.as_micros() - u64::from(priority)),
@@ -185,6 +192,7 @@ fn any_waiting() -> impl Strategy<Value = Vec<Waiting>> {
                     }),
                     priority: Priority::new(priority).unwrap(),
                     tenant: Tenant::new(&format!("t{tenant}")).unwrap(),
+                    alone,
                 },
             )
             .collect()
@@ -196,12 +204,14 @@ proptest! {
     #[test]
     fn everybody_is_served_once_within_the_limits(mut waiting in any_waiting()) {
         let limits = EncoderLimits { rows_max: 5, tokens_max: 300, ..EncoderLimits::default() };
-        let mut turns = Turns::default();
+        let mut fair_queue = FairQueue::default();
         while !waiting.is_empty() {
-            let first = turns.order(&waiting, NOW).into_iter()
+            let first = fair_queue.order(&waiting, NOW).into_iter()
                 .find(|n| waiting[*n].deadline.is_none_or(|d| d > NOW));
-            let plan = encode_next(&waiting, &mut turns, &limits, NOW);
-            prop_assert!(first.is_none_or(|n| plan.run.contains(&n)));
+            let plan = encode_next(&waiting, &mut fair_queue, &limits, NOW);
+            let alone = plan.run.iter().any(|n| waiting[*n].alone);
+            prop_assert!(first.is_none_or(|n| alone || plan.run.contains(&n)));
+            prop_assert!(!alone || plan.run.len() == 1);
             prop_assert!(!plan.run.is_empty() || !plan.late.is_empty());
             let longest = plan.run.iter().map(|n| waiting[*n].tokens).max().unwrap_or(0);
             prop_assert!(plan.run.len() <= 1 || plan.run.len() * longest <= 300);
@@ -217,8 +227,8 @@ proptest! {
         waiting in any_waiting(), rows in 0_usize..6, cache_tokens in 0_usize..400
     ) {
         let limits = DecoderLimits { rows_max: 5, cache_tokens_max: 400, prefill_tokens_max: 100 };
-        let running = Running { rows, cache_tokens };
-        let plan = decode_next(&waiting, running, &mut Turns::default(), &limits, NOW);
+        let running = Running { rows, cache_tokens, alone: false };
+        let plan = decode_next(&waiting, running, &mut FairQueue::default(), &limits, NOW);
         let joined: usize = plan.run.iter()
             .map(|n| waiting[*n].tokens + waiting[*n].answer_tokens).sum();
         prop_assert!(plan.run.is_empty() || rows + plan.run.len() <= 5);

@@ -1,10 +1,6 @@
 //! A part of the field: cells with their slots, and which of them peers have not seen yet.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound,
-    time::Duration,
-};
+use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +49,6 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub struct Shard {
     cells: BTreeMap<Cell, BTreeMap<Origin, Level>>,
-    /// Slots that changed since [`Shard::take_delta`].
-    dirty: BTreeSet<(Cell, Origin)>,
     cells_max: usize,
 }
 
@@ -64,7 +58,6 @@ impl Shard {
     pub const fn new(cells_max: usize) -> Self {
         Self {
             cells: BTreeMap::new(),
-            dirty: BTreeSet::new(),
             cells_max: if cells_max == 0 { 1 } else { cells_max },
         }
     }
@@ -94,7 +87,7 @@ impl Shard {
             Some(slots) => slots,
             None => {
                 self.make_room(law, &deposit.cell, now);
-                self.cells.entry(deposit.cell.clone()).or_default()
+                self.cells.entry(deposit.cell).or_default()
             }
         };
         let old = slots.get(origin).map_or(f64::NEG_INFINITY, |level| level.0);
@@ -107,7 +100,6 @@ impl Shard {
                 slots.insert(origin.clone(), Level(new));
             }
         }
-        self.dirty.insert((deposit.cell, origin.clone()));
         Ok(())
     }
 
@@ -144,10 +136,9 @@ impl Shard {
         }
         self.make_room(law, &entry.cell, now);
         self.cells
-            .entry(entry.cell.clone())
+            .entry(entry.cell)
             .or_default()
-            .insert(entry.origin.clone(), entry.level);
-        self.dirty.insert((entry.cell, entry.origin));
+            .insert(entry.origin, entry.level);
         Ok(true)
     }
 
@@ -190,26 +181,7 @@ impl Shard {
             slots.retain(|_, level| level.reading(law, cell.signal, now) >= FLOOR);
             !slots.is_empty()
         });
-        self.forget_swept();
         before - self.cells.len()
-    }
-
-    /// Takes up to `entries_max` changed slots, in order, for the peers.
-    pub fn take_delta(&mut self, entries_max: usize) -> Vec<Entry> {
-        let mut delta = Vec::new();
-        while delta.len() < entries_max
-            && let Some((cell, origin)) = self.dirty.pop_first()
-        {
-            if let Some(level) = self.cells.get(&cell).and_then(|slots| slots.get(&origin)) {
-                let level = *level;
-                delta.push(Entry {
-                    cell,
-                    origin,
-                    level,
-                });
-            }
-        }
-        delta
     }
 
     /// Every slot, in order: for snapshots and anti-entropy.
@@ -261,14 +233,6 @@ impl Shard {
             left -= usize::from(is_faint);
             !is_faint
         });
-        self.forget_swept();
-    }
-
-    /// What is gone need not travel.
-    fn forget_swept(&mut self) {
-        let cells = &self.cells;
-        self.dirty
-            .retain(|(cell, origin)| cells.get(cell).is_some_and(|s| s.contains_key(origin)));
     }
 }
 

@@ -154,16 +154,21 @@ impl Pool {
         true
     }
 
-    pub(super) fn take(&mut self, agent: &AgentId) -> Result<(), Error> {
-        let (index, entry) = self.find(agent)?;
-        if entry.taken >= entry.slots {
-            return Err(Error::Busy {
-                agent: agent.clone(),
-                slots: entry.slots,
-            });
+    /// Takes an agent out of the auctions and notes a failure. What it had stays on record: a crash must
+    /// not make it look like a newcomer.
+    pub(super) fn suspend(&mut self, ordinal: u32) -> bool {
+        let Some(index) = self.by_ordinal.get(&ordinal).copied() else {
+            return false;
+        };
+        self.delist(index);
+        if let Some(entry) = &mut self.entries[index] {
+            self.free_slots -= entry.slots.saturating_sub(entry.taken);
+            entry.slots = 0;
+            entry.taken = 0;
+            entry.track.tasks += 1;
+            entry.history = entry.track.promise();
         }
-        self.occupy(index, None);
-        Ok(())
+        true
     }
 
     pub(super) fn free(&mut self, agent: &AgentId, outcome: Outcome) -> Result<(), Error> {

@@ -241,18 +241,38 @@ fn the_book_refuses_what_cannot_be() {
         book.free(&agent(1), Outcome::Success),
         Err(Error::NotBusy(agent(1)))
     );
-    assert_eq!(book.take(&agent(1)), Ok(()));
-    let busy = Error::Busy {
-        agent: agent(1),
-        slots: 1,
-    };
-    assert_eq!(book.take(&agent(1)), Err(busy));
-    assert_eq!(book.take(&agent(9)), Err(Error::Unknown(agent(9))));
+    assert!(!book.suspend(&agent(9)));
     assert!(book.withdraw(&agent(1)) && !book.withdraw(&agent(1)));
     assert_eq!(
         book.free(&agent(1), Outcome::Success),
         Err(Error::Unknown(agent(1)))
     );
+}
+
+#[test]
+fn a_crash_does_not_improve_a_bid() {
+    let mut book = book(2, Rules::default());
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let promise = |book: &Book| book.track(&agent(1)).unwrap().promise();
+    let before = promise(&book);
+    let awarded = loop {
+        let award = book.award(&[plain()], &odourless, &mut rng)[0].clone();
+        let award = award.unwrap();
+        if award.agent == agent(1) {
+            break counts(&book)[0];
+        }
+        book.free(&award.agent, Outcome::Neutral).unwrap();
+    };
+    assert!(book.suspend(&agent(1)));
+    assert_eq!(book.free_slots().values().sum::<u32>(), 1);
+    let track = book.track(&agent(1)).unwrap();
+    book.offer(Offer {
+        track,
+        ..Offer::new(agent(1))
+    });
+    assert!(promise(&book) < before);
+    assert_eq!(counts(&book)[0], awarded, "what it had is remembered");
+    assert_eq!(book.free_slots().values().sum::<u32>(), 2);
 }
 
 #[test]
@@ -278,8 +298,6 @@ proptest! {
         let mut held: BTreeMap<u32, u32> = BTreeMap::new();
         for (event, ordinal, slots) in events {
             let agent = agent(ordinal);
-            let full = held.get(&ordinal).copied().unwrap_or(0)
-                >= offered.get(&ordinal).copied().unwrap_or(0);
             match event {
                 0 => {
                     book.offer(Offer { slots, ..Offer::new(agent) });
@@ -290,9 +308,9 @@ proptest! {
                     held.remove(&ordinal);
                 }
                 2 => {
-                    let taken = book.take(&agent).is_ok();
-                    prop_assert_eq!(taken, !full);
-                    if taken { *held.entry(ordinal).or_default() += 1; }
+                    prop_assert_eq!(book.suspend(&agent), offered.contains_key(&ordinal));
+                    if let Some(slots) = offered.get_mut(&ordinal) { *slots = 0; }
+                    held.remove(&ordinal);
                 }
                 3 => {
                     let holds = held.get(&ordinal).copied().unwrap_or(0) > 0;

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 /// Scores kept; older ones are forgotten. At 512 the share asked about wavers by about one point.
-pub const SCORES_MAX: usize = 512;
+pub(super) const SCORES_MAX: usize = 512;
 /// Scores below which nothing can be called ordinary.
-pub const SCORES_MIN: usize = 24;
+const SCORES_MIN: usize = 24;
 
 /// The last [`SCORES_MAX`] scores, which tell how unusual a new one is.
 ///
@@ -15,14 +15,14 @@ pub const SCORES_MIN: usize = 24;
 /// share of them at or below a score is then the share of ordinary queries lost by drawing the line there.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Vec<f64>", into = "Vec<f64>")]
-pub struct Calibrator {
+pub(super) struct Calibrator {
     /// Oldest first, finite.
     scores: VecDeque<f64>,
 }
 
 impl Calibrator {
     /// Keeps `score` and forgets the oldest one beyond the bound. Not-a-number and infinities are left out.
-    pub fn observe(&mut self, score: f64) {
+    pub(super) fn observe(&mut self, score: f64) {
         if !score.is_finite() {
             return;
         }
@@ -34,36 +34,12 @@ impl Calibrator {
 
     /// Share of the kept scores that are at or below `score`, 0 to 1 (a conformal p-value); 0 while there
     /// are fewer than [`SCORES_MIN`], and for not-a-number.
-    #[must_use]
-    pub fn typicality(&self, score: f64) -> f64 {
+    pub(super) fn typicality(&self, score: f64) -> f64 {
         if self.scores.len() < SCORES_MIN {
             return 0.0;
         }
         let below = self.scores.iter().filter(|&&kept| kept <= score).count();
         share(below, self.scores.len() + 1)
-    }
-
-    /// The highest kept score that `new_at` calls new: queries at or below it go to a human. None while no
-    /// kept score does.
-    #[must_use]
-    pub fn limit(&self, new_at: f64) -> Option<f64> {
-        let mut sorted: Vec<f64> = self.scores.iter().copied().collect();
-        sorted.sort_unstable_by(f64::total_cmp);
-        let new = sorted.partition_point(|&score| self.typicality(score) <= new_at);
-        new.checked_sub(1)
-            .and_then(|last| sorted.get(last).copied())
-    }
-
-    /// Scores kept.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.scores.len()
-    }
-
-    /// Whether none was seen yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.scores.is_empty()
     }
 }
 

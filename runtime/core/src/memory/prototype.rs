@@ -21,7 +21,7 @@ pub struct WrongLength {
 
 /// What one label looks like.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Prototype {
+pub(super) struct Prototype {
     /// Sum of its members: their centroid but for the length.
     sum: Vec<f64>,
     /// Members.
@@ -42,16 +42,9 @@ impl Prototype {
         }
     }
 
-    /// Episodes learned for the label.
-    #[must_use]
-    pub const fn count(&self) -> u64 {
-        self.count
-    }
-
     /// Cosine of the unit-length `query` to the centroid, −1 to 1; 0 where it has no direction or the
     /// lengths differ.
-    #[must_use]
-    pub fn cosine(&self, query: &[f32]) -> f64 {
+    fn cosine(&self, query: &[f32]) -> f64 {
         if query.len() != self.sum.len() {
             return 0.0;
         }
@@ -71,7 +64,7 @@ impl Prototype {
 
 /// What all labels look like.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Prototypes {
+pub(super) struct Prototypes {
     by_label: BTreeMap<String, Prototype>,
     /// Sum of the closeness of all lessons but each label's first.
     closeness: f64,
@@ -81,21 +74,8 @@ pub struct Prototypes {
 
 impl Prototypes {
     /// What `label` looks like, if an episode was learned for it.
-    #[must_use]
-    pub fn get(&self, label: &str) -> Option<&Prototype> {
+    pub(super) fn get(&self, label: &str) -> Option<&Prototype> {
         self.by_label.get(label)
-    }
-
-    /// Number of labels.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_label.len()
-    }
-
-    /// Whether nothing was learned yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_label.is_empty()
     }
 
     /// Cosine of `query` to each label's centroid, in label order.

@@ -1,0 +1,72 @@
+//! The rules against what must hold of any of their histories, without an engine.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod histories;
+mod settling;
+mod shares;
+
+use std::sync::Arc;
+
+use super::{
+    Policy, TaskHead,
+    submit::{self, NewTask, Planned},
+};
+use crate::{
+    id::{Incarnation, NodeId, TaskId, Tenant, TypeName},
+    journal::{Entry, Note},
+    task::Spec,
+    unit::Timestamp,
+};
+
+/// When histories begin.
+const DAWN: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+fn node() -> NodeId {
+    NodeId::new("n").unwrap()
+}
+
+fn tenant(name: &str) -> Tenant {
+    Tenant::new(name).unwrap()
+}
+
+fn spec() -> Spec {
+    Spec::new(TypeName::new("t").unwrap(), "the printer is on fire")
+}
+
+fn new_task(number: u16, spec: Spec) -> NewTask {
+    let mut chance = [0; 10];
+    chance[8..].copy_from_slice(&number.to_be_bytes());
+    NewTask {
+        id: TaskId::new(DAWN, chance),
+        spec: Arc::new(spec),
+    }
+}
+
+/// The head of a task that was submitted at `DAWN`.
+fn ready() -> TaskHead {
+    let task = new_task(0, spec());
+    let mut planned = submit::plan(&[task], &[None], 0, &Policy::default(), DAWN).unwrap();
+    match planned.pop() {
+        Some(Planned::Write(head)) => *head,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The same, claimed.
+fn claimed() -> TaskHead {
+    let taken = super::claim::take(&ready(), &node(), Incarnation(1), 1, DAWN);
+    taken.head.unwrap()
+}
+
+fn entry(sequence: u32, content: u32) -> Entry {
+    Entry {
+        sequence,
+        at: DAWN,
+        note: Note::Decided(crate::cycle::Decision {
+            ruling: crate::cycle::Ruling::Accept,
+            teaching: crate::cycle::Teaching::Keep,
+            by: content.to_string(),
+        }),
+    }
+}

@@ -1,0 +1,435 @@
+//! One rule at a time: retries, the place of entries, repeats.
+
+use std::{convert::Infallible, time::Duration};
+
+use proptest::prelude::*;
+
+use super::{DAWN, claimed, entry, node, ready, spec};
+use crate::{
+    cycle::{Decision, Doubt, Ruling, Teaching},
+    id::{ApprovalId, Fence, Incarnation, RequestId},
+    ledger::{
+        ClaimRef, Commit, Counts, Policy, Question, QuestionState, Refusal, Settlement, Stamp,
+        TaskHead, Transition, claim,
+        settle::{self, Appended, RetryDecision},
+    },
+    property::lawful,
+    task::{Answer, Ending, State},
+    unit::Timestamp,
+};
+
+fn reference(head: &TaskHead) -> ClaimRef {
+    ClaimRef {
+        task: head.id,
+        fence: head.fence,
+    }
+}
+
+fn release(counts: Counts, delay: Duration) -> Settlement {
+    let reason = "it crashed".into();
+    Settlement::Release {
+        counts,
+        delay,
+        reason,
+    }
+}
+
+fn question(number: u8) -> Question {
+    Question {
+        id: ApprovalId::new(DAWN, [number; 10]),
+        doubt: Doubt::Risky,
+        question: "shall I?".into(),
+        proposal: Answer::by_rule("yes", "a test"),
+    }
+}
+
+fn request(number: u8) -> RequestId {
+    RequestId::new([number; 16])
+}
+
+fn decision(by: &str) -> Decision {
+    Decision {
+        ruling: Ruling::Accept,
+        teaching: Teaching::Keep,
+        by: by.into(),
+    }
+}
+
+/// The settlements that settle, one of each kind.
+fn settlements() -> [Settlement; 5] {
+    let failed = Ending::Failed {
+        reason: "no".into(),
+    };
+    [
+        Settlement::Wait(Box::new(question(1))),
+        Settlement::End(Ending::Done(Answer::by_rule("x", "a test"))),
+        Settlement::End(failed),
+        release(Counts::Failed, Duration::ZERO),
+        release(Counts::Not, Duration::ZERO),
+    ]
+}
+
+fn commit(head: &TaskHead, settlement: Settlement) -> Result<Option<Transition>, Refusal> {
+    let commit = Commit::settling(reference(head), settlement);
+    settle::commit(head, &commit, &Policy::default(), DAWN)
+}
+
+/// The head afterwards, of a transition that is lawful.
+fn after(head: &TaskHead, transition: Transition) -> TaskHead {
+    lawful(head, &transition).unwrap();
+    assert!(transition.expect.matches(head));
+    transition.head.unwrap()
+}
+
+fn settled(head: &TaskHead, settlement: Settlement) -> TaskHead {
+    after(head, commit(head, settlement).unwrap().unwrap())
+}
+
+fn claimed_again(head: &TaskHead, batch: u64) -> TaskHead {
+    after(
+        head,
+        claim::take(head, &node(), Incarnation(1), batch, DAWN),
+    )
+}
+
+/// A task in each state, as the rules lead there.
+fn in_every_state() -> Vec<TaskHead> {
+    let held = claimed();
+    let [wait, done, failed, ..] = settlements();
+    let mut last = held.clone();
+    last.failed_attempts = Policy::default().attempts_max - 1;
+    let heads = vec![
+        ready(),
+        settled(&held, wait),
+        settled(&held, done),
+        settled(&held, failed),
+        after(
+            &held,
+            settle::cancel(&held, request(9), DAWN).unwrap().unwrap(),
+        ),
+        after(&held, settle::expire(&held, DAWN)),
+        settled(&last, release(Counts::Failed, Duration::ZERO)),
+        held,
+    ];
+    let mut states: Vec<_> = heads.iter().map(|head| head.state).collect();
+    states.sort();
+    assert_eq!(states, State::ALL);
+    heads
+}
+
+#[test]
+fn back_off_doubles_up_to_its_limit_and_attempts_end() {
+    let policy = Policy::default();
+    let waits: Vec<_> = (1..5)
+        .map(|failed| settle::retry(failed, &policy))
+        .collect();
+    let after = |ms| RetryDecision::After(Duration::from_millis(ms));
+    assert_eq!(waits, [100, 200, 400, 800].map(after));
+    assert_eq!(settle::retry(5, &policy), RetryDecision::Dead);
+    let patient = Policy {
+        attempts_max: u32::MAX,
+        ..policy
+    };
+    let longest = RetryDecision::After(patient.backoff_max);
+    assert_eq!(settle::retry(1_000_000, &patient), longest);
+}
+
+/// How a claim ends without ending the task.
+#[derive(Debug, Clone)]
+enum Setback {
+    Failed(u64),
+    NotCounted(u64),
+    NodeLost,
+}
+
+fn setbacks() -> impl Strategy<Value = Vec<Setback>> {
+    let one = prop_oneof![
+        (0..5_000_u64).prop_map(Setback::Failed),
+        (0..5_000_u64).prop_map(Setback::NotCounted),
+        Just(Setback::NodeLost),
+    ];
+    prop::collection::vec(one, 0..60)
+}
+
+proptest! {
+    /// Only the task's own failures kill it, and the last one of those it is allowed does. Nothing else
+    /// counts or delays it, however often it happens.
+    #[test]
+    fn only_failed_attempts_kill(setbacks in setbacks(), attempts_max in 1..8_u32) {
+        let policy = Policy { attempts_max, ..Policy::default() };
+        let (mut head, mut failed, mut lost) = (ready(), 0, 0);
+        for (batch, setback) in (1..).zip(setbacks) {
+            let held = claimed_again(&head, batch);
+            let settle = |settlement| {
+                let commit = Commit::settling(reference(&held), settlement);
+                settle::commit(&held, &commit, &policy, DAWN).unwrap().unwrap()
+            };
+            let delay = |ms: u64| (ms > 0).then(|| DAWN.after(Duration::from_millis(ms)));
+            head = match setback {
+                Setback::NodeLost => {
+                    lost += 1;
+                    let head = after(&held, settle::lose(&held, DAWN));
+                    prop_assert_eq!(head.not_before, None);
+                    prop_assert_eq!(head.is_suspect(&policy), lost >= policy.suspect_losses);
+                    prop_assert!(head.fence > held.fence);
+                    head
+                }
+                Setback::NotCounted(ms) => {
+                    let delay_asked = Duration::from_millis(ms);
+                    let head = after(&held, settle(release(Counts::Not, delay_asked)));
+                    prop_assert_eq!(head.not_before, delay(ms));
+                    head
+                }
+                Setback::Failed(ms) => {
+                    failed += 1;
+                    let delay_asked = Duration::from_millis(ms);
+                    let head = after(&held, settle(release(Counts::Failed, delay_asked)));
+                    if failed == attempts_max {
+                        prop_assert_eq!(head.state, State::Dead);
+                        return Ok(());
+                    }
+                    let backoff = 100 << (failed - 1);
+                    prop_assert_eq!(head.not_before, delay(ms.max(backoff)));
+                    head
+                }
+            };
+            prop_assert_eq!(head.state, State::Ready);
+            prop_assert_eq!((head.failed_attempts, head.node_losses), (failed, lost));
+            head.not_before = None;
+        }
+    }
+
+    /// `append` against its definition: the entries follow each other, begin at most where the journal
+    /// ends, and are the same where they overlap with it.
+    #[test]
+    fn entries_are_placed_or_refused(
+        stored in prop::collection::vec(0..2_u32, 0..6),
+        first in 0..8_u32,
+        contents in prop::collection::vec(0..2_u32, 0..6),
+        broken in prop::option::weighted(0.3, (0..6_usize, 0..8_u32)),
+    ) {
+        let journal: Vec<_> = (0..).zip(&stored).map(|(n, content)| entry(n, *content)).collect();
+        let mut entries: Vec<_> = (first..).zip(&contents).map(|(n, c)| entry(n, *c)).collect();
+        if let Some((index, sequence)) = broken
+            && let Some(entry) = entries.get_mut(index)
+        {
+            entry.sequence = sequence;
+        }
+        let next = u32::try_from(journal.len()).unwrap();
+        let Ok(placed) = settle::append(next, &entries, |sequence| {
+            Ok::<_, Infallible>(journal.get(sequence as usize).cloned())
+        });
+
+        let follow = entries.windows(2).all(|pair| pair[1].sequence == pair[0].sequence + 1);
+        let starts = entries.first().is_none_or(|entry| entry.sequence <= next);
+        let at = |n: u32| journal.get(n as usize);
+        let same = entries.iter().all(|e| at(e.sequence).is_none_or(|known| known == e));
+        match placed {
+            Ok(placed) => {
+                prop_assert!(follow && starts && same);
+                let new = match placed {
+                    Appended::Repeat => entries.len(),
+                    Appended::From(new) => new,
+                };
+                prop_assert_eq!(placed == Appended::Repeat, new == entries.len() && new > 0);
+                prop_assert!(entries[..new].iter().all(|entry| entry.sequence < next));
+                let mut whole = journal;
+                whole.extend_from_slice(&entries[new..]);
+                prop_assert_eq!(crate::property::gapless(&whole), Ok(()));
+                // The same once more is a repeat.
+                let next = u32::try_from(whole.len()).unwrap();
+                let Ok(again) = settle::append(next, &entries, |sequence| {
+                    Ok::<_, Infallible>(whole.get(sequence as usize).cloned())
+                });
+                let repeat = if entries.is_empty() { Appended::From(0) } else { Appended::Repeat };
+                prop_assert_eq!(again, Ok(repeat));
+            }
+            Err(Refusal::Sequence { sequence, expected }) => {
+                prop_assert!(!follow || !starts);
+                prop_assert_ne!(sequence, expected);
+            }
+            Err(Refusal::Conflict { sequence }) => {
+                let wrong = entries.iter().find(|entry| entry.sequence == sequence).unwrap();
+                prop_assert!(at(sequence).is_some_and(|known| known != wrong));
+            }
+            Err(other) => prop_assert!(false, "{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_settlement_is_recognised_until_the_next_one() {
+    for settlement in settlements() {
+        let held = claimed();
+        let first = Commit::settling(reference(&held), settlement.clone());
+        let repeat = |head: &TaskHead| settle::commit(head, &first, &Policy::default(), DAWN);
+        let mut head = settled(&held, settlement);
+        assert_eq!(repeat(&head), Ok(None));
+        if head.state == State::Waiting {
+            let (question, open) = (question(1), QuestionState::Open);
+            let decided =
+                settle::decide(&question, &open, &head, &decision("ann"), request(1), DAWN);
+            head = after(&head, decided.unwrap().unwrap().transition.unwrap());
+            assert_eq!(repeat(&head), Ok(None));
+        }
+        if head.state == State::Ready {
+            let due = after(&head, claim::due(&head));
+            assert_eq!(repeat(&due), Ok(None), "its back-off is over");
+            let again = claimed_again(&due, 2);
+            assert_eq!(repeat(&again), Ok(None), "claimed again");
+            let forgotten = settled(&again, release(Counts::Not, Duration::ZERO));
+            let state = State::Ready;
+            assert_eq!(repeat(&forgotten), Err(Refusal::Lost { state }));
+        }
+    }
+}
+
+#[test]
+fn only_the_claim_that_stands_is_obeyed() {
+    let anything = || settlements().into_iter().chain([Settlement::Continue]);
+    for head in in_every_state() {
+        for fence in [head.fence.0 - u64::from(head.fence.0 > 0), head.fence.0 + 1] {
+            let claim = ClaimRef {
+                task: head.id,
+                fence: Fence(fence),
+            };
+            let stands = head.state == State::Claimed && Fence(fence) == head.fence;
+            assert_eq!(Stamp::Held(Fence(fence)).matches(&head), stands);
+            for settlement in anything() {
+                let commit = Commit::settling(claim, settlement);
+                match settle::commit(&head, &commit, &Policy::default(), DAWN) {
+                    Ok(None) => assert!(head.last_request.is_some()),
+                    Ok(Some(_)) => assert!(stands),
+                    Err(refusal) => {
+                        let state = head.state;
+                        assert_eq!(refusal, Refusal::Lost { state });
+                    }
+                }
+            }
+        }
+        // Under the present fence, but not claimed: nothing is new to it.
+        if head.state != State::Claimed {
+            for settlement in anything() {
+                assert!(!matches!(commit(&head, settlement), Ok(Some(_))));
+            }
+        }
+    }
+}
+
+#[test]
+fn others_can_only_take_a_claim_away() {
+    let held = claimed();
+    let (open, ask) = (QuestionState::Open, question(1));
+    let by = decision("ann");
+    let decided = settle::decide(&ask, &open, &held, &by, request(1), DAWN).unwrap();
+    assert_eq!(
+        decided.unwrap().transition,
+        None,
+        "an answer leaves the head alone"
+    );
+    let others = [
+        settle::lose(&held, DAWN),
+        settle::cancel(&held, request(1), DAWN).unwrap().unwrap(),
+        settle::expire(&held, DAWN),
+        settle::quarantine(&held, "unreadable", DAWN),
+    ];
+    for transition in others {
+        assert_eq!(transition.expect, Stamp::of(&held));
+        assert_ne!(after(&held, transition).state, State::Claimed);
+    }
+    let spec = spec();
+    let revived = settle::revive(&held, &spec, &Policy::default(), DAWN);
+    assert!(revived.is_err());
+}
+
+#[test]
+fn a_question_is_answered_once_in_any_live_state() {
+    let by = decision("ann");
+    for head in in_every_state() {
+        let decide = |state: &QuestionState, number| {
+            settle::decide(&question(1), state, &head, &by, request(number), DAWN)
+        };
+        let state = head.state;
+        let closed = Err(Refusal::Closed { state });
+        assert_eq!(decide(&QuestionState::Closed, 1), closed);
+        if state.is_final() {
+            assert_eq!(decide(&QuestionState::Open, 1), closed);
+            continue;
+        }
+        let decided = decide(&QuestionState::Open, 1).unwrap().unwrap();
+        let waits = state == State::Waiting;
+        assert_eq!(decided.transition.is_some(), waits, "{state}");
+        if let Some(transition) = decided.transition {
+            assert_eq!(after(&head, transition).state, State::Ready);
+        }
+        let taken = settle::taken(decided.question.clone());
+        for answered in [decided.question, taken] {
+            assert_eq!(decide(&answered, 1), Ok(None));
+            let by = "ann".into();
+            assert_eq!(decide(&answered, 2), Err(Refusal::Decided { by }));
+            assert_eq!(settle::closed(answered.clone()), answered);
+        }
+    }
+    // A task that waits for another question goes on waiting.
+    let waiting = settled(&claimed(), Settlement::Wait(Box::new(question(2))));
+    let open = QuestionState::Open;
+    let decided = settle::decide(&question(1), &open, &waiting, &by, request(1), DAWN);
+    assert_eq!(decided.unwrap().unwrap().transition, None);
+}
+
+#[test]
+fn a_cancel_is_recognised_also_after_it_was_revived_from() {
+    for head in in_every_state() {
+        let state = head.state;
+        let cancel = |head: &TaskHead, number| settle::cancel(head, request(number), DAWN);
+        if state.is_final() {
+            if state == State::Cancelled {
+                assert_eq!(cancel(&head, 9), Ok(None), "by `in_every_state`");
+            }
+            assert_eq!(cancel(&head, 1), Err(Refusal::Ended { state }));
+            continue;
+        }
+        let cancelled = after(&head, cancel(&head, 1).unwrap().unwrap());
+        assert_eq!(cancel(&cancelled, 1), Ok(None));
+        assert_eq!(
+            cancel(&cancelled, 2),
+            Err(Refusal::Ended {
+                state: State::Cancelled
+            })
+        );
+        let spec = spec();
+        let revived = settle::revive(&cancelled, &spec, &Policy::default(), DAWN).unwrap();
+        let revived = after(&cancelled, revived);
+        assert_eq!(cancel(&revived, 1), Ok(None));
+        let again = claimed_again(&revived, 7);
+        assert_eq!(cancel(&again, 1), Ok(None));
+        assert!(matches!(cancel(&again, 2), Ok(Some(_))));
+    }
+}
+
+#[test]
+fn what_ended_without_a_verdict_may_be_revived() {
+    let (mut spec, policy) = (spec(), Policy::default());
+    let later = DAWN.after(Duration::from_secs(60));
+    for mut head in in_every_state() {
+        head.failed_attempts = 4;
+        head.node_losses = 7;
+        for deadline in [None, Some(DAWN), Some(later.after(Duration::from_secs(1)))] {
+            spec.deadline = deadline;
+            head.deadline = deadline;
+            let revived = settle::revive(&head, &spec, &policy, later);
+            let state = head.state;
+            if !matches!(state, State::Dead | State::Cancelled | State::Expired) {
+                assert_eq!(revived, Err(Refusal::NotRevivable { state }));
+                continue;
+            }
+            let again = after(&head, revived.unwrap());
+            assert_eq!(again.state, State::Ready);
+            assert!(again.fence > head.fence);
+            assert_eq!((again.failed_attempts, again.node_losses), (0, 0));
+            assert!(again.sort_key > head.sort_key, "at the end of its line");
+            let still_ahead = |at: &Timestamp| *at > later;
+            assert_eq!(again.deadline, deadline.filter(still_ahead));
+        }
+    }
+}
