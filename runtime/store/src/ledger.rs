@@ -1,78 +1,42 @@
-//! What a book must do, whatever engine keeps it.
+//! What a ledger does, whatever engine keeps it. What becomes of a task is decided by the rules of
+//! [`colony_core::ledger`]; an engine selects, applies and counts.
 //!
 //! ```text
-//!   submit ─► claim ─► commit(entries, Continue)* ─► commit(entries, End | Park | Retry | HandBack)
-//!                                                        Park ─► decide ─► (ready) claim ─► …
+//!   submit ─► claim ─► commit(Continue)* ─► commit(Wait | End | Release)
+//!                                             Wait ─► decide ─► (ready) claim ─► …
 //! ```
 //! Every method that returns `Ok` has made its effect durable first: a power cut after the return loses
 //! nothing. Callers may issue any number of calls at once; engines commit in groups, without a timer.
+//! Requests carry no time: the engine stamps each group with its own ([`Ledger::now`]).
+//!
 //! All methods are cancel-safe in this sense: a call dropped before it returned was either done whole or
-//! not at all, and repeating it with the same ids does no harm.
+//! not at all, and repeating it with the same ids does no harm. What must happen after a durable write is
+//! triggered by the write ([`Ledger::ready_wakes`], [`Ledger::latest`]), never by the caller, who may
+//! have left. Repeats are known by: the task's id (submit), batch (claim), fence and entries (commit),
+//! request id (decide, cancel).
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use colony_core::{
-    cycle::{Decision, Doubt},
-    id::{AgentId, ApprovalId, Fence, Incarnation, NodeId, TaskId, Tenant, TypeName},
-    journal::{EffectKey, Entry},
-    task::{Answer, Ending, Record, Spec, State, TraceContext},
+    cycle::Decision,
+    id::{
+        AgentId, ApprovalId, Incarnation, NodeId, QueueName, RequestId, TaskId, Tenant, TypeName,
+    },
+    journal::Entry,
+    task::{Spec, State, TraceContext},
     unit::Timestamp,
 };
 use tokio::sync::watch;
+use uuid::Uuid;
 
-/// The rules an engine applies to every task.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Policy {
-    /// Abnormal ends after which a task is dead. Default 5: enough for two node crashes and a bad deploy.
-    pub deliveries_max: u32,
-    /// Wait before the first redelivery; doubles each time.
-    pub backoff_base: Duration,
-    /// Longest wait before a redelivery.
-    pub backoff_max: Duration,
-    /// How much earlier one step of priority sorts: a critical task overtakes normal ones that were
-    /// submitted up to 5 × this before it, and no task waits for ever.
-    pub head_start: Duration,
-    /// How long a deduplication key is remembered.
-    pub dedupe_ttl: Duration,
-    /// Most live tasks; beyond it submit answers [`LedgerError::Full`].
-    pub live_max: u64,
-}
+pub use crate::error::LedgerError;
 
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            deliveries_max: 5,
-            backoff_base: Duration::from_millis(100),
-            backoff_max: Duration::from_secs(60),
-            head_start: Duration::from_secs(60),
-            dedupe_ttl: Duration::from_secs(30 * 24 * 3600),
-            live_max: 1_000_000,
-        }
-    }
-}
-
-/// A task to be written down.
-#[derive(Debug, Clone)]
-pub struct NewTask {
-    /// Drawn by the submitter; repeating a submit with the same id is answered with `Duplicate`.
-    pub id: TaskId,
-    /// What is asked.
-    pub spec: Arc<Spec>,
-    /// The present moment.
-    pub now: Timestamp,
-}
-
-/// What became of a submitted task.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Submitted {
-    /// It is written down.
-    Accepted(TaskId),
-    /// The same request was written down before, as this task.
-    Duplicate(TaskId),
-    /// The deduplication key is taken by a task with another payload.
-    Conflict(TaskId),
-}
+pub use colony_core::ledger::{
+    ClaimRef, Commit, Counts as AttemptCounts, Episode, InboxItem, OutboxMessage, Policy, Question,
+    QuestionState, Record, Settlement, TaskHead,
+    submit::{NewTask, Submitted},
+};
 
 /// Asks for work.
 #[derive(Debug, Clone)]
@@ -81,113 +45,110 @@ pub struct ClaimRequest {
     pub node: NodeId,
     /// Which life of the node.
     pub incarnation: Incarnation,
-    /// Types it has agents for, with the most tasks wanted of each.
-    pub wanted: BTreeMap<TypeName, u32>,
-    /// The present moment.
-    pub now: Timestamp,
+    /// Counts up within this life, from 1; a repeat carries the number of the call it repeats. A node has
+    /// one claim under way at a time.
+    pub batch: u64,
+    /// Queues it has agents for, with how many are free.
+    pub free: BTreeMap<QueueName, u32>,
+    /// Most tasks taken in all.
+    pub total: u32,
 }
 
-/// Names a claim: writers show it, and are refused when the fence has moved on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClaimRef {
-    /// The task.
-    pub task: TaskId,
-    /// The fence the claim raised it to.
-    pub fence: Fence,
+/// The answer to a claim.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Claimed {
+    /// The tasks, the lowest sort keys first, whatever their queues.
+    pub claims: Vec<Claim>,
+    /// Time until the next task of the whole ledger becomes claimable by time alone, as of the same
+    /// transaction; none: no task waits for time. Nobody calls when it has passed: whoever claims sets a
+    /// timer.
+    pub next_due: Option<Duration>,
 }
 
 /// A task in a node's hands.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
-    /// Its name.
-    pub reference: ClaimRef,
+    /// Its head; while the claim stands nobody but its holder changes it (P8).
+    pub head: TaskHead,
     /// What is asked.
     pub spec: Arc<Spec>,
-    /// When it was acknowledged.
-    pub submitted_at: Timestamp,
-    /// Abnormal ends so far.
-    pub deliveries: u32,
     /// Whether there are journal entries: a fresh task needs no look at the journal.
     pub has_journal: bool,
+    /// What others have written for its holder; taken with the holder's next commit.
+    pub inbox: Vec<InboxItem>,
 }
 
-/// A question to a human, written with the park.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Question {
-    /// Its id.
-    pub id: ApprovalId,
-    /// Why a human is asked.
-    pub doubt: Doubt,
-    /// One line to read.
-    pub question: String,
-    /// What the agent would do.
-    pub proposal: Answer,
+impl Claim {
+    /// Its name.
+    #[must_use]
+    pub const fn reference(&self) -> ClaimRef {
+        ClaimRef {
+            task: self.head.id,
+            fence: self.head.fence,
+        }
+    }
+
+    /// The task's trace context.
+    #[must_use]
+    pub fn trace(&self) -> TraceContext {
+        self.spec.trace
+    }
 }
 
-/// A question as it stands in the book.
+/// Who else may hold claims in this ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// Nobody: the caller is the only node, so what any other name holds was its own under that name.
+    /// The claims are lost to it like those of its former lives.
+    Nobody,
+    /// Other nodes, whose claims are left alone.
+    Nodes,
+}
+
+/// What a node is told when it begins a life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Tasks that former lives, or other names of it, held: ready again.
+    pub lost: Vec<TaskId>,
+    /// Names other than its own under which claims were found, with [`Others::Nobody`].
+    pub adopted: Vec<NodeId>,
+    /// Of the lost tasks, those that were in hand at so many losses that they may be what kills nodes.
+    pub suspects: Vec<TaskId>,
+}
+
+/// What a decision did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// The task that had asked.
+    pub task: TaskId,
+    /// Where it stands now.
+    pub state: State,
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The numbers of its episodes, in order.
+    pub episodes: Vec<u64>,
+    /// Where the task stands now.
+    pub state: Option<State>,
+}
+
+/// A question as it stands in the ledger.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Approval {
     /// What was asked.
     pub question: Question,
-    /// The task that waits.
+    /// The task that asked.
     pub task: TaskId,
     /// What the task asks.
     pub spec: Arc<Spec>,
     /// When it was asked.
     pub asked_at: Timestamp,
-    /// What was decided, when it was. A question whose task ended otherwise is closed without one.
-    pub decision: Option<Decision>,
-    /// Whether nobody needs to decide any more.
-    pub closed: bool,
-}
-
-/// What a tool wants delivered to the world outside. It becomes visible with the commit that carries it,
-/// once per key: the transactional outbox.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OutboxRecord {
-    /// The effect that it is.
-    pub key: EffectKey,
-    /// The task that caused it.
-    pub task: TaskId,
-    /// A named queue, such as `tickets`.
-    pub queue: String,
-    /// What is delivered.
-    pub payload: serde_json::Value,
-}
-
-/// What becomes of the claim with a commit.
-#[derive(Debug, Clone)]
-pub enum Then {
-    /// The holder goes on.
-    Continue,
-    /// Wait for a human; claim and agent are released.
-    Park(Box<Question>),
-    /// The task has ended.
-    End(Ending),
-    /// Give it back untouched; not a delivery.
-    HandBack,
-    /// The holder failed: counts as a delivery, and the task is ready again after a backoff, or dead.
-    Retry {
-        /// One line on what failed.
-        reason: String,
-    },
-}
-
-/// Everything one claim holder wants durable at once.
-#[derive(Debug, Clone)]
-pub struct Commit {
-    /// Shown against the book; the whole commit is refused with [`LedgerError::Lost`] if it is old.
-    pub claim: ClaimRef,
-    /// The agent at work, recorded with the task.
-    pub agent: Option<AgentId>,
-    /// Journal entries, in sequence. An entry already there with the same sequence number is refused.
-    pub entries: Vec<Entry>,
-    /// Deliveries to the world outside.
-    pub outbox: Vec<OutboxRecord>,
-    /// What becomes of the claim.
-    pub then: Then,
-    /// The present moment.
-    pub now: Timestamp,
+    /// Where it stands.
+    pub state: QuestionState,
 }
 
 /// An agent's track record.
@@ -208,6 +169,8 @@ pub struct Track {
 pub struct Agent {
     /// Who.
     pub id: AgentId,
+    /// Raised by every save; a save shows the one it read (0: there was none) and is refused otherwise.
+    pub revision: u64,
     /// The version of its type's declaration.
     pub version: u32,
     /// What it has done.
@@ -216,29 +179,107 @@ pub struct Agent {
     pub updated_at: Timestamp,
 }
 
-/// Something learned: a percept and its right answer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Episode {
-    /// Counts up within the book; 0 in a new one, the engine numbers it.
-    pub number: u64,
+impl Agent {
+    /// The row after this save over the `known` one; none: somebody else has saved since it was read. A
+    /// repeat of the save that made the row saves it again.
+    #[must_use]
+    pub fn saved_over(&self, known: Option<&Self>) -> Option<Self> {
+        let saved = Self {
+            revision: self.revision + 1,
+            ..self.clone()
+        };
+        let revision = known.map_or(0, |known| known.revision);
+        (revision == self.revision || known == Some(&saved)).then_some(saved)
+    }
+}
+
+/// Names a component's snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SnapshotKey {
+    /// Whose: each node has its own.
+    pub node: NodeId,
+    /// Which component, such as `field`, and whatever it keeps apart.
+    pub name: String,
+}
+
+/// A component's snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The layout of the body: a component that knows another one does without.
+    pub version: u32,
+    /// Whatever the component keeps.
+    pub body: Vec<u8>,
+}
+
+/// Names a stream of episodes: what the agents of one type learn for one tenant, and forget.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EpisodeStream {
     /// Whose.
     pub tenant: Tenant,
     /// Which agent type shares it.
     pub agent_type: TypeName,
-    /// The task it came from; at most one episode a task, the last one counts.
-    pub task: TaskId,
-    /// The normalised text.
-    pub text: String,
-    /// The right answer.
-    pub label: String,
-    /// The embedding.
-    pub vector: Arc<[f32]>,
-    /// When it was learned.
-    pub at: Timestamp,
+}
+
+impl EpisodeStream {
+    /// The stream that an episode is learned in.
+    #[must_use]
+    pub fn of(episode: &Episode) -> Self {
+        Self {
+            tenant: episode.tenant.clone(),
+            agent_type: episode.agent_type.clone(),
+        }
+    }
+}
+
+/// One place in a stream of episodes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EpisodeChange {
+    /// It was learned. One that was forgotten since has lost its text.
+    Learned(Episode),
+    /// An episode counts no more: its task taught another one since, here or in another stream.
+    Forgotten {
+        /// The number at which this was written; higher than the episode's own.
+        number: u64,
+        /// The episode's number.
+        episode: u64,
+    },
+}
+
+impl EpisodeChange {
+    /// Its place in the stream.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        match self {
+            Self::Learned(episode) => episode.number,
+            Self::Forgotten { number, .. } => *number,
+        }
+    }
 }
 
 /// Longest page of tasks or questions: what a reader takes in at once, and what a lock is held for.
 pub const PAGE_MAX: u32 = 1_000;
+
+/// Bytes of payload after which a page ends, whatever its length: it fits a message of 4 MiB with room
+/// for everything around it. A page holds one item at least.
+pub const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// A page, and whether there is more after it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// What is on it.
+    pub items: Vec<T>,
+    /// Whether another page follows.
+    pub more: bool,
+}
+
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        Self {
+            items: Vec::new(),
+            more: false,
+        }
+    }
+}
 
 /// Which tasks to list. Newest first.
 #[derive(Debug, Clone, Default)]
@@ -260,7 +301,7 @@ pub struct TaskFilter {
 pub struct ApprovalFilter {
     /// Only this tenant's.
     pub tenant: Option<Tenant>,
-    /// Closed ones too.
+    /// Not only open ones.
     pub closed_too: bool,
     /// Only questions with an id above this one: the last of the page before.
     pub after: Option<ApprovalId>,
@@ -287,132 +328,86 @@ pub struct Change {
     pub at: Timestamp,
 }
 
-/// How many tasks are in each state; their sum is the number accepted since the book began.
+/// How many tasks are in each state; their sum is the number accepted since the ledger began.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Accepted since the book began.
+    /// Accepted since the ledger began.
     pub accepted: u64,
     /// By state; every state has an entry.
     pub by_state: BTreeMap<State, u64>,
-    /// Group commits made durable since this process opened the book.
+    /// Group commits made durable since this process opened the ledger.
     pub syncs: u64,
+    /// Rows that could not be read and were set aside.
+    pub quarantined: u64,
 }
 
-/// Why the book refused.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LedgerError {
-    /// The claim is no longer the caller's: somebody else has it or the task has ended. Discard the work.
-    #[error("claim on task {task} with fence {fence} is lost; the task is {state}", fence = fence.0)]
-    Lost {
-        /// The task.
-        task: TaskId,
-        /// The fence that was shown.
-        fence: Fence,
-        /// Where the task stands.
-        state: State,
-    },
-    /// A journal entry does not follow the last one: another writer was there first, or an entry is
-    /// missing. Nothing of the commit was done.
-    #[error("journal entry {sequence} of task {task} is out of order; the next is {expected}")]
-    Sequence {
-        /// The task.
-        task: TaskId,
-        /// The sequence number that was shown.
-        sequence: u32,
-        /// The one that would have been right.
-        expected: u32,
-    },
-    /// No such task.
-    #[error("no task {0}")]
-    NoTask(TaskId),
-    /// No such question.
-    #[error("no approval {0}")]
-    NoApproval(ApprovalId),
-    /// The question is closed.
-    #[error("approval {id} is closed: task {task} is {state}")]
-    Closed {
-        /// The question.
-        id: ApprovalId,
-        /// Its task.
-        task: TaskId,
-        /// Where the task stands.
-        state: State,
-    },
-    /// The task has ended.
-    #[error("task {task} has ended: it is {state}")]
-    Ended {
-        /// The task.
-        task: TaskId,
-        /// How.
-        state: State,
-    },
-    /// Too many live tasks.
-    #[error("{live} live tasks reach the limit of {limit}")]
-    Full {
-        /// Live tasks now.
-        live: u64,
-        /// The limit.
-        limit: u64,
-    },
-    /// Too many requests wait for the disk.
-    #[error("the ledger has {waiting} requests waiting, its limit")]
-    Busy {
-        /// Requests waiting.
-        waiting: usize,
-    },
-    /// The book cannot be opened, or was written by a newer version, or is open elsewhere.
-    #[error("{path}: {what}")]
-    Open {
-        /// The file.
-        path: String,
-        /// What is wrong and what to do.
-        what: String,
-    },
-    /// The disk or the engine failed; nothing of the request was done.
-    #[error("ledger storage failed: {what}")]
-    Storage {
-        /// The engine's words.
-        what: String,
-    },
-    /// A record in the book is damaged or was written by a newer version; nothing of the request was done.
-    #[error("the ledger holds a record that cannot be read: {what}")]
-    Unreadable {
-        /// Which record, and why.
-        what: String,
-    },
-    /// The engine was shut down.
-    #[error("the ledger is closed")]
-    Shut,
+/// A row that could not be read: set aside with the reason, the rest goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// The table.
+    pub table: String,
+    /// The key, as hexadecimal or text.
+    pub key: String,
+    /// Why it cannot be read.
+    pub reason: String,
+    /// When it was found.
+    pub at: Timestamp,
 }
 
-impl LedgerError {
-    /// Whether the same call may succeed later.
+/// What [`Ledger::verify`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Rows read, by table.
+    pub rows: BTreeMap<String, u64>,
+    /// Rows that cannot be read, found now or set aside before.
+    pub quarantined: Vec<Quarantined>,
+    /// What else is wrong: the file's structure, counters that do not add up. Empty: the ledger is whole.
+    pub problems: Vec<String>,
+}
+
+impl Verification {
+    /// Whether nothing is wrong.
     #[must_use]
-    pub const fn is_retryable(&self) -> bool {
-        match self {
-            Self::Full { .. } | Self::Busy { .. } | Self::Storage { .. } => true,
-            Self::Lost { .. }
-            | Self::Sequence { .. }
-            | Self::NoTask(_)
-            | Self::NoApproval(_)
-            | Self::Closed { .. }
-            | Self::Ended { .. }
-            | Self::Open { .. }
-            | Self::Unreadable { .. }
-            | Self::Shut => false,
-        }
+    pub fn is_whole(&self) -> bool {
+        self.quarantined.is_empty() && self.problems.is_empty()
     }
 }
 
-/// The book.
+/// Whether a ledger still works.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    #[default]
+    Working,
+    /// It has stopped for good, and why: the node must stop too.
+    Failed(String),
+}
+
+/// The ledger.
 #[async_trait]
 pub trait Ledger: Send + Sync + fmt::Debug {
-    /// Begins a new life of `node`: raises and returns its incarnation, and makes every claim of its
-    /// earlier lives ready again (an abnormal end: counts as a delivery, with backoff, perhaps dead).
+    /// Names this ledger among all others, for ever: cursors are good for one ledger only.
+    fn id(&self) -> Uuid;
+
+    /// The ledger's time: what a request executed now would be stamped with, or a little earlier.
+    fn now(&self) -> Timestamp;
+
+    /// Rises with every durable group after which a task is claimable, now or at a known time, that was
+    /// not before.
+    fn ready_wakes(&self) -> watch::Receiver<u64>;
+
+    /// The highest cursor made durable; wakes watchers.
+    fn latest(&self) -> watch::Receiver<Cursor>;
+
+    /// Whether it works.
+    fn health(&self) -> watch::Receiver<Health>;
+
+    /// Begins a new life of `node`, and makes every claim of its earlier lives ready again, in the same
+    /// transaction. No task dies of it.
     ///
     /// # Errors
     /// Storage.
-    async fn begin(&self, node: &NodeId, now: Timestamp) -> Result<Incarnation, LedgerError>;
+    async fn register(&self, node: &NodeId, others: Others) -> Result<Registered, LedgerError>;
 
     /// Writes tasks down, all or none; answers in the same order.
     ///
@@ -420,43 +415,50 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// `Full`, `Busy`, storage: then none was written.
     async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, LedgerError>;
 
-    /// Takes ready tasks: of each type as many as wanted, lowest sort key (submission time − priority ×
-    /// head start) first. Raises each fence. A task whose deadline has passed is left to `expire`; a
-    /// former life of a node gets nothing.
+    /// Takes ready tasks as [`colony_core::ledger::plan_claim`] says, and raises each fence. A repeat gets
+    /// what its batch holds still; a copy that comes late and a former life of a node get nothing.
     ///
     /// # Errors
     /// Storage.
-    async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, LedgerError>;
+    async fn claim(&self, request: ClaimRequest) -> Result<Claimed, LedgerError>;
 
     /// Makes everything in `commit` durable, or nothing.
     ///
     /// # Errors
-    /// `Lost` when the claim has moved on, `NoTask`, `Sequence` when the entries do not follow the journal,
-    /// storage.
-    async fn commit(&self, commit: Commit) -> Result<(), LedgerError>;
+    /// `Lost` when the claim has moved on, `NoTask`, `Sequence` and `Conflict` when the entries do not fit
+    /// the journal, storage.
+    async fn commit(&self, commit: Commit) -> Result<Committed, LedgerError>;
 
-    /// Writes a human's decision, journals it, and makes the parked task ready.
+    /// Writes a human's decision to the inbox of the task that asked, and makes it ready if it waits.
     ///
     /// # Errors
-    /// `NoApproval`, `Closed`, storage.
+    /// `NoApproval`, `Decided`, `Closed`, storage.
     async fn decide(
         &self,
         id: ApprovalId,
+        request: RequestId,
         decision: Decision,
-        now: Timestamp,
-    ) -> Result<TaskId, LedgerError>;
+    ) -> Result<Decided, LedgerError>;
 
-    /// Ends a live task; returns the state it was in. A running agent finds its claim lost.
+    /// Ends a live task; returns the state it was in, `Cancelled` for a repeat. A running agent finds its
+    /// claim lost.
     ///
     /// # Errors
     /// `NoTask`, `Ended`, storage.
-    async fn cancel(&self, task: TaskId, now: Timestamp) -> Result<State, LedgerError>;
+    async fn cancel(&self, task: TaskId, request: RequestId) -> Result<State, LedgerError>;
 
-    /// Ends every live task whose deadline is `now` or earlier; returns them.
+    /// Ends live tasks whose deadline has passed, the earliest first, at most `limit`; returns them. As
+    /// many as `limit`: there may be more.
     ///
     /// # Errors
     /// Storage.
-    async fn expire(&self, now: Timestamp) -> Result<Vec<TaskId>, LedgerError>;
+    async fn expire(&self, limit: u32) -> Result<Vec<TaskId>, LedgerError>;
+
+    /// Makes a dead, cancelled or expired task ready again.
+    ///
+    /// # Errors
+    /// `NoTask`, `NotRevivable`, `Full`, storage.
+    async fn revive(&self, task: TaskId) -> Result<(), LedgerError>;
 
     /// One task, live or ended.
     ///
@@ -468,7 +470,7 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// Storage.
-    async fn list(&self, filter: TaskFilter) -> Result<Vec<Record>, LedgerError>;
+    async fn list(&self, filter: TaskFilter) -> Result<Page<Record>, LedgerError>;
 
     /// A task's journal, in order; empty for a task not begun.
     ///
@@ -476,11 +478,17 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// `NoTask`, storage.
     async fn journal(&self, task: TaskId) -> Result<Vec<Entry>, LedgerError>;
 
+    /// One question.
+    ///
+    /// # Errors
+    /// `NoApproval`, storage.
+    async fn approval(&self, id: ApprovalId) -> Result<Approval, LedgerError>;
+
     /// A page of questions, oldest first.
     ///
     /// # Errors
     /// Storage.
-    async fn approvals(&self, filter: ApprovalFilter) -> Result<Vec<Approval>, LedgerError>;
+    async fn approvals(&self, filter: ApprovalFilter) -> Result<Page<Approval>, LedgerError>;
 
     /// How many tasks are in each state, as of one moment.
     ///
@@ -488,51 +496,64 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// Storage.
     async fn counts(&self) -> Result<Counts, LedgerError>;
 
-    /// Changes after `after`, oldest first, at most `limit`. Engines keep the last [`CHANGES_KEPT`]:
-    /// cursors have no gaps, so a reader whose first change is not `after + 1` was too late and reads
-    /// the tasks anew.
+    /// Changes after `after`, oldest first, at most `limit`. Engines keep the last [`CHANGES_KEPT`], and
+    /// cursors have no gaps: the first change is `after + 1`.
     ///
     /// # Errors
-    /// Storage.
+    /// `OutOfRange` when that change is not kept any more, or when `after` lies in the future; storage.
     async fn changes(&self, after: Cursor, limit: u32) -> Result<Vec<Change>, LedgerError>;
 
-    /// The highest cursor made durable; wakes watchers.
-    fn latest(&self) -> watch::Receiver<Cursor>;
-
-    /// The times at which waiting tasks become due and deadlines pass: the earliest after `now`, if any.
-    ///
-    /// # Errors
-    /// Storage.
-    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LedgerError>;
-
-    /// Outbox records of a queue after the given row, oldest first: (row, record).
+    /// Messages of the outbox to a destination after the given row, oldest first: (row, message).
     ///
     /// # Errors
     /// Storage.
     async fn outbox(
         &self,
-        queue: &str,
+        destination: &str,
         after: u64,
         limit: u32,
-    ) -> Result<Vec<(u64, OutboxRecord)>, LedgerError>;
+    ) -> Result<Vec<(u64, OutboxMessage)>, LedgerError>;
 
-    /// Keeps episodes; one a task, the last one counts. Returns their numbers.
+    /// Keeps episodes that no claim carries, such as feedback after the end; the last one of a task
+    /// counts, and forgets the one before. What a task teaches already is not learned again. Returns their
+    /// numbers.
     ///
     /// # Errors
     /// Storage.
     async fn learn(&self, episodes: Vec<Episode>) -> Result<Vec<u64>, LedgerError>;
 
-    /// Episodes with a number above `after`, in order.
+    /// Every stream in which something was learned, in order.
     ///
     /// # Errors
     /// Storage.
-    async fn episodes(&self, after: u64, limit: u32) -> Result<Vec<Episode>, LedgerError>;
+    async fn episode_streams(&self) -> Result<Vec<EpisodeStream>, LedgerError>;
 
-    /// Keeps agents as they are now.
+    /// What was learned and forgotten in a stream after the number `after`, all of it, in the order in
+    /// which it was written: nothing appears later at or below a number that was told of. An episode that
+    /// cannot be read is left out. A page with more after it holds something.
     ///
     /// # Errors
     /// Storage.
-    async fn save_agents(&self, agents: Vec<Agent>) -> Result<(), LedgerError>;
+    async fn episodes(
+        &self,
+        stream: &EpisodeStream,
+        after: u64,
+        limit: u32,
+    ) -> Result<Page<EpisodeChange>, LedgerError>;
+
+    /// The number after which the newest `live` episodes of a stream lie that count still; 0 when there
+    /// are no more than that. Where a reader begins that wants no others.
+    ///
+    /// # Errors
+    /// Storage.
+    async fn episodes_floor(&self, stream: &EpisodeStream, live: u32) -> Result<u64, LedgerError>;
+
+    /// Keeps agents as they are now. Returns those whose row has another revision than they show: they
+    /// were not saved.
+    ///
+    /// # Errors
+    /// Storage.
+    async fn save_agents(&self, agents: Vec<Agent>) -> Result<Vec<AgentId>, LedgerError>;
 
     /// Every agent kept, by id.
     ///
@@ -540,27 +561,24 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// Storage.
     async fn agents(&self) -> Result<Vec<Agent>, LedgerError>;
 
-    /// Keeps a room's snapshot under a name.
+    /// Keeps a component's snapshot; replaces the one of the same key.
     ///
     /// # Errors
     /// Storage.
-    async fn save_snapshot(&self, name: &str, body: Vec<u8>) -> Result<(), LedgerError>;
+    async fn save_snapshot(&self, key: SnapshotKey, snapshot: Snapshot) -> Result<(), LedgerError>;
 
-    /// A room's snapshot, if there is one.
+    /// A component's snapshot, if there is one.
     ///
     /// # Errors
     /// Storage.
-    async fn snapshot(&self, name: &str) -> Result<Option<Vec<u8>>, LedgerError>;
+    async fn snapshot(&self, key: &SnapshotKey) -> Result<Option<Snapshot>, LedgerError>;
+
+    /// Reads everything and compares it with its checksums and counters; sets aside what cannot be read.
+    ///
+    /// # Errors
+    /// Storage.
+    async fn verify(&self) -> Result<Verification, LedgerError>;
 
     /// Writes out what is queued and closes. Later calls answer `Shut`.
     async fn close(&self);
-}
-
-/// The trace a claim belongs to; a shorthand used by every room.
-impl Claim {
-    /// The task's trace context.
-    #[must_use]
-    pub fn trace(&self) -> TraceContext {
-        self.spec.trace
-    }
 }

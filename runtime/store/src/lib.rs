@@ -1,19 +1,25 @@
-//! The book: what was acknowledged is written here, and survives.
+//! The ledger: what was acknowledged is written here, and survives.
 //!
 //! One [`Ledger`] trait, two engines: SQLite ([`SqliteLedger`]) for a node's own data directory and [`memory`], which
-//! loses what was not synced, for the simulator and the market bench. Both pass one conformance suite.
+//! loses what was not synced, for the simulator and the market bench. The rules are core's
+//! ([`colony_core::ledger`]); both engines pass one conformance suite.
 
-mod blob;
+mod codec;
+mod error;
 mod ledger;
+mod limits;
 pub mod memory;
 pub mod property;
-mod rules;
+mod refusal;
 mod sqlite;
 
 pub use ledger::{
-    Agent, Approval, ApprovalFilter, CHANGES_KEPT, Change, Claim, ClaimRef, ClaimRequest, Commit,
-    Counts, Cursor, Episode, Ledger, LedgerError, NewTask, OutboxRecord, PAGE_MAX, Policy,
-    Question, Submitted, TaskFilter, Then, Track,
+    Agent, Approval, ApprovalFilter, AttemptCounts, CHANGES_KEPT, Change, Claim, ClaimRef,
+    ClaimRequest, Claimed, Commit, Committed, Counts, Cursor, Decided, Episode, EpisodeChange,
+    EpisodeStream, Health, InboxItem, Ledger, LedgerError, NewTask, Others, OutboxMessage,
+    PAGE_BYTES_MAX, PAGE_MAX, Page, Policy, Quarantined, Question, QuestionState, Record,
+    Registered, Settlement, Snapshot, SnapshotKey, Submitted, TaskFilter, TaskHead, Track,
+    Verification,
 };
 pub use memory::MemoryLedger;
 pub use sqlite::SqliteLedger;

@@ -1,88 +1,101 @@
 //! The engine in memory: for the simulator and the market bench.
 //!
 //! ```text
-//!   call ─► queue ──(a sync of `delay` begins when none runs)──► applied to the book, answered
-//!                      crash(): what is still queued is gone, its callers get `Shut`
+//!   call ─► queued ─► syncing ──(the driver, `sync_delay` later)──► applied to the tables ─► answered
+//!                     ▲ │
+//!                     └─┘ what came during a sync shares the next      crash(): what is not applied is
+//!                                                                      gone, its callers get `Shut`
 //! ```
-//! With a sync delay a write is answered when a simulated sync has passed; writes that come during a
-//! sync share the next one. Nothing is seen by readers before it is durable. Time is the caller's tokio
-//! clock, so it is virtual where that is; no task and no thread is spawned: whoever calls next applies
-//! the syncs that have ended. Without a delay a write is applied in the call.
+//! With a sync delay a write is answered when a simulated sync has passed; nothing is seen by readers
+//! before. A task of its own, the driver, ends each sync in time and is there only while there is
+//! something to sync: nothing depends on the caller, who may have left. It sleeps on tokio's clock, which is
+//! virtual where the caller's is; under one thread the same calls have the same history. Without a delay
+//! a write is applied in the call, and no task is spawned.
 
-mod book;
 mod read;
+mod tables;
+mod tasks;
+mod write;
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use colony_core::{
     cycle::Decision,
-    id::{ApprovalId, Incarnation, NodeId, TaskId},
+    id::{AgentId, ApprovalId, NodeId, RequestId, TaskId},
     journal::Entry,
-    task::{Record, State},
+    ledger::Stamps,
+    port::Clock,
+    task::State,
     unit::Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::{
     sync::{oneshot, watch},
+    task::AbortHandle,
     time::Instant,
 };
+use uuid::Uuid;
 
-use self::book::Book;
+use self::tables::Tables;
 use crate::{
     ledger::{
-        Agent, Approval, ApprovalFilter, Change, Claim, ClaimRequest, Commit, Counts, Cursor,
-        Episode, Ledger, LedgerError, NewTask, OutboxRecord, Policy, Submitted, TaskFilter,
+        Agent, Approval, ApprovalFilter, Change, ClaimRequest, Claimed, Commit, Committed, Counts,
+        Cursor, Decided, Episode, EpisodeChange, EpisodeStream, Health, Ledger, LedgerError,
+        NewTask, Others, OutboxMessage, Page, Policy, Record, Registered, Snapshot, SnapshotKey,
+        Submitted, TaskFilter, Verification,
     },
-    rules,
+    limits::QUEUE_MAX,
 };
 
-/// A book in memory. Clones are handles on the same book.
+/// A ledger in memory. Clones are handles on the same ledger.
 #[derive(Clone)]
 pub struct MemoryLedger {
-    inner: Arc<Mutex<Inner>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    id: Uuid,
     /// Zero: every write is durable at once.
     sync_delay: Duration,
+    inner: Mutex<Inner>,
     latest: watch::Sender<Cursor>,
+    ready_wakes: watch::Sender<u64>,
+    health: watch::Sender<Health>,
 }
 
 struct Inner {
-    /// None after a crash took it out.
-    book: Option<Book>,
+    /// None after a crash took them out.
+    tables: Option<Tables>,
     open: bool,
-    /// Syncs that have not ended, in order, with what each makes durable.
-    syncs: VecDeque<Sync>,
-    waiting: Arc<AtomicUsize>,
-    syncs_done: u64,
+    clock: Arc<dyn Clock>,
+    stamps: Stamps,
+    /// The sync under way.
+    syncing: Option<Group>,
+    /// What the next one makes durable.
+    queued: Vec<Write>,
+    /// Ends the syncs.
+    driver: Option<AbortHandle>,
+    syncs: u64,
 }
 
-struct Sync {
-    begins: Instant,
+/// Writes that are executed together, under one stamp.
+struct Group {
+    stamp: Timestamp,
     ends: Instant,
     writes: Vec<Write>,
 }
 
-type Write = Box<dyn FnOnce(&mut Book, Answers) + Send>;
+type Write = Box<dyn FnOnce(&mut Tables, Timestamp) -> Answer + Send>;
 
-/// Whether a caller hears of its write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answers {
-    Given,
-    Lost,
-}
+/// Tells the caller what came of its write, once everybody who watches has been told.
+type Answer = Box<dyn FnOnce() + Send>;
 
 impl fmt::Debug for MemoryLedger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryLedger")
-            .field("sync_delay", &self.sync_delay)
+            .field("id", &self.shared.id)
+            .field("sync_delay", &self.shared.sync_delay)
             .finish_non_exhaustive()
     }
 }
@@ -97,49 +110,79 @@ pub enum InFlight {
 }
 
 impl MemoryLedger {
-    /// An empty book in which every write is durable at once.
+    /// An empty ledger in which every write is durable at once. Its name is the moment of its making.
     #[must_use]
-    pub fn new(policy: Policy) -> Self {
-        Self::with_sync_delay(policy, Duration::ZERO)
+    pub fn new(policy: Policy, clock: Arc<dyn Clock>) -> Self {
+        Self::with_sync_delay(policy, clock, Duration::ZERO)
     }
 
-    /// An empty book whose writes are answered after a simulated sync of this length.
+    /// An empty ledger whose writes are answered after a simulated sync of this length.
     #[must_use]
-    pub fn with_sync_delay(policy: Policy, sync_delay: Duration) -> Self {
-        Self::around(Book::new(policy, usize::MAX), sync_delay)
+    pub fn with_sync_delay(policy: Policy, clock: Arc<dyn Clock>, sync_delay: Duration) -> Self {
+        let id = TaskId::new(clock.now(), [0; 10]).0;
+        Self::around(Tables::new(policy), id, clock, sync_delay)
     }
 
-    /// Keeps at most this many finished tasks in detail: the oldest are forgotten with their journal and
-    /// their questions, but stay counted. Without it all are kept. A bench that ends millions needs it.
+    /// Keeps at most this many ended tasks in detail: the oldest are forgotten with their journal and
+    /// their questions, but stay counted; a repeated submit of one is a new task. Without it all are
+    /// kept. A bench that ends millions needs it.
     #[must_use]
     pub fn finished_max(self, tasks: usize) -> Self {
-        if let Some(book) = &mut self.inner.lock().book {
-            book.finished_max(tasks);
+        if let Some(tables) = &mut self.shared.inner.lock().tables {
+            tables.tasks.ended_max(tasks);
         }
         self
     }
 
-    fn around(book: Book, sync_delay: Duration) -> Self {
-        let (latest, _) = watch::channel(book.log.cursor);
+    /// Goes on with another clock, as a ledger does that is opened by another process: after a
+    /// [`crash`](Self::crash), say. Stamps go on from the highest time written, whatever it says.
+    #[must_use]
+    pub fn on_clock(self, clock: Arc<dyn Clock>) -> Self {
+        {
+            let mut inner = self.shared.inner.lock();
+            let highest = inner
+                .tables
+                .as_ref()
+                .map_or_else(Timestamp::default, Tables::highest);
+            inner.stamps = Stamps::new(clock.now(), highest);
+            inner.clock = clock;
+        }
+        self
+    }
+
+    fn around(tables: Tables, id: Uuid, clock: Arc<dyn Clock>, sync_delay: Duration) -> Self {
+        let (latest, _) = watch::channel(tables.cursor());
+        let (ready_wakes, _) = watch::channel(0);
+        let (health, _) = watch::channel(Health::Working);
         let inner = Inner {
-            book: Some(book),
+            stamps: Stamps::new(clock.now(), tables.highest()),
+            tables: Some(tables),
             open: true,
-            syncs: VecDeque::new(),
-            waiting: Arc::default(),
-            syncs_done: 0,
+            clock,
+            syncing: None,
+            queued: Vec::new(),
+            driver: None,
+            syncs: 0,
+        };
+        let shared = Shared {
+            id,
+            sync_delay,
+            inner: Mutex::new(inner),
+            latest,
+            ready_wakes,
+            health,
         };
         Self {
-            inner: Arc::new(Mutex::new(inner)),
-            sync_delay,
-            latest,
+            shared: Arc::new(shared),
         }
     }
 
     /// Cuts the power: what was not synced is gone, its callers and all later ones get `Shut`. Returns
-    /// the book as it is found after the power is back. Also opens a closed book again.
+    /// the ledger as it is found after the power is back, on the same clock
+    /// ([`on_clock`](Self::on_clock) gives it another). Also opens a closed ledger again.
     ///
     /// # Panics
-    /// When this book was taken before.
+    /// When this ledger was taken before.
     #[must_use]
     pub fn crash(&self) -> Self {
         self.crash_with(InFlight::Dropped)
@@ -148,267 +191,336 @@ impl MemoryLedger {
     /// As [`crash`](Self::crash), with a say in what became of the sync that was under way.
     ///
     /// # Panics
-    /// When this book was taken before.
+    /// When this ledger was taken before.
     #[must_use]
     pub fn crash_with(&self, in_flight: InFlight) -> Self {
-        let mut inner = self.inner.lock();
-        inner.settle(self.sync_delay, &self.latest);
+        let mut inner = self.shared.inner.lock();
         inner.open = false;
-        let syncs = std::mem::take(&mut inner.syncs);
-        let mut book = inner
-            .book
+        inner.stop_driver();
+        inner.queued.clear();
+        let group = inner.syncing.take();
+        let mut tables = inner
+            .tables
             .take()
-            .expect("a book is taken out by one crash only");
+            .expect("a ledger is taken out by one crash only");
         if in_flight == InFlight::Written
-            && let Some(sync) = syncs.into_iter().next()
+            && let Some(group) = group
         {
-            for write in sync.writes {
-                write(&mut book, Answers::Lost);
-            }
+            drop(group.execute(&mut tables));
         }
-        Self::around(book, self.sync_delay)
+        tables.forget_volatile();
+        let clock = Arc::clone(&inner.clock);
+        drop(inner);
+        Self::around(tables, self.shared.id, clock, self.shared.sync_delay)
     }
 
-    /// Reads, after syncs that have ended were applied.
-    fn read<T>(&self, read: impl FnOnce(&Book, u64) -> T) -> Result<T, LedgerError> {
-        let mut inner = self.inner.lock();
-        inner.settle(self.sync_delay, &self.latest);
-        let syncs = inner.syncs_done;
-        match &inner.book {
-            Some(book) if inner.open => Ok(read(book, syncs)),
-            Some(_) | None => Err(LedgerError::Shut),
+    fn read<T>(&self, read: impl FnOnce(&Tables) -> T) -> Result<T, LedgerError> {
+        match &*self.shared.inner.lock() {
+            Inner {
+                tables: Some(tables),
+                open: true,
+                ..
+            } => Ok(read(tables)),
+            _ => Err(LedgerError::Shut),
         }
     }
 
     async fn write<T: Send + 'static>(
         &self,
-        write: impl FnOnce(&mut Book) -> T + Send + 'static,
+        write: impl FnOnce(&mut Tables, Timestamp) -> T + Send + 'static,
     ) -> Result<T, LedgerError> {
-        if self.sync_delay.is_zero() {
-            return self.write_now(write);
+        if self.shared.sync_delay.is_zero() {
+            return self.shared.write_now(write);
         }
-        let (reply, mut answer) = oneshot::channel();
-        let ends = {
-            let mut inner = self.inner.lock();
-            inner.settle(self.sync_delay, &self.latest);
-            if !inner.open {
-                return Err(LedgerError::Shut);
-            }
-            let waiting = inner.waiting.fetch_add(1, Ordering::Relaxed);
-            let slot = Slot(Arc::clone(&inner.waiting));
-            if waiting >= rules::QUEUE_MAX {
-                return Err(LedgerError::Busy { waiting });
-            }
-            inner.enqueue(
-                self.sync_delay,
-                Box::new(move |book, answers| {
-                    let _slot = slot;
-                    let answer = write(book);
-                    if answers == Answers::Given {
-                        // A caller who has gone does not undo the write.
-                        let _ = reply.send(answer);
-                    }
-                }),
-            )
-        };
-        tokio::select! {
-            biased;
-            answered = &mut answer => return answered.map_err(|_| LedgerError::Shut),
-            () = tokio::time::sleep_until(ends) => {}
-        }
-        self.inner.lock().settle(self.sync_delay, &self.latest);
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Box::new(move |tables, stamp| {
+            let answer = write(tables, stamp);
+            // A caller who has gone does not undo the write.
+            Box::new(move || drop(reply.send(answer)))
+        }))?;
         answer.await.map_err(|_| LedgerError::Shut)
     }
 
-    fn write_now<T>(&self, write: impl FnOnce(&mut Book) -> T) -> Result<T, LedgerError> {
-        let mut inner = self.inner.lock();
+    /// Lets a write join the next sync, and begins that when none is under way.
+    fn enqueue(&self, write: Write) -> Result<(), LedgerError> {
+        let mut inner = self.shared.inner.lock();
         if !inner.open {
             return Err(LedgerError::Shut);
         }
-        inner.syncs_done += 1;
-        let Some(book) = &mut inner.book else {
-            return Err(LedgerError::Shut);
-        };
-        let before = book.log.cursor;
-        let answer = write(book);
-        let cursor = book.log.cursor;
-        if cursor != before {
-            self.latest.send_replace(cursor);
+        let waiting = inner.queued.len() + inner.syncing.as_ref().map_or(0, |g| g.writes.len());
+        if waiting >= QUEUE_MAX {
+            return Err(LedgerError::Busy { waiting });
         }
-        Ok(answer)
+        inner.queued.push(write);
+        if inner.syncing.is_none() {
+            inner.begin_sync(self.shared.sync_delay);
+        }
+        // A driver whose runtime has gone has ended, with or without its syncs.
+        if inner.driver.as_ref().is_none_or(AbortHandle::is_finished) {
+            let shared = Arc::clone(&self.shared);
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "it ends by itself when nothing is queued, and `Inner::driver` ends it before"
+            )]
+            let driver = tokio::spawn(shared.drive());
+            inner.driver = Some(driver.abort_handle());
+        }
+        Ok(())
     }
 }
 
-/// One place in the queue.
-struct Slot(Arc<AtomicUsize>);
+impl Shared {
+    /// Ends one sync after the other, each in its time, until nothing is queued.
+    async fn drive(self: Arc<Self>) {
+        while let Some(ends) = self.next_end() {
+            tokio::time::sleep_until(ends).await;
+            self.end_sync();
+        }
+    }
 
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    /// When the sync under way ends; without one the driver is done.
+    fn next_end(&self) -> Option<Instant> {
+        let mut inner = self.inner.lock();
+        let ends = inner.syncing.as_ref().map(|group| group.ends);
+        if ends.is_none() {
+            inner.driver = None;
+        }
+        ends
+    }
+
+    fn end_sync(&self) {
+        let mut inner = self.inner.lock();
+        let Some(group) = inner.syncing.take() else {
+            return;
+        };
+        if let Some(tables) = &mut inner.tables {
+            let answers = group.execute(tables);
+            self.announce(tables);
+            answers.into_iter().for_each(|answer| answer());
+            inner.syncs += 1;
+        }
+        inner.begin_sync(self.sync_delay);
+    }
+
+    fn write_now<T>(
+        &self,
+        write: impl FnOnce(&mut Tables, Timestamp) -> T,
+    ) -> Result<T, LedgerError> {
+        let mut inner = self.inner.lock();
+        let stamp = inner.now();
+        let Inner {
+            tables: Some(tables),
+            open: true,
+            syncs,
+            ..
+        } = &mut *inner
+        else {
+            return Err(LedgerError::Shut);
+        };
+        *syncs += 1;
+        tables.stamped(stamp);
+        let answer = write(tables, stamp);
+        self.announce(tables);
+        Ok(answer)
+    }
+
+    /// Tells who watches what a group has changed.
+    fn announce(&self, tables: &mut Tables) {
+        let cursor = tables.cursor();
+        self.latest
+            .send_if_modified(|seen| std::mem::replace(seen, cursor) != cursor);
+        if tables.take_woken() {
+            self.ready_wakes.send_modify(|wakes| *wakes += 1);
+        }
+    }
+}
+
+impl Group {
+    fn execute(self, tables: &mut Tables) -> Vec<Answer> {
+        tables.stamped(self.stamp);
+        let writes = self.writes.into_iter();
+        writes.map(|write| write(tables, self.stamp)).collect()
     }
 }
 
 impl Inner {
-    /// Joins the next sync; returns when it ends.
-    fn enqueue(&mut self, delay: Duration, write: Write) -> Instant {
-        let now = Instant::now();
-        if let Some(next) = self.syncs.back_mut()
-            && next.begins > now
-        {
-            next.writes.push(write);
-            return next.ends;
-        }
-        let begins = self.syncs.back().map_or(now, |running| running.ends);
-        let ends = begins + delay;
-        self.syncs.push_back(Sync {
-            begins,
-            ends,
-            writes: vec![write],
-        });
-        ends
+    fn now(&self) -> Timestamp {
+        self.stamps.at(self.clock.now())
     }
 
-    /// Applies the syncs that have ended.
-    fn settle(&mut self, delay: Duration, latest: &watch::Sender<Cursor>) {
-        if delay.is_zero() || self.syncs.is_empty() {
+    /// Begins to sync what is queued, if anything is.
+    fn begin_sync(&mut self, delay: Duration) {
+        let writes = std::mem::take(&mut self.queued);
+        if writes.is_empty() {
             return;
         }
-        let now = Instant::now();
-        while self.syncs.front().is_some_and(|sync| sync.ends <= now) {
-            self.apply_first(latest);
-        }
+        self.syncing = Some(Group {
+            stamp: self.now(),
+            ends: Instant::now() + delay,
+            writes,
+        });
     }
 
-    fn apply_first(&mut self, latest: &watch::Sender<Cursor>) {
-        if let Some(sync) = self.syncs.pop_front()
-            && let Some(book) = &mut self.book
-        {
-            for write in sync.writes {
-                write(book, Answers::Given);
-            }
-            self.syncs_done += 1;
-            let cursor = book.log.cursor;
-            latest.send_if_modified(|seen| std::mem::replace(seen, cursor) != cursor);
+    fn stop_driver(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.abort();
         }
     }
 }
 
 #[async_trait]
 impl Ledger for MemoryLedger {
-    async fn begin(&self, node: &NodeId, now: Timestamp) -> Result<Incarnation, LedgerError> {
+    fn id(&self) -> Uuid {
+        self.shared.id
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.inner.lock().now()
+    }
+
+    fn ready_wakes(&self) -> watch::Receiver<u64> {
+        self.shared.ready_wakes.subscribe()
+    }
+
+    fn latest(&self) -> watch::Receiver<Cursor> {
+        self.shared.latest.subscribe()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health.subscribe()
+    }
+
+    async fn register(&self, node: &NodeId, others: Others) -> Result<Registered, LedgerError> {
         let node = node.clone();
-        self.write(move |book| book.begin(&node, now)).await
+        self.write(move |tables, now| tables.register(&node, others, now))
+            .await
     }
 
     async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, LedgerError> {
-        self.write(|book| book.submit(tasks)).await?
+        self.write(|tables, now| tables.submit(tasks, now)).await?
     }
 
-    async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, LedgerError> {
-        self.write(move |book| book.claim(&request)).await
+    async fn claim(&self, request: ClaimRequest) -> Result<Claimed, LedgerError> {
+        self.write(move |tables, now| tables.claim(&request, now))
+            .await
     }
 
-    async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
-        self.write(|book| book.commit(commit)).await?
+    async fn commit(&self, commit: Commit) -> Result<Committed, LedgerError> {
+        self.write(|tables, now| tables.commit(commit, now)).await?
     }
 
     async fn decide(
         &self,
         id: ApprovalId,
+        request: RequestId,
         decision: Decision,
-        now: Timestamp,
-    ) -> Result<TaskId, LedgerError> {
-        self.write(move |book| book.decide(id, decision, now))
+    ) -> Result<Decided, LedgerError> {
+        self.write(move |tables, now| tables.decide(id, request, &decision, now))
             .await?
     }
 
-    async fn cancel(&self, task: TaskId, now: Timestamp) -> Result<State, LedgerError> {
-        self.write(move |book| book.cancel(task, now)).await?
+    async fn cancel(&self, task: TaskId, request: RequestId) -> Result<State, LedgerError> {
+        self.write(move |tables, now| tables.cancel(task, request, now))
+            .await?
     }
 
-    async fn expire(&self, now: Timestamp) -> Result<Vec<TaskId>, LedgerError> {
-        self.write(move |book| book.expire(now)).await
+    async fn expire(&self, limit: u32) -> Result<Vec<TaskId>, LedgerError> {
+        self.write(move |tables, now| tables.expire(limit, now))
+            .await
+    }
+
+    async fn revive(&self, task: TaskId) -> Result<(), LedgerError> {
+        self.write(move |tables, now| tables.revive(task, now))
+            .await?
     }
 
     async fn get(&self, task: TaskId) -> Result<Record, LedgerError> {
-        self.read(|book, _| book.get(task))?
+        self.read(|tables| tables.get(task))?
     }
 
-    async fn list(&self, filter: TaskFilter) -> Result<Vec<Record>, LedgerError> {
-        self.read(|book, _| book.list(&filter))
+    async fn list(&self, filter: TaskFilter) -> Result<Page<Record>, LedgerError> {
+        self.read(|tables| tables.list(&filter))
     }
 
     async fn journal(&self, task: TaskId) -> Result<Vec<Entry>, LedgerError> {
-        self.read(|book, _| book.journal(task))?
+        self.read(|tables| tables.journal(task))?
     }
 
-    async fn approvals(&self, filter: ApprovalFilter) -> Result<Vec<Approval>, LedgerError> {
-        self.read(|book, _| book.approvals(&filter))
+    async fn approval(&self, id: ApprovalId) -> Result<Approval, LedgerError> {
+        self.read(|tables| tables.approval(id))?
+    }
+
+    async fn approvals(&self, filter: ApprovalFilter) -> Result<Page<Approval>, LedgerError> {
+        self.read(|tables| tables.approvals(&filter))
     }
 
     async fn counts(&self) -> Result<Counts, LedgerError> {
-        self.read(Book::counts)
+        let syncs = self.shared.inner.lock().syncs;
+        self.read(|tables| tables.counts(syncs))
     }
 
     async fn changes(&self, after: Cursor, limit: u32) -> Result<Vec<Change>, LedgerError> {
-        self.read(|book, _| book.changes(after, limit))
-    }
-
-    fn latest(&self) -> watch::Receiver<Cursor> {
-        self.latest.subscribe()
-    }
-
-    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LedgerError> {
-        self.read(|book, _| book.next_due(now))
+        self.read(|tables| tables.changes(after, limit))?
     }
 
     async fn outbox(
         &self,
-        queue: &str,
+        destination: &str,
         after: u64,
         limit: u32,
-    ) -> Result<Vec<(u64, OutboxRecord)>, LedgerError> {
-        self.read(|book, _| book.outbox(queue, after, limit))
+    ) -> Result<Vec<(u64, OutboxMessage)>, LedgerError> {
+        self.read(|tables| tables.outbox(destination, after, limit))
     }
 
     async fn learn(&self, episodes: Vec<Episode>) -> Result<Vec<u64>, LedgerError> {
-        self.write(|book| book.learn(episodes)).await
+        self.write(|tables, now| tables.learn(episodes, now)).await
     }
 
-    async fn episodes(&self, after: u64, limit: u32) -> Result<Vec<Episode>, LedgerError> {
-        self.read(|book, _| book.episodes(after, limit))
+    async fn episode_streams(&self) -> Result<Vec<EpisodeStream>, LedgerError> {
+        self.read(Tables::episode_streams)
     }
 
-    async fn save_agents(&self, agents: Vec<Agent>) -> Result<(), LedgerError> {
-        self.write(|book| {
-            for agent in agents {
-                book.agents.insert(agent.id.clone(), agent);
-            }
-        })
-        .await
+    async fn episodes(
+        &self,
+        stream: &EpisodeStream,
+        after: u64,
+        limit: u32,
+    ) -> Result<Page<EpisodeChange>, LedgerError> {
+        self.read(|tables| tables.episodes(stream, after, limit))
+    }
+
+    async fn episodes_floor(&self, stream: &EpisodeStream, live: u32) -> Result<u64, LedgerError> {
+        self.read(|tables| tables.episodes_floor(stream, live))
+    }
+
+    async fn save_agents(&self, agents: Vec<Agent>) -> Result<Vec<AgentId>, LedgerError> {
+        self.write(|tables, _| tables.save_agents(agents)).await
     }
 
     async fn agents(&self) -> Result<Vec<Agent>, LedgerError> {
-        self.read(|book, _| book.agents())
+        self.read(Tables::agents)
     }
 
-    async fn save_snapshot(&self, name: &str, body: Vec<u8>) -> Result<(), LedgerError> {
-        let name = name.to_owned();
-        self.write(move |book| {
-            book.snapshots.insert(name, body);
-        })
-        .await
+    async fn save_snapshot(&self, key: SnapshotKey, snapshot: Snapshot) -> Result<(), LedgerError> {
+        self.write(|tables, _| tables.save_snapshot(key, snapshot))
+            .await
     }
 
-    async fn snapshot(&self, name: &str) -> Result<Option<Vec<u8>>, LedgerError> {
-        self.read(|book, _| book.snapshots.get(name).cloned())
+    async fn snapshot(&self, key: &SnapshotKey) -> Result<Option<Snapshot>, LedgerError> {
+        self.read(|tables| tables.snapshot(key))
+    }
+
+    async fn verify(&self) -> Result<Verification, LedgerError> {
+        self.read(Tables::verify)
     }
 
     async fn close(&self) {
-        let mut inner = self.inner.lock();
-        while !inner.syncs.is_empty() {
-            inner.apply_first(&self.latest);
-        }
+        let mut inner = self.shared.inner.lock();
         inner.open = false;
+        inner.stop_driver();
+        drop(inner);
+        while self.shared.inner.lock().syncing.is_some() {
+            self.shared.end_sync();
+        }
     }
 }

@@ -1,39 +1,32 @@
-//! What must hold of a book at any moment, whatever happened before.
+//! What must hold of a ledger at any moment, whatever happened before: the properties of
+//! [`colony_core::property`] that are about its snapshots and its change feed.
 
-use colony_core::task::State;
+use colony_core::{
+    property::{Broken, conserved},
+    task::State,
+};
 
 use crate::ledger::{Change, Counts, Cursor};
 
-/// A property that does not hold, in words.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("property {number} broken: {what}")]
-pub struct Broken {
-    /// The property's number.
-    pub number: &'static str,
-    /// What was seen.
-    pub what: String,
-}
-
-/// L1, conservation: on any snapshot, every accepted task is in exactly one state.
+/// P1, conservation: on any snapshot, every accepted task is in exactly one state, and every state is
+/// counted.
 ///
 /// # Errors
 /// [`Broken`] with the numbers.
 pub fn conservation(counts: &Counts) -> Result<(), Broken> {
-    let sum: u64 = counts.by_state.values().sum();
-    let complete = State::ALL.iter().all(|s| counts.by_state.contains_key(s));
-    if sum == counts.accepted && complete {
-        return Ok(());
+    let missing = State::ALL
+        .iter()
+        .find(|state| !counts.by_state.contains_key(state));
+    match missing {
+        Some(state) => Err(Broken {
+            number: "P1",
+            what: format!("tasks that are {state} are not counted"),
+        }),
+        None => conserved(counts.accepted, &counts.by_state),
     }
-    Err(Broken {
-        number: "L1",
-        what: format!(
-            "{} accepted, {sum} in a state: {:?}",
-            counts.accepted, counts.by_state
-        ),
-    })
 }
 
-/// L2, no change is skipped: a page of changes after `after` goes on without a gap.
+/// P9, no change is skipped: a page of changes after `after` goes on without a gap.
 ///
 /// # Errors
 /// [`Broken`] with the first cursor that does not follow.
@@ -41,7 +34,7 @@ pub fn gapless(after: Cursor, page: &[Change]) -> Result<(), Broken> {
     for (expected, change) in (after + 1..).zip(page) {
         if change.cursor != expected {
             return Err(Broken {
-                number: "L2",
+                number: "P9",
                 what: format!("change {} where {expected} was due", change.cursor),
             });
         }

@@ -10,28 +10,50 @@
 //! | table | holds |
 //! | --- | --- |
 //! | `specs` | what was asked, written once |
-//! | `live` | where a task stands while it lives; the queue is a partial index on (type, sort key) |
-//! | `finished` | how it ended; moved here once, so that `live` stays as small as the queue |
+//! | `live` | the head of a task while it lives; the queue is a partial index on (queue, tenant, sort key) |
+//! | `finished` | the head of one that has ended; moved here, so that `live` stays as small as the queue |
 //! | `journal` | what was done, by (task, sequence) |
-//! | `approvals` | questions to humans and their decisions |
+//! | `approvals` | questions to humans and their decisions; those answered and not taken are the inboxes |
 //! | `dedupe` | deduplication keys, outliving their tasks |
-//! | `outbox` | deliveries to the world outside, once a key |
-//! | `episodes`, `agents`, `snapshots`, `nodes` | what was learned, who learned it, rooms, lives |
+//! | `outbox` | messages to the world outside, once per (effect, place) |
+//! | `episodes` | what was learned and forgotten, by number |
+//! | `agents`, `snapshots` | who learned it, by revision; components' states, by (node, name) |
+//! | `nodes` | lives, and the last claim that took something |
 //! | `changes` | the stream of state changes, the last 100,000 at least |
-//! | `tally` | one row with the counts and the cursor, written in the transaction that changes them |
+//! | `counters` | one row with the counts and the last numbers given, written in each transaction |
+//! | `meta` | one row: who the ledger is, which schema it has, the oldest that may write it |
+//! | `quarantined` | rows that cannot be read: where, why, since when |
 //!
-//! Bodies are `colony.store.v1` messages. `user_version` counts migrations (`schema/*.sql`); a book of a
-//! newer version is refused. Deliberately absent: foreign keys (ids are checked where they enter) and
-//! vacuuming while running.
+//! | module | does |
+//! | --- | --- |
+//! | `schema`, `lock`, `files` | opens: one process, private files, pragmas asked back, migrations |
+//! | `tables`, `row`, `value`, `load` | rows whole, with their checksum; as the core's types; by key |
+//! | `writer` | groups requests, commits, syncs once, tells everybody; stops when a sync fails |
+//! | `txn` and below | one group's transaction: load, ask the rule, apply, count; a file for each kind of verb |
+//! | `counters`, `ready` | the numbers in the file; the hints and the claimants in the writer's memory |
+//! | `readers`, `read` | two lanes of reads beside the writer |
+//! | `verify` | reads everything |
+//!
+//! Bodies are `colony.store.v1` messages. `user_version` counts migrations (`schema/*.sql`); a ledger of a
+//! newer version is opened where its `meta` row allows this one. A row that cannot be read is set aside and
+//! stops nothing but the task it belongs to. Deliberately absent: foreign keys (ids are checked where they
+//! enter) and vacuuming while running.
 
-mod keep;
-mod pen;
+mod counters;
+mod files;
+mod load;
+mod lock;
 mod read;
 mod readers;
+mod ready;
 mod row;
 mod schema;
+mod tables;
 #[cfg(test)]
 mod tests;
+mod txn;
+mod value;
+mod verify;
 mod writer;
 
 use std::{
@@ -42,44 +64,64 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use colony_core::{
     cycle::Decision,
-    id::{ApprovalId, Incarnation, NodeId, TaskId},
+    id::{AgentId, ApprovalId, NodeId, RequestId, TaskId},
     journal::Entry,
-    task::{Record, State},
+    ledger::{Policy, Record, Stamps},
+    port::Clock,
+    task::State,
     unit::Timestamp,
 };
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
 use self::{
-    pen::{Pen, Tally},
-    readers::Readers,
-    row::Stop,
-    schema::Lock,
-    writer::{Request, Writer},
+    counters::Counters,
+    lock::Lock,
+    read::ReadTxn,
+    readers::{Lane, Readers},
+    ready::Memory,
+    row::Meta,
+    tables::Damage,
+    txn::{TxnError, WriteTxn},
+    writer::{Request, Signals, Writer},
 };
 use crate::{
-    blob,
     ledger::{
-        Agent, Approval, ApprovalFilter, Change, Claim, ClaimRequest, Commit, Counts, Cursor,
-        Episode, Ledger, LedgerError, NewTask, OutboxRecord, Policy, Submitted, TaskFilter,
+        Agent, Approval, ApprovalFilter, Change, ClaimRequest, Claimed, Commit, Committed, Counts,
+        Cursor, Decided, Episode, EpisodeChange, EpisodeStream, Health, Ledger, LedgerError,
+        NewTask, Others, OutboxMessage, Page, Registered, Snapshot, SnapshotKey, Submitted,
+        TaskFilter, Verification,
     },
-    rules,
+    limits,
 };
 
-/// A book in a file. Dropping it writes out what is queued and waits for that; [`Ledger::close`] does the
+/// How far stamps may run ahead of the clock without a word.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
+
+/// A ledger in a file. Dropping it writes out what is queued and waits for that; [`Ledger::close`] does the
 /// same without blocking.
 pub struct SqliteLedger {
+    // What it is.
     path: PathBuf,
-    /// None after it was closed.
+    id: Uuid,
+    clock: Arc<dyn Clock>,
+    stamps: Stamps,
+    // Its threads; none after it was closed.
     open: Mutex<Option<Open>>,
+    // What the writer says.
     latest: watch::Receiver<Cursor>,
+    wakes: watch::Receiver<u64>,
+    health: watch::Receiver<Health>,
     syncs: Arc<AtomicU64>,
+    quarantined: Arc<AtomicU64>,
 }
 
 struct Open {
@@ -92,37 +134,63 @@ impl fmt::Debug for SqliteLedger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteLedger")
             .field("path", &self.path)
+            .field("id", &self.id)
             .finish_non_exhaustive()
     }
 }
 
 impl SqliteLedger {
-    /// Opens the book in the file at `path`, creating it and its folder where they are missing. Beside it
-    /// lie `-wal` and `-shm` (SQLite's) and `.lock`. Blocks for as long as the disk takes: tens of
-    /// milliseconds, more after a crash.
+    /// Opens the ledger in the file at `path`, creating it and its folder where they are missing, for their
+    /// owner only. Beside it lie `-wal` and `-shm` (SQLite's) and `.lock`. Blocks for as long as the disk
+    /// takes: tens of milliseconds, more after a crash, and about a microsecond for each live task.
+    ///
+    /// `clock` is the clock port; the ledger's time never falls below what it has written
+    /// ([`Stamps`]).
     ///
     /// # Errors
-    /// `Open`: another process has it, it was written by a newer version, it is damaged or another
-    /// program's, or the folder cannot be written. The text says what to do.
-    pub fn open(path: &Path, policy: Policy) -> Result<Self, LedgerError> {
-        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder)
-                .map_err(|e| schema::open_error(folder, format!("cannot be created: {e}")))?;
-        }
+    /// `Open`: another process has it, it was written by a newer version that does not allow this one, it
+    /// is damaged or another program's, or the folder cannot be written. The text says what to do.
+    pub fn open(path: &Path, policy: Policy, clock: Arc<dyn Clock>) -> Result<Self, LedgerError> {
+        let explain = |e: rusqlite::Error| schema::open_error(path, schema::explain(&e));
+        files::create_folder(path).map_err(|e| {
+            schema::open_error(path, format!("has no folder, and it cannot be made: {e}"))
+        })?;
         let lock = Lock::take(path)?;
-        let db = schema::open_writer(path)?;
-        let tally = Tally::read(&db).map_err(|e| schema::open_error(path, schema::explain(&e)))?;
+        let (db, Meta { id, .. }) = schema::open_writer(path)?;
+        let counters = open_counters(&db).map_err(explain)?;
+        let memory = Memory::read(&db).map_err(explain)?;
+        let stamps = Stamps::new(clock.now(), counters.highest);
+        if stamps.ahead() > AHEAD_MAX {
+            let ahead_s = stamps.ahead().as_secs();
+            tracing::warn!(
+                ahead_s,
+                "the clock was set back: the ledger's time runs ahead of it"
+            );
+        }
+        let quarantined = Arc::new(AtomicU64::new(
+            read::count_quarantined(&db).map_err(explain)?,
+        ));
         let readers = Readers::spawn(path)?;
-        let (writes, queue) = mpsc::channel(rules::QUEUE_MAX);
-        let (latest_in, latest) = watch::channel(tally.cursor);
+        let (writes, queue) = mpsc::channel(limits::QUEUE_MAX);
+        let (latest_in, latest) = watch::channel(counters.cursor);
+        let (wakes_in, wakes) = watch::channel(0);
+        let (health_in, health) = watch::channel(Health::Working);
         let syncs = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             db,
             path: path.to_owned(),
             policy,
-            tally,
-            latest: latest_in,
-            syncs: Arc::clone(&syncs),
+            clock: Arc::clone(&clock),
+            stamps,
+            counters,
+            memory,
+            signals: Signals {
+                latest: latest_in,
+                wakes: wakes_in,
+                health: health_in,
+                syncs: Arc::clone(&syncs),
+                quarantined: Arc::clone(&quarantined),
+            },
             lock,
         };
         let writer = writer
@@ -130,19 +198,25 @@ impl SqliteLedger {
             .map_err(|e| schema::open_error(path, format!("has no writer thread: {e}")))?;
         Ok(Self {
             path: path.to_owned(),
+            id,
+            clock,
+            stamps,
             open: Mutex::new(Some(Open {
                 writes,
                 writer,
                 readers,
             })),
             latest,
+            wakes,
+            health,
             syncs,
+            quarantined,
         })
     }
 
     async fn write<T: Send + 'static>(
         &self,
-        write: impl FnMut(&mut Pen<'_>) -> Result<T, Stop> + Send + 'static,
+        write: impl FnMut(&mut WriteTxn<'_>) -> Result<T, TxnError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (request, answer) = writer::call(write);
         let sent = match &*self.open.lock() {
@@ -151,27 +225,45 @@ impl SqliteLedger {
         };
         sent.map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => LedgerError::Busy {
-                waiting: rules::QUEUE_MAX,
+                waiting: limits::QUEUE_MAX,
             },
             mpsc::error::TrySendError::Closed(_) => LedgerError::Shut,
         })?;
-        answer.await.unwrap_or(Err(LedgerError::Shut))
+        // Every request is answered, but by a writer that panics.
+        answer.await.unwrap_or_else(|_| {
+            Err(LedgerError::Unknown {
+                what: "the writer has stopped".to_owned(),
+            })
+        })
     }
 
+    /// Reads, and has what cannot be read set aside before it answers.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection) -> Result<T, Stop> + Send + 'static,
+        lane: Lane,
+        read: impl FnOnce(&mut ReadTxn<'_>) -> Result<T, TxnError> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        let (reply, answer) = oneshot::channel();
-        let job: readers::Read = Box::new(move |db| {
-            // A caller who has gone needs no answer.
-            let _ = reply.send(in_one_moment(db, read));
-        });
-        match &*self.open.lock() {
-            Some(open) => open.readers.send(job)?,
-            None => return Err(LedgerError::Shut),
+        let answer = match &*self.open.lock() {
+            Some(open) if *self.health.borrow() == Health::Working => {
+                open.readers.send(lane, read)?
+            }
+            Some(_) | None => return Err(LedgerError::Shut),
+        };
+        let (outcome, damages) = answer.await.map_err(|_| LedgerError::Shut)?;
+        if !damages.is_empty() {
+            self.set_aside(damages).await;
         }
-        answer.await.unwrap_or(Err(LedgerError::Shut))
+        outcome
+    }
+
+    async fn set_aside(&self, damages: Vec<Damage>) {
+        let set_aside = self
+            .write(move |txn| damages.iter().try_for_each(|damage| txn.set_aside(damage)))
+            .await;
+        if let Err(error) = set_aside {
+            // It is found again by whoever reads it next.
+            tracing::warn!(%error, "rows that cannot be read are not set aside");
+        }
     }
 
     /// Lets the threads end; returns them.
@@ -187,18 +279,28 @@ impl SqliteLedger {
     }
 }
 
-fn in_one_moment<T>(
-    db: &mut Connection,
-    read: impl FnOnce(&Connection) -> Result<T, Stop>,
-) -> Result<T, LedgerError> {
-    let outcome = db
-        .transaction()
-        .map_err(Stop::from)
-        .and_then(|moment| read(&moment));
-    outcome.map_err(|stop| match stop {
-        Stop::Refused(refusal) => refusal,
-        Stop::Failed(error) => writer::failure(&error),
-    })
+/// The numbers, mended where they do not fit the tables.
+fn open_counters(db: &Connection) -> rusqlite::Result<Counters> {
+    let (stored, why) = match Counters::read(db)? {
+        Some(Ok(counters)) if counters.fit_live(db)? => return Ok(counters),
+        Some(Ok(counters)) => (counters, "they do not fit the tasks".to_owned()),
+        Some(Err(damage)) => (Counters::default(), damage.to_string()),
+        None => (Counters::default(), "the row is missing".to_owned()),
+    };
+    let counters = stored.counted(db)?;
+    counters.write(db)?;
+    tracing::warn!(
+        why,
+        "the ledger's counters were wrong, and are counted anew"
+    );
+    Ok(counters)
+}
+
+/// A receiver for which what is there now is no news.
+fn seen<T>(signal: &watch::Receiver<T>) -> watch::Receiver<T> {
+    let mut receiver = signal.clone();
+    receiver.mark_unchanged();
+    receiver
 }
 
 fn join(threads: Vec<JoinHandle<()>>) {
@@ -217,113 +319,165 @@ impl Drop for SqliteLedger {
 
 #[async_trait]
 impl Ledger for SqliteLedger {
-    async fn begin(&self, node: &NodeId, now: Timestamp) -> Result<Incarnation, LedgerError> {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn now(&self) -> Timestamp {
+        self.stamps.at(self.clock.now())
+    }
+
+    fn ready_wakes(&self) -> watch::Receiver<u64> {
+        seen(&self.wakes)
+    }
+
+    fn latest(&self) -> watch::Receiver<Cursor> {
+        seen(&self.latest)
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        seen(&self.health)
+    }
+
+    async fn register(&self, node: &NodeId, others: Others) -> Result<Registered, LedgerError> {
         let node = node.clone();
-        self.write(move |pen| pen.begin(&node, now)).await
+        self.write(move |txn| txn.register(&node, others)).await
     }
 
     async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, LedgerError> {
-        self.write(move |pen| pen.submit(&tasks)).await
+        self.write(move |txn| txn.submit(&tasks)).await
     }
 
-    async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, LedgerError> {
-        self.write(move |pen| pen.claim(&request)).await
+    async fn claim(&self, request: ClaimRequest) -> Result<Claimed, LedgerError> {
+        self.write(move |txn| txn.claim(&request)).await
     }
 
-    async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
-        self.write(move |pen| pen.commit(&commit)).await
+    async fn commit(&self, commit: Commit) -> Result<Committed, LedgerError> {
+        self.write(move |txn| txn.commit(&commit)).await
     }
 
     async fn decide(
         &self,
         id: ApprovalId,
+        request: RequestId,
         decision: Decision,
-        now: Timestamp,
-    ) -> Result<TaskId, LedgerError> {
-        self.write(move |pen| pen.decide(id, &decision, now)).await
+    ) -> Result<Decided, LedgerError> {
+        self.write(move |txn| txn.decide(id, request, &decision))
+            .await
     }
 
-    async fn cancel(&self, task: TaskId, now: Timestamp) -> Result<State, LedgerError> {
-        self.write(move |pen| pen.cancel(task, now)).await
+    async fn cancel(&self, task: TaskId, request: RequestId) -> Result<State, LedgerError> {
+        self.write(move |txn| txn.cancel(task, request)).await
     }
 
-    async fn expire(&self, now: Timestamp) -> Result<Vec<TaskId>, LedgerError> {
-        self.write(move |pen| pen.expire(now)).await
+    async fn expire(&self, limit: u32) -> Result<Vec<TaskId>, LedgerError> {
+        self.write(move |txn| txn.expire(limit)).await
+    }
+
+    async fn revive(&self, task: TaskId) -> Result<(), LedgerError> {
+        self.write(move |txn| txn.revive(task)).await
     }
 
     async fn get(&self, task: TaskId) -> Result<Record, LedgerError> {
-        self.read(move |db| read::get(db, task)).await
+        match self.read(Lane::Point, move |txn| txn.get(task)).await {
+            // It was set aside, and what is left of the task says so.
+            Err(LedgerError::Unreadable { .. }) => {
+                self.read(Lane::Point, move |txn| txn.get(task)).await
+            }
+            other => other,
+        }
     }
 
-    async fn list(&self, filter: TaskFilter) -> Result<Vec<Record>, LedgerError> {
-        self.read(move |db| read::list(db, &filter)).await
+    async fn list(&self, filter: TaskFilter) -> Result<Page<Record>, LedgerError> {
+        self.read(Lane::Scan, move |txn| txn.list(&filter)).await
     }
 
     async fn journal(&self, task: TaskId) -> Result<Vec<Entry>, LedgerError> {
-        self.read(move |db| read::journal(db, task)).await
+        self.read(Lane::Point, move |txn| txn.journal(task)).await
     }
 
-    async fn approvals(&self, filter: ApprovalFilter) -> Result<Vec<Approval>, LedgerError> {
-        self.read(move |db| read::approvals(db, &filter)).await
+    async fn approval(&self, id: ApprovalId) -> Result<Approval, LedgerError> {
+        self.read(Lane::Point, move |txn| txn.approval(id)).await
+    }
+
+    async fn approvals(&self, filter: ApprovalFilter) -> Result<Page<Approval>, LedgerError> {
+        self.read(Lane::Scan, move |txn| txn.approvals(&filter))
+            .await
     }
 
     async fn counts(&self) -> Result<Counts, LedgerError> {
-        let tally = self.read(read::tally).await?;
+        let counters = self.read(Lane::Point, |txn| txn.counters()).await?;
         Ok(Counts {
-            accepted: tally.accepted,
-            by_state: tally.by_state(),
+            accepted: counters.accepted,
+            by_state: counters.by_state(),
             syncs: self.syncs.load(Ordering::Relaxed),
+            quarantined: self.quarantined.load(Ordering::Relaxed),
         })
     }
 
     async fn changes(&self, after: Cursor, limit: u32) -> Result<Vec<Change>, LedgerError> {
-        self.read(move |db| read::changes(db, after, limit)).await
-    }
-
-    fn latest(&self) -> watch::Receiver<Cursor> {
-        self.latest.clone()
-    }
-
-    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LedgerError> {
-        self.read(move |db| read::next_due(db, now)).await
+        self.read(Lane::Scan, move |txn| txn.changes(after, limit))
+            .await
     }
 
     async fn outbox(
         &self,
-        queue: &str,
+        destination: &str,
         after: u64,
         limit: u32,
-    ) -> Result<Vec<(u64, OutboxRecord)>, LedgerError> {
-        let queue = queue.to_owned();
-        self.read(move |db| read::outbox(db, &queue, after, limit))
-            .await
+    ) -> Result<Vec<(u64, OutboxMessage)>, LedgerError> {
+        let destination = destination.to_owned();
+        self.read(Lane::Scan, move |txn| {
+            txn.outbox(&destination, after, limit)
+        })
+        .await
     }
 
     async fn learn(&self, episodes: Vec<Episode>) -> Result<Vec<u64>, LedgerError> {
-        self.write(move |pen| pen.learn(&episodes)).await
+        self.write(move |txn| txn.learn(&episodes)).await
     }
 
-    async fn episodes(&self, after: u64, limit: u32) -> Result<Vec<Episode>, LedgerError> {
-        self.read(move |db| read::episodes(db, after, limit)).await
+    async fn episode_streams(&self) -> Result<Vec<EpisodeStream>, LedgerError> {
+        self.read(Lane::Scan, |txn| txn.episode_streams()).await
     }
 
-    async fn save_agents(&self, agents: Vec<Agent>) -> Result<(), LedgerError> {
-        self.write(move |pen| pen.save_agents(&agents)).await
+    async fn episodes(
+        &self,
+        stream: &EpisodeStream,
+        after: u64,
+        limit: u32,
+    ) -> Result<Page<EpisodeChange>, LedgerError> {
+        let stream = stream.clone();
+        self.read(Lane::Scan, move |txn| txn.episodes(&stream, after, limit))
+            .await
+    }
+
+    async fn episodes_floor(&self, stream: &EpisodeStream, live: u32) -> Result<u64, LedgerError> {
+        let stream = stream.clone();
+        self.read(Lane::Scan, move |txn| txn.episodes_floor(&stream, live))
+            .await
+    }
+
+    async fn save_agents(&self, agents: Vec<Agent>) -> Result<Vec<AgentId>, LedgerError> {
+        self.write(move |txn| txn.save_agents(&agents)).await
     }
 
     async fn agents(&self) -> Result<Vec<Agent>, LedgerError> {
-        self.read(read::agents).await
+        self.read(Lane::Scan, |txn| txn.agents()).await
     }
 
-    async fn save_snapshot(&self, name: &str, body: Vec<u8>) -> Result<(), LedgerError> {
-        let name = name.to_owned();
-        let body = blob::snapshot(body);
-        self.write(move |pen| pen.save_snapshot(&name, &body)).await
+    async fn save_snapshot(&self, key: SnapshotKey, snapshot: Snapshot) -> Result<(), LedgerError> {
+        self.write(move |txn| txn.save_snapshot(&key, &snapshot))
+            .await
     }
 
-    async fn snapshot(&self, name: &str) -> Result<Option<Vec<u8>>, LedgerError> {
-        let name = name.to_owned();
-        self.read(move |db| read::snapshot(db, &name)).await
+    async fn snapshot(&self, key: &SnapshotKey) -> Result<Option<Snapshot>, LedgerError> {
+        let key = key.clone();
+        self.read(Lane::Point, move |txn| txn.snapshot(&key)).await
+    }
+
+    async fn verify(&self) -> Result<Verification, LedgerError> {
+        self.verify_all().await
     }
 
     async fn close(&self) {

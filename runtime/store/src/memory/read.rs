@@ -1,154 +1,233 @@
-//! What can be read from the book in memory.
+//! What can be read from the tables in memory.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use colony_core::{
-    id::TaskId,
+    id::{ApprovalId, TaskId},
     journal::Entry,
-    task::{Record, State},
-    unit::Timestamp,
+    ledger::Record,
+    property::check,
+    task::State,
 };
+use uuid::Uuid;
 
-use super::book::{Book, Task};
+use super::{
+    tables::{ApprovalRow, Tables},
+    tasks::TaskRow,
+};
 use crate::{
     ledger::{
-        Agent, Approval, ApprovalFilter, Change, Counts, Cursor, Episode, LedgerError,
-        OutboxRecord, TaskFilter,
+        Agent, Approval, ApprovalFilter, Change, Counts, Cursor, EpisodeChange, EpisodeStream,
+        LedgerError, OutboxMessage, Page, Snapshot, SnapshotKey, TaskFilter, Verification,
     },
-    rules,
+    limits::{PageFiller, approval_bytes, change_bytes, record_bytes, size},
+    property::{conservation, gapless},
 };
 
-fn record(task: &Task) -> Record {
+fn record(row: &TaskRow) -> Record {
     Record {
-        id: task.id,
-        spec: Arc::clone(&task.spec),
-        state: task.state,
-        fence: task.fence,
-        deliveries: task.deliveries,
-        agent: task.agent.clone(),
-        submitted_at: task.submitted_at,
-        updated_at: task.updated_at,
-        ending: task.ending.clone(),
+        head: row.head.clone(),
+        spec: Arc::clone(&row.spec),
     }
 }
 
-impl Book {
+fn approval(row: &ApprovalRow) -> Approval {
+    Approval {
+        question: row.question.clone(),
+        task: row.task,
+        spec: Arc::clone(&row.spec),
+        asked_at: row.asked_at,
+        state: row.state.clone(),
+    }
+}
+
+impl Tables {
     pub(super) fn get(&self, id: TaskId) -> Result<Record, LedgerError> {
-        self.task(id).map(record).ok_or(LedgerError::NoTask(id))
+        let row = self.tasks.get(id).ok_or(LedgerError::NoTask(id))?;
+        Ok(record(row))
     }
 
     pub(super) fn journal(&self, id: TaskId) -> Result<Vec<Entry>, LedgerError> {
-        self.task(id)
-            .map(|t| t.journal.clone())
-            .ok_or(LedgerError::NoTask(id))
+        let row = self.tasks.get(id).ok_or(LedgerError::NoTask(id))?;
+        Ok(row.journal.clone())
     }
 
-    /// Both maps from the newest id down, merged.
-    pub(super) fn list(&self, filter: &TaskFilter) -> Vec<Record> {
-        let before = filter.before.unwrap_or(TaskId(uuid::Uuid::max()));
-        let all = filter.states.is_empty();
-        let wanted = |state: State| all || filter.states.contains(&state);
-        let live = all || filter.states.iter().any(|s| !s.is_final());
-        let finished = all || filter.states.iter().any(|s| s.is_final());
-        let fits = |task: &&Task| {
-            wanted(task.state)
-                && filter
-                    .tenant
+    pub(super) fn list(&self, filter: &TaskFilter) -> Page<Record> {
+        let before = filter.before.unwrap_or(TaskId(Uuid::max()));
+        let fits = |row: &TaskRow| {
+            let (tenant, agent_type) = (&filter.tenant, &filter.agent_type);
+            (filter.states.is_empty() || filter.states.contains(&row.head.state))
+                && tenant.as_ref().is_none_or(|t| row.spec.tenant == *t)
+                && agent_type
                     .as_ref()
-                    .is_none_or(|t| task.spec.tenant == *t)
-                && filter
-                    .agent_type
-                    .as_ref()
-                    .is_none_or(|t| task.spec.agent_type == *t)
+                    .is_none_or(|t| row.spec.agent_type == *t)
         };
-        let down = |map: &'_ std::collections::BTreeMap<TaskId, Box<Task>>, take: bool| {
-            map.range(..before)
-                .rev()
-                .take(if take { usize::MAX } else { 0 })
-                .map(|(_, t)| &**t)
-                .filter(fits)
-                .take(rules::page(filter.limit))
-                .map(record)
-                .collect::<Vec<_>>()
-        };
-        let mut page = down(&self.live, live);
-        page.extend(down(&self.finished, finished));
-        page.sort_unstable_by_key(|record| std::cmp::Reverse(record.id));
-        page.truncate(rules::page(filter.limit));
-        page
+        let mut page = PageFiller::new(filter.limit);
+        for row in self.tasks.newest_first(before) {
+            if !fits(row) {
+                continue;
+            }
+            let record = record(row);
+            let bytes = record_bytes(&record);
+            if !page.put(record, bytes) {
+                break;
+            }
+        }
+        page.finish()
     }
 
-    pub(super) fn approvals(&self, filter: &ApprovalFilter) -> Vec<Approval> {
-        self.approvals
-            .iter()
-            .filter(|(id, _)| filter.after.is_none_or(|after| **id > after))
-            .map(|(_, asked)| asked)
-            .filter(|a| filter.closed_too || !a.closed)
-            .filter(|a| filter.tenant.as_ref().is_none_or(|t| a.spec.tenant == *t))
-            .take(rules::page(filter.limit))
-            .map(|asked| Approval {
-                question: asked.question.clone(),
-                task: asked.task,
-                spec: Arc::clone(&asked.spec),
-                asked_at: asked.asked_at,
-                decision: asked.decision.clone(),
-                closed: asked.closed,
-            })
-            .collect()
+    pub(super) fn approval(&self, id: ApprovalId) -> Result<Approval, LedgerError> {
+        let row = self.approvals.get(&id).ok_or(LedgerError::NoApproval(id))?;
+        Ok(approval(row))
+    }
+
+    pub(super) fn approvals(&self, filter: &ApprovalFilter) -> Page<Approval> {
+        let open = |row: &ApprovalRow| row.state == crate::ledger::QuestionState::Open;
+        let mut page = PageFiller::new(filter.limit);
+        for (id, row) in &self.approvals {
+            let fits = filter.after.is_none_or(|after| *id > after)
+                && (filter.closed_too || open(row))
+                && filter.tenant.as_ref().is_none_or(|t| row.spec.tenant == *t);
+            if !fits {
+                continue;
+            }
+            let approval = approval(row);
+            let bytes = approval_bytes(&approval);
+            if !page.put(approval, bytes) {
+                break;
+            }
+        }
+        page.finish()
     }
 
     pub(super) fn counts(&self, syncs: u64) -> Counts {
-        Counts {
+        let counted = |state| (state, self.log.count(state));
+        let counts = Counts {
             accepted: self.log.accepted,
-            by_state: self.log.by_state.clone(),
+            by_state: State::ALL.into_iter().map(counted).collect(),
             syncs,
-        }
-    }
-
-    pub(super) fn changes(&self, after: Cursor, limit: u32) -> Vec<Change> {
-        let oldest = self.log.changes.front().map_or(1, |c| c.cursor);
-        let skip = (after + 1).saturating_sub(oldest);
-        self.log
-            .changes
-            .iter()
-            .skip(usize::try_from(skip).unwrap_or(usize::MAX))
-            .take(rules::size(limit))
-            .cloned()
-            .collect()
-    }
-
-    pub(super) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let after = (
-            now.after(std::time::Duration::from_micros(1)),
-            TaskId(uuid::Uuid::nil()),
-        );
-        let first = |set: &std::collections::BTreeSet<(Timestamp, TaskId)>| {
-            set.range(after..).next().map(|(at, _)| *at)
+            quarantined: 0,
         };
-        [first(&self.waiting), first(&self.deadlines)]
-            .into_iter()
-            .flatten()
-            .min()
+        check(|| conservation(&counts));
+        counts
     }
 
-    pub(super) fn outbox(&self, queue: &str, after: u64, limit: u32) -> Vec<(u64, OutboxRecord)> {
+    pub(super) fn changes(&self, after: Cursor, limit: u32) -> Result<Vec<Change>, LedgerError> {
+        let newest = self.log.cursor;
+        let oldest = self.log.changes.front().map_or(newest + 1, |c| c.cursor);
+        if after > newest || after.saturating_add(1) < oldest {
+            return Err(LedgerError::OutOfRange {
+                cursor: after,
+                oldest,
+                newest,
+            });
+        }
+        let skip = usize::try_from(after + 1 - oldest).unwrap_or(usize::MAX);
+        let changes = self.log.changes.iter().skip(skip).take(size(limit));
+        let changes: Vec<_> = changes.cloned().collect();
+        check(|| gapless(after, &changes));
+        Ok(changes)
+    }
+
+    pub(super) fn outbox(
+        &self,
+        destination: &str,
+        after: u64,
+        limit: u32,
+    ) -> Vec<(u64, OutboxMessage)> {
         self.outbox
             .range(after.saturating_add(1)..)
-            .filter(|(_, record)| record.queue == queue)
-            .take(rules::size(limit))
-            .map(|(row, record)| (*row, record.clone()))
+            .filter(|(_, message)| message.destination == destination)
+            .take(size(limit))
+            .map(|(row, message)| (*row, message.clone()))
             .collect()
     }
 
-    pub(super) fn episodes(&self, after: u64, limit: u32) -> Vec<Episode> {
-        self.episodes
-            .range(after.saturating_add(1)..)
-            .take(rules::size(limit))
-            .map(|(_, episode)| episode.clone())
-            .collect()
+    pub(super) fn episode_streams(&self) -> Vec<EpisodeStream> {
+        self.episodes.keys().cloned().collect()
+    }
+
+    pub(super) fn episodes(
+        &self,
+        stream: &EpisodeStream,
+        after: u64,
+        limit: u32,
+    ) -> Page<EpisodeChange> {
+        let mut page = PageFiller::new(limit);
+        let changes = self.episodes.get(stream);
+        for (_, change) in changes
+            .into_iter()
+            .flat_map(|changes| changes.range(after.saturating_add(1)..))
+        {
+            if !page.put(change.clone(), change_bytes(change)) {
+                break;
+            }
+        }
+        page.finish()
+    }
+
+    pub(super) fn episodes_floor(&self, stream: &EpisodeStream, live: u32) -> u64 {
+        let changes = self.episodes.get(stream);
+        let newest_first = changes
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .rev()
+            .filter_map(|change| match change {
+                EpisodeChange::Learned(episode) => Some((episode.task, episode.number)),
+                EpisodeChange::Forgotten { .. } => None,
+            });
+        let counts = |(task, number): &(TaskId, u64)| {
+            let last = self.episode_of.get(task);
+            last.is_some_and(|(_, last)| last == number)
+        };
+        let beyond = newest_first.filter(counts).nth(size(live));
+        beyond.map_or(0, |(_, number)| number)
     }
 
     pub(super) fn agents(&self) -> Vec<Agent> {
         self.agents.values().cloned().collect()
+    }
+
+    pub(super) fn snapshot(&self, key: &SnapshotKey) -> Option<Snapshot> {
+        self.snapshots.get(key).cloned()
+    }
+
+    /// Nothing in memory rots; what is left to compare is the counters.
+    pub(super) fn verify(&self) -> Verification {
+        let tables = [
+            ("tasks", self.tasks.len()),
+            ("approvals", self.approvals.len()),
+            ("outbox", self.outbox.len()),
+            ("episodes", self.episodes.values().map(BTreeMap::len).sum()),
+            ("agents", self.agents.len()),
+            ("snapshots", self.snapshots.len()),
+            ("nodes", self.nodes.len()),
+        ];
+        let mut problems = Vec::new();
+        if let Err(broken) = conservation(&self.counts(0)) {
+            problems.push(broken.to_string());
+        }
+        let mut recount: BTreeMap<State, u64> = BTreeMap::new();
+        for row in self.tasks.newest_first(TaskId(Uuid::max())) {
+            *recount.entry(row.head.state).or_default() += 1;
+        }
+        // Ended tasks may have been forgotten.
+        for state in State::ALL.into_iter().filter(|state| !state.is_final()) {
+            let (counted, there) = (
+                self.log.count(state),
+                recount.get(&state).copied().unwrap_or(0),
+            );
+            if counted != there {
+                problems.push(format!("{counted} tasks are counted {state}, {there} are"));
+            }
+        }
+        Verification {
+            rows: tables
+                .into_iter()
+                .map(|(name, rows)| (name.to_owned(), rows as u64))
+                .collect(),
+            quarantined: Vec::new(),
+            problems,
+        }
     }
 }

@@ -1,301 +1,296 @@
-//! What reads. Each read is one transaction, so it sees one moment.
+//! What reads. Each read is one transaction, so it sees one moment. Rows that cannot be read are left out
+//! and remembered: whoever asked has the writer set them aside ([`super::SqliteLedger`]).
+
+mod streams;
 
 use std::sync::Arc;
 
 use colony_core::{
-    id::{AgentId, TaskId, Tenant, TypeName},
-    journal::{EffectKey, Entry},
-    task::{Record, Spec, State},
-    unit::Timestamp,
+    id::{ApprovalId, TaskId, Tenant, TypeName},
+    journal::Entry,
+    ledger::Record,
+    task::{Spec, State},
 };
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
 
 use super::{
-    pen::Tally,
-    row::{Code, Id, Number, Stop, agent, code, name},
+    counters::Counters,
+    load::{self, missing_spec},
+    row::{self, ApprovalRow},
+    tables::{AGENTS, APPROVALS, Damage, Found, JOURNAL, QUARANTINED, SNAPSHOTS, columns, select},
+    txn::{TxnError, unreadable},
+    value::{Id, Number, code},
 };
 use crate::{
-    blob,
     ledger::{
-        Agent, Approval, ApprovalFilter, Change, Cursor, Episode, LedgerError, OutboxRecord,
-        TaskFilter, Track,
+        Agent, Approval, ApprovalFilter, LedgerError, Page, Quarantined, Snapshot, SnapshotKey,
+        TaskFilter,
     },
-    rules,
+    limits::{PageFiller, approval_bytes, page, record_bytes},
 };
 
-type Read<T> = Result<T, Stop>;
+type Done<T> = Result<T, TxnError>;
 
-fn bytes<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<&'a [u8]> {
-    Ok(row.get_ref(column)?.as_blob()?)
+/// Reads at one moment.
+#[derive(Debug)]
+pub(super) struct ReadTxn<'a> {
+    pub(super) db: &'a Connection,
+    /// What could not be read.
+    pub(super) damages: Vec<Damage>,
 }
 
-fn spec(row: &Row<'_>, column: usize) -> Read<Arc<Spec>> {
-    Ok(Arc::new(blob::read_spec(bytes(row, column)?)?))
-}
-
-const LIVE: &str = "SELECT t.id, t.state, t.fence, t.deliveries, t.agent_type, t.agent_ordinal,
-     t.submitted_us, t.updated_us, NULL, s.body FROM live t CROSS JOIN specs s USING (id)";
-const FINISHED: &str = "SELECT t.id, t.state, t.fence, t.deliveries, t.agent_type, t.agent_ordinal,
-     t.submitted_us, t.updated_us, t.ending, s.body FROM finished t CROSS JOIN specs s USING (id)";
-
-fn record(row: &Row<'_>) -> Read<Record> {
-    let ending = match row
-        .get_ref(8)?
-        .as_blob_or_null()
-        .map_err(rusqlite::Error::from)?
-    {
-        Some(ending) => Some(blob::read_ending(ending)?),
-        None => None,
-    };
-    Ok(Record {
-        id: row.get::<_, Id>(0)?.task(),
-        state: row.get::<_, Code>(1)?.0,
-        fence: colony_core::id::Fence(row.get::<_, Number>(2)?.0),
-        deliveries: row.get::<_, Number>(3)?.small(),
-        agent: agent(row, 4)?,
-        submitted_at: row.get::<_, Number>(6)?.time(),
-        updated_at: row.get::<_, Number>(7)?.time(),
-        ending,
-        spec: spec(row, 9)?,
-    })
-}
-
-pub(super) fn get(db: &Connection, id: TaskId) -> Read<Record> {
-    for table in [LIVE, FINISHED] {
-        let mut statement = db.prepare_cached(&format!("{table} WHERE t.id = ?1"))?;
-        let mut rows = statement.query([Id::from(id)])?;
-        if let Some(row) = rows.next()? {
-            return record(row);
-        }
+impl ReadTxn<'_> {
+    /// The row, if it can be read.
+    pub(super) fn keep<T>(&mut self, found: Found<T>) -> Option<T> {
+        found.map_err(|damage| self.damages.push(damage)).ok()
     }
-    Err(LedgerError::NoTask(id).into())
-}
 
-pub(super) fn list(db: &Connection, filter: &TaskFilter) -> Read<Vec<Record>> {
-    let all = filter.states.is_empty();
-    let wanted = |state: &State| all || filter.states.contains(state);
-    let limit = rules::page(filter.limit);
-    let (finished, live): (Vec<State>, Vec<State>) = State::ALL
-        .into_iter()
-        .filter(wanted)
-        .partition(|s| s.is_final());
-    let mut page = Vec::new();
-    for (table, states, count) in [(LIVE, live, 3), (FINISHED, finished, 5)] {
-        if states.is_empty() {
-            continue;
-        }
-        if states.len() == count {
-            page.extend(some(db, filter, table, "", limit)?);
-            continue;
-        }
-        // One state at a time: each finds its index.
-        for state in states {
-            let only = format!("AND t.state = {}", code(state));
-            page.extend(some(db, filter, table, &only, limit)?);
-        }
-    }
-    page.sort_unstable_by_key(|record| std::cmp::Reverse(record.id));
-    page.truncate(limit);
-    Ok(page)
-}
-
-fn some(
-    db: &Connection,
-    filter: &TaskFilter,
-    table: &str,
-    only: &str,
-    limit: usize,
-) -> Read<Vec<Record>> {
-    let sql = format!(
-        "{table} WHERE t.id < ?1 AND (?2 IS NULL OR t.tenant = ?2)
-         AND (?3 IS NULL OR t.type = ?3) {only} ORDER BY t.id DESC LIMIT ?4"
-    );
-    let mut statement = db.prepare_cached(&sql)?;
-    let before = filter.before.map_or(Id(uuid::Uuid::max()), Id::from);
-    let mut rows = statement.query(params![
-        before,
-        filter.tenant.as_ref().map(Tenant::as_str),
-        filter.agent_type.as_ref().map(TypeName::as_str),
-        Number(limit as u64)
-    ])?;
-    let mut page = Vec::new();
-    while let Some(row) = rows.next()? {
-        page.push(record(row)?);
-    }
-    Ok(page)
-}
-
-pub(super) fn journal(db: &Connection, id: TaskId) -> Read<Vec<Entry>> {
-    let mut statement = db.prepare_cached(
-        "SELECT sequence, at_us, body FROM journal WHERE task = ?1 ORDER BY sequence",
-    )?;
-    let mut rows = statement.query([Id::from(id)])?;
-    let mut entries = Vec::new();
-    while let Some(row) = rows.next()? {
-        let sequence = row.get::<_, Number>(0)?.small();
-        let at = row.get::<_, Number>(1)?.time();
-        entries.push(blob::read_entry(sequence, at, bytes(row, 2)?)?);
-    }
-    if entries.is_empty() {
-        let known: Option<i64> = db
-            .prepare_cached("SELECT 1 FROM specs WHERE id = ?1")?
-            .query_row([Id::from(id)], |row| row.get(0))
-            .optional()?;
-        known.ok_or(LedgerError::NoTask(id))?;
-    }
-    Ok(entries)
-}
-
-pub(super) fn approvals(db: &Connection, filter: &ApprovalFilter) -> Read<Vec<Approval>> {
-    let only = if filter.closed_too {
-        ""
-    } else {
-        "AND a.closed = 0"
-    };
-    let mut statement = db.prepare_cached(&format!(
-        "SELECT a.id, a.task, a.asked_us, a.closed, a.question, a.decision, s.body
-         FROM approvals a CROSS JOIN specs s ON s.id = a.task
-         WHERE a.id > ?1 AND (?2 IS NULL OR a.tenant = ?2) {only} ORDER BY a.id LIMIT ?3"
-    ))?;
-    let mut rows = statement.query(params![
-        filter.after.map_or(Id(uuid::Uuid::nil()), Id::from),
-        filter.tenant.as_ref().map(Tenant::as_str),
-        Number(rules::page(filter.limit) as u64)
-    ])?;
-    let mut page = Vec::new();
-    while let Some(row) = rows.next()? {
-        let id = row.get::<_, Id>(0)?.approval();
-        let decision = match row
-            .get_ref(5)?
-            .as_blob_or_null()
-            .map_err(rusqlite::Error::from)?
-        {
-            Some(decision) => Some(blob::read_decision(decision)?),
-            None => None,
-        };
-        page.push(Approval {
-            question: blob::read_question(id, bytes(row, 4)?)?,
-            task: row.get::<_, Id>(1)?.task(),
-            spec: spec(row, 6)?,
-            asked_at: row.get::<_, Number>(2)?.time(),
-            decision,
-            closed: row.get(3)?,
-        });
-    }
-    Ok(page)
-}
-
-pub(super) fn tally(db: &Connection) -> Read<Tally> {
-    Ok(Tally::read(db)?)
-}
-
-pub(super) fn changes(db: &Connection, after: Cursor, limit: u32) -> Read<Vec<Change>> {
-    db.prepare_cached(
-        "SELECT cursor, task, state, at_us FROM changes WHERE cursor > ?1 ORDER BY cursor LIMIT ?2",
-    )?
-    .query_map(params![Number(after), limit], |row| {
-        Ok(Change {
-            cursor: row.get::<_, Number>(0)?.0,
-            task: row.get::<_, Id>(1)?.task(),
-            state: row.get::<_, Code>(2)?.0,
-            at: row.get::<_, Number>(3)?.time(),
+    /// The row, for an answer that is nothing without it.
+    fn need<T>(&mut self, found: Found<T>) -> Done<T> {
+        found.map_err(|damage| {
+            let error = unreadable(&damage);
+            self.damages.push(damage);
+            error.into()
         })
-    })?
-    .collect::<Result<_, _>>()
-    .map_err(Stop::from)
-}
+    }
 
-pub(super) fn next_due(db: &Connection, now: Timestamp) -> Read<Option<Timestamp>> {
-    let earliest: Option<Number> = db
-        .prepare_cached(
-            "SELECT min(at) FROM (
-                 SELECT (SELECT min(due_us) FROM live WHERE due_us > ?1) AS at
-                 UNION ALL SELECT (SELECT min(deadline_us) FROM live WHERE deadline_us > ?1))",
-        )?
-        .query_row([Number::from(now)], |row| row.get(0))?;
-    Ok(earliest.map(Number::time))
-}
+    /// Those that were not set aside before, and those that a live task cannot go on without: it may have been
+    /// revived since.
+    pub(super) fn new_damages(self) -> rusqlite::Result<Vec<Damage>> {
+        let mut new = Vec::new();
+        for damage in self.damages {
+            let known = load::is_quarantined(self.db, &damage)?;
+            let in_the_way = match damage.owner {
+                Some(owner) if known => load::is_live(self.db, owner)?,
+                Some(_) | None => false,
+            };
+            if !known || in_the_way {
+                new.push(damage);
+            }
+        }
+        Ok(new)
+    }
 
-pub(super) fn outbox(
-    db: &Connection,
-    queue: &str,
-    after: u64,
-    limit: u32,
-) -> Read<Vec<(u64, OutboxRecord)>> {
-    let mut statement = db.prepare_cached(
-        "SELECT number, key, task, body FROM outbox WHERE queue = ?1 AND number > ?2
-         ORDER BY number LIMIT ?3",
-    )?;
-    let mut rows = statement.query(params![queue, Number(after), limit])?;
-    let mut page = Vec::new();
-    while let Some(row) = rows.next()? {
-        let record = OutboxRecord {
-            key: EffectKey::from(row.get::<_, String>(1)?),
-            task: row.get::<_, Id>(2)?.task(),
-            queue: queue.to_owned(),
-            payload: blob::read_delivery(bytes(row, 3)?)?,
+    pub(super) fn get(&mut self, id: TaskId) -> Done<Record> {
+        let head = load::head(self.db, id)?.ok_or(LedgerError::NoTask(id))?;
+        let head = self.need(head)?;
+        let spec = self.spec(id)?;
+        let spec = self.need(spec)?;
+        Ok(Record { head, spec })
+    }
+
+    /// What a task asks. A task without it is as good as a row that cannot be read.
+    fn spec(&self, id: TaskId) -> rusqlite::Result<Found<Arc<Spec>>> {
+        let found = load::spec(self.db, id)?;
+        Ok(found.unwrap_or_else(|| Err(missing_spec(id))))
+    }
+
+    pub(super) fn list(&mut self, filter: &TaskFilter) -> Done<Page<Record>> {
+        let mut page = PageFiller::new(filter.limit);
+        let mut before = filter.before.unwrap_or(TaskId(Uuid::max()));
+        loop {
+            let ids = self.ids(filter, before)?;
+            for id in &ids {
+                if let Some(record) = self.record(*id)? {
+                    let bytes = record_bytes(&record);
+                    if !page.put(record, bytes) {
+                        return Ok(page.finish());
+                    }
+                }
+            }
+            // Only where some could not be read is there room left, and more to come.
+            match ids.last() {
+                Some(last) if ids.len() > self::page(filter.limit) => before = *last,
+                Some(_) | None => return Ok(page.finish()),
+            }
+        }
+    }
+
+    /// The ids of a page, newest first, and of one task more.
+    fn ids(&self, filter: &TaskFilter, before: TaskId) -> Done<Vec<TaskId>> {
+        let all = filter.states.is_empty();
+        let (finished, live): (Vec<State>, Vec<State>) = State::ALL
+            .into_iter()
+            .filter(|state| all || filter.states.contains(state))
+            .partition(|state| state.is_final());
+        let limit = page(filter.limit) + 1;
+        let mut ids = Vec::new();
+        for (table, states, count) in [("live", live, 3), ("finished", finished, 5)] {
+            if states.len() == count {
+                self.some_ids(filter, before, table, "", limit, &mut ids)?;
+                continue;
+            }
+            // One state at a time, and where it is rare, by its index. SQLite knows that a partial index is
+            // good for a statement where that repeats its condition.
+            for state in states {
+                let code = code(state);
+                let (table, only) = if code > 3 {
+                    let table = "finished INDEXED BY finished_otherwise";
+                    (table, format!("AND state = {code} AND state > 3"))
+                } else {
+                    (table, format!("AND state = {code}"))
+                };
+                self.some_ids(filter, before, table, &only, limit, &mut ids)?;
+            }
+        }
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids.truncate(limit);
+        Ok(ids)
+    }
+
+    fn some_ids(
+        &self,
+        filter: &TaskFilter,
+        before: TaskId,
+        table: &str,
+        only: &str,
+        limit: usize,
+        ids: &mut Vec<TaskId>,
+    ) -> Done<()> {
+        let sql = format!(
+            "SELECT id FROM {table} WHERE id < ?1 AND (?2 IS NULL OR tenant = ?2)
+             AND (?3 IS NULL OR queue = ?3) {only} ORDER BY id DESC LIMIT ?4"
+        );
+        let mut statement = self.db.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![
+            Id::from(before),
+            filter.tenant.as_ref().map(Tenant::as_str),
+            filter.agent_type.as_ref().map(TypeName::as_str),
+            Number(limit as u64)
+        ])?;
+        while let Some(row) = rows.next()? {
+            ids.push(row.get::<_, Id>(0)?.task());
+        }
+        Ok(())
+    }
+
+    /// A task, if it can be read.
+    fn record(&mut self, id: TaskId) -> Done<Option<Record>> {
+        let Some(head) = load::head(self.db, id)? else {
+            return Ok(None);
         };
-        page.push((row.get::<_, Number>(0)?.0, record));
+        let spec = self.spec(id)?;
+        let (head, spec) = (self.keep(head), self.keep(spec));
+        Ok(head.zip(spec).map(|(head, spec)| Record { head, spec }))
     }
-    Ok(page)
-}
 
-pub(super) fn episodes(db: &Connection, after: u64, limit: u32) -> Read<Vec<Episode>> {
-    let mut statement = db.prepare_cached(
-        "SELECT number, task, tenant, type, at_us, body FROM episodes WHERE number > ?1
-         ORDER BY number LIMIT ?2",
-    )?;
-    let mut rows = statement.query(params![Number(after), limit])?;
-    let mut page = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (text, label, vector) = blob::read_episode(bytes(row, 5)?)?;
-        page.push(Episode {
-            number: row.get::<_, Number>(0)?.0,
-            task: row.get::<_, Id>(1)?.task(),
-            tenant: name(2, Tenant::new(&row.get::<_, Box<str>>(2)?))?,
-            agent_type: name(3, TypeName::new(&row.get::<_, Box<str>>(3)?))?,
-            at: row.get::<_, Number>(4)?.time(),
-            text,
-            label,
-            vector,
-        });
+    pub(super) fn journal(&mut self, id: TaskId) -> Done<Vec<Entry>> {
+        let found = JOURNAL.all(
+            self.db,
+            concat!(select!(journal), " WHERE task = ?1 ORDER BY sequence"),
+            [Id::from(id)],
+            row::entry,
+        )?;
+        let mut entries = Vec::with_capacity(found.len());
+        for (sequence, entry) in (0..).zip(found) {
+            let entry: Entry = self.need(entry)?;
+            if entry.sequence != sequence {
+                return self.need(Err(missing_entry(id, sequence)));
+            }
+            entries.push(entry);
+        }
+        if entries.is_empty() && load::head(self.db, id)?.is_none() {
+            return Err(LedgerError::NoTask(id).into());
+        }
+        Ok(entries)
     }
-    Ok(page)
+
+    pub(super) fn approval(&mut self, id: ApprovalId) -> Done<Approval> {
+        let row = load::approval(self.db, id)?.ok_or(LedgerError::NoApproval(id))?;
+        let row = self.need(row)?;
+        let spec = self.spec(row.task)?;
+        let spec = self.need(spec)?;
+        Ok(approval(row, spec))
+    }
+
+    pub(super) fn approvals(&mut self, filter: &ApprovalFilter) -> Done<Page<Approval>> {
+        let only = if filter.closed_too {
+            ""
+        } else {
+            "AND state = 0"
+        };
+        let db = self.db;
+        let mut statement = db.prepare_cached(&format!(
+            "{} WHERE id > ?1 AND (?2 IS NULL OR tenant = ?2) {only} ORDER BY id",
+            select!(approvals)
+        ))?;
+        let mut rows = statement.query(params![
+            filter.after.map_or(Id(Uuid::nil()), Id::from),
+            filter.tenant.as_ref().map(Tenant::as_str),
+        ])?;
+        let mut page = PageFiller::new(filter.limit);
+        while let Some(row) = rows.next()? {
+            let Some(found) = self.keep(APPROVALS.read(row, row::approval)) else {
+                continue;
+            };
+            let spec = self.spec(found.task)?;
+            let Some(spec) = self.keep(spec) else {
+                continue;
+            };
+            let approval = approval(found, spec);
+            let bytes = approval_bytes(&approval);
+            if !page.put(approval, bytes) {
+                break;
+            }
+        }
+        Ok(page.finish())
+    }
+
+    pub(super) fn counters(&mut self) -> Done<Counters> {
+        match Counters::read(self.db)? {
+            Some(found) => self.need(found),
+            None => Err(LedgerError::Unreadable {
+                what: "counters: the row is missing".to_owned(),
+            }
+            .into()),
+        }
+    }
+
+    pub(super) fn agents(&mut self) -> Done<Vec<Agent>> {
+        let sql = concat!(select!(agents), " ORDER BY agent_type, ordinal");
+        let found = AGENTS.all(self.db, sql, [], row::agent)?;
+        Ok(found.into_iter().filter_map(|row| self.keep(row)).collect())
+    }
+
+    /// A component does without a snapshot that cannot be read.
+    pub(super) fn snapshot(&mut self, key: &SnapshotKey) -> Done<Option<Snapshot>> {
+        let sql = concat!(select!(snapshots), " WHERE node = ?1 AND name = ?2");
+        let key = params![key.node.as_str(), key.name];
+        let found = SNAPSHOTS.one(self.db, sql, key, row::snapshot)?;
+        Ok(found.and_then(|row| self.keep(row)))
+    }
+
+    pub(super) fn quarantined(&mut self) -> Done<Vec<Quarantined>> {
+        let sql = concat!(select!(quarantined), " ORDER BY place, key");
+        let found = QUARANTINED.all(self.db, sql, [], row::quarantined)?;
+        Ok(found.into_iter().filter_map(|row| self.keep(row)).collect())
+    }
 }
 
-pub(super) fn agents(db: &Connection) -> Read<Vec<Agent>> {
-    db.prepare_cached(
-        "SELECT type, ordinal, version, tasks, successes, escalations, crashes, updated_us
-         FROM agents ORDER BY type, ordinal",
-    )?
-    .query_map([], |row| {
-        let number = |column| row.get::<_, Number>(column);
-        Ok(Agent {
-            id: AgentId {
-                agent_type: name(0, TypeName::new(&row.get::<_, Box<str>>(0)?))?,
-                ordinal: number(1)?.small(),
-            },
-            version: number(2)?.small(),
-            track: Track {
-                tasks: number(3)?.0,
-                successes: number(4)?.0,
-                escalations: number(5)?.0,
-                crashes: number(6)?.0,
-            },
-            updated_at: number(7)?.time(),
-        })
-    })?
-    .collect::<Result<_, _>>()
-    .map_err(Stop::from)
+fn approval(row: ApprovalRow, spec: Arc<Spec>) -> Approval {
+    Approval {
+        question: row.question,
+        task: row.task,
+        spec,
+        asked_at: row.asked_at,
+        state: row.state,
+    }
 }
 
-pub(super) fn snapshot(db: &Connection, name: &str) -> Read<Option<Vec<u8>>> {
-    let body: Option<Vec<u8>> = db
-        .prepare_cached("SELECT body FROM snapshots WHERE name = ?1")?
-        .query_row([name], |row| row.get(0))
+fn missing_entry(task: TaskId, sequence: u32) -> Damage {
+    Damage {
+        table: JOURNAL.name,
+        key: format!("{task}/{sequence}"),
+        reason: "the row is missing".to_owned(),
+        owner: Some(task.0),
+    }
+}
+
+/// The rows quarantined so far.
+pub(super) fn count_quarantined(db: &Connection) -> rusqlite::Result<u64> {
+    let count: Option<Number> = db
+        .query_row("SELECT count(*) FROM quarantined", [], |row| row.get(0))
         .optional()?;
-    Ok(match body {
-        Some(body) => Some(blob::read_snapshot(&body)?),
-        None => None,
-    })
+    Ok(count.map_or(0, |count| count.0))
 }

@@ -1,32 +1,37 @@
-//! Opening the file: lock, pragmas, migrations.
+//! Opening the file: pragmas, migrations, what must be right before anybody works.
 
-use std::{
-    fs::{File, OpenOptions, TryLockError},
-    io::{Read, Seek, Write},
-    path::{Path, PathBuf},
-    time::Duration,
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, config::DbConfig, functions::FunctionFlags, params};
+use uuid::Uuid;
+
+use super::{
+    files,
+    row::{self, Meta},
+    tables::{self, META, Table, columns, select},
+    value::{Id, Number},
 };
+use crate::{codec, ledger::LedgerError};
 
-use rusqlite::{Connection, OpenFlags};
-
-use crate::ledger::LedgerError;
-
-/// Marks the file as a book: "CLNY".
+/// Marks the file as a ledger: "CLNY".
 const APPLICATION_ID: i32 = 0x434c_4e59;
 /// Pages of 4 KiB in the write-ahead log before they are moved into the file: 64 MiB. At a few
 /// thousand tasks a second that is a pause of some tens of milliseconds every few seconds, instead of
 /// in every commit.
-const CHECKPOINT_PAGES: u32 = 16_384;
-/// The write-ahead log is written full of zeros once, so that commits overwrite blocks that exist: a
-/// sync then need not allocate. 16 MiB: reached by a busy node within seconds, no burden for an idle one.
-const PREALLOCATE_BYTES: u64 = 16 * 1024 * 1024;
+const CHECKPOINT_PAGES: i32 = 16_384;
 
-/// Each brings the book from the schema of its index to the next. Expand first: a migration adds, and
+/// Each brings the ledger from the schema of its index to the next. Expand first: a migration adds, and
 /// what it replaces is removed one release later. Never edit one that was released.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001_first.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("schema/0001_first.sql"),
+    include_str!("schema/0002_heads.sql"),
+];
 
 /// The schema that this version writes.
-const SCHEMA: usize = MIGRATIONS.len();
+#[expect(clippy::cast_possible_truncation, reason = "a handful")]
+pub(super) const SCHEMA: u32 = MIGRATIONS.len() as u32;
+/// The oldest schema whose version may write what this one does: an older one knows no checksums.
+const OLDEST_SCHEMA: u32 = 2;
 
 type What = Box<dyn std::error::Error + Send + Sync>;
 
@@ -37,86 +42,20 @@ pub(super) fn open_error(path: &Path, what: impl Into<What>) -> LedgerError {
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// How often a held lock is asked for again.
-const LOCK_TRIES: u32 = 40;
-/// Time between two of them: two seconds in all.
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
-
-/// Holds the file against other processes for as long as it lives. The operating system lets go of it
-/// when the process dies, however it dies.
-#[derive(Debug)]
-pub(super) struct Lock {
-    _file: File,
-}
-
-impl Lock {
-    pub(super) fn take(path: &Path) -> Result<Self, LedgerError> {
-        let lock_path = beside(path, ".lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&lock_path)
-            .map_err(|e| open_error(&lock_path, format!("cannot be opened: {e}")))?;
-        match wait_for(&file) {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
-                let pid = if known { holder.trim() } else { "unknown" };
-                let what = format!(
-                    "is open in another process (pid {pid}); stop it or choose another data directory"
-                );
-                return Err(open_error(path, what));
-            }
-            Err(TryLockError::Error(e)) => {
-                return Err(open_error(&lock_path, format!("cannot be locked: {e}")));
-            }
-        }
-        // The pid is for people; that it cannot be written is no reason not to work.
-        let _ = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
-        Ok(Self { _file: file })
-    }
-}
-
-/// Takes the lock, with patience for a process that was just killed: the system lets go of its files a
-/// moment after whoever killed it goes on.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "opening blocks anyway, and there is no condition to wait for"
-)]
-fn wait_for(file: &File) -> Result<(), TryLockError> {
-    for _ in 0..LOCK_TRIES {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-            other => return other,
-        }
-    }
-    file.try_lock()
-}
-
 /// Opens the file for writing and brings its schema up to date.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, LedgerError> {
-    preallocate(path).map_err(|e| open_error(path, format!("has no room for its log: {e}")))?;
+pub(super) fn open_writer(path: &Path) -> Result<(Connection, Meta), LedgerError> {
     let explain = |e: rusqlite::Error| open_error(path, explain(&e));
+    create(path)?;
     let mut db = Connection::open(path).map_err(explain)?;
     db.set_prepared_statement_cache_capacity(128);
-    prepare(&db).map_err(explain)?;
-    let version: usize = db
-        .pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))
-        .map_err(explain)?
-        .try_into()
-        .unwrap_or(usize::MAX);
+    prepare(&db).map_err(|what| open_error(path, what))?;
+    plan_once(&db).map_err(explain)?;
+    // What a former life wrote is made durable before anybody is told of it: its last sync may have
+    // failed.
+    checkpoint(&db, "FULL").map_err(explain)?;
+    let version: u32 = db
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(explain)?;
     let application: i32 = db
         .pragma_query_value(None, "application_id", |row| row.get(0))
         .map_err(explain)?;
@@ -127,15 +66,34 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, LedgerError> {
         let what = "is the database of another program; choose another data directory";
         return Err(open_error(path, what));
     }
-    if version > SCHEMA {
-        let what = format!(
-            "was written by a newer colony (schema {version}, this version knows up to {SCHEMA}); \
-             run that version, or restore a backup from before the upgrade"
-        );
-        return Err(open_error(path, what));
+    if version < SCHEMA {
+        migrate(&mut db, version).map_err(explain)?;
     }
-    migrate(&mut db, version).map_err(explain)?;
-    Ok(db)
+    let meta = read_meta(&db, version.max(SCHEMA)).map_err(|what| open_error(path, what))?;
+    db.wal_hook(Some(|log: &mut rusqlite::hooks::Wal, pages| {
+        if pages < CHECKPOINT_PAGES {
+            return Ok(());
+        }
+        // Not left to SQLite, which would say nothing of a sync that failed.
+        log.checkpoint()
+    }))
+    .map_err(explain)?;
+    Ok((db, meta))
+}
+
+/// Makes the files where they are missing.
+fn create(path: &Path) -> Result<(), LedgerError> {
+    let old =
+        files::create_file(path).map_err(|e| open_error(path, format!("cannot be opened: {e}")))?;
+    if !old {
+        // Its first page. A log beside a file without one would be deleted.
+        let db = Connection::open(path).map_err(|e| open_error(path, explain(&e)))?;
+        prepare(&db).map_err(|what| open_error(path, what))?;
+    }
+    files::preallocate(path)
+        .map_err(|e| open_error(path, format!("has no room for its log: {e}")))?;
+    files::sync_names(path)
+        .map_err(|e| open_error(path, format!("is in a folder that cannot be synced: {e}")))
 }
 
 /// Opens the file for reading beside the writer.
@@ -144,50 +102,171 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, LedgerError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags).map_err(explain)?;
     db.set_prepared_statement_cache_capacity(64);
+    plan_once(&db).map_err(explain)?;
     db.pragma_update(None, "query_only", true)
         .map_err(explain)?;
     Ok(db)
 }
 
-fn prepare(db: &Connection) -> rusqlite::Result<()> {
-    db.pragma_update(None, "journal_mode", "wal")?;
-    db.pragma_update(None, "synchronous", "full")?;
-    db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    db.pragma_update(None, "temp_store", "memory")?;
-    // Negative: KiB. The hot part of a queue of 100,000 tasks.
-    db.pragma_update(None, "cache_size", -65_536)
+/// One plan a statement. Else SQLite, as it is built here, compiles many of them anew for each value that is
+/// bound to them, in search of a better plan: a quarter of the writer's time. Ours have one good plan.
+fn plan_once(db: &Connection) -> rusqlite::Result<()> {
+    let stable = DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG;
+    db.set_db_config(stable, true).map(drop)
 }
 
-fn migrate(db: &mut Connection, version: usize) -> rusqlite::Result<()> {
-    for (index, migration) in MIGRATIONS.iter().enumerate().skip(version) {
-        let step = db.transaction()?;
-        step.execute_batch(migration)?;
-        step.pragma_update(None, "application_id", APPLICATION_ID)?;
-        step.pragma_update(
-            None,
-            "user_version",
-            u32::try_from(index + 1).unwrap_or(u32::MAX),
-        )?;
-        step.commit()?;
+/// What durability rests on is asked for, and asked back.
+pub(super) fn prepare(db: &Connection) -> Result<(), String> {
+    let say = |e: rusqlite::Error| explain(&e);
+    let mode: String = db
+        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
+        .map_err(say)?;
+    if mode != "wal" {
+        return Err(format!(
+            "cannot have a write-ahead log (its journal mode stays {mode:?}); choose a data directory on a local disk"
+        ));
     }
+    db.pragma_update(None, "synchronous", "full").map_err(say)?;
+    let synchronous: i64 = db
+        .pragma_query_value(None, "synchronous", |row| row.get(0))
+        .map_err(say)?;
+    if synchronous != 2 {
+        return Err(format!(
+            "does not sync its log (synchronous stays {synchronous})"
+        ));
+    }
+    db.pragma_update(None, "temp_store", "memory")
+        .map_err(say)?;
+    // Negative: KiB. The hot part of a queue of 100,000 tasks.
+    db.pragma_update(None, "cache_size", -65_536).map_err(say)
+}
+
+/// Moves the log into the file.
+pub(super) fn checkpoint(db: &Connection, mode: &str) -> rusqlite::Result<()> {
+    db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+}
+
+fn migrate(db: &mut Connection, version: u32) -> rusqlite::Result<()> {
+    db.create_scalar_function(
+        "spec_deadline",
+        1,
+        FunctionFlags::SQLITE_DETERMINISTIC,
+        |call| {
+            let spec = call.get_raw(0).as_blob().ok().map(codec::read_spec);
+            let deadline = spec.and_then(Result::ok).and_then(|spec| spec.deadline);
+            Ok(deadline.map(Number::from))
+        },
+    )?;
+    let step = db.transaction()?;
+    for migration in MIGRATIONS.iter().skip(version as usize) {
+        step.execute_batch(migration)?;
+    }
+    for table in tables::ALL {
+        seal(&step, table)?;
+    }
+    write_meta(&step)?;
+    step.pragma_update(None, "application_id", APPLICATION_ID)?;
+    step.pragma_update(None, "user_version", SCHEMA)?;
+    step.commit()
+}
+
+/// Computes the checksums of a table that was written without.
+fn seal(db: &Connection, table: &Table) -> rusqlite::Result<()> {
+    db.create_scalar_function(
+        "row_checksum",
+        -1,
+        FunctionFlags::SQLITE_DETERMINISTIC,
+        |call| {
+            let table = call.get_raw(0).as_str()?.to_owned();
+            let row = (1..call.len()).map(|column| call.get_raw(column));
+            Ok(tables::checksum(&table, row))
+        },
+    )?;
+    let Table { name, columns, .. } = table;
+    db.execute_batch(&format!(
+        "UPDATE {name} SET checksum = row_checksum('{name}', {columns})"
+    ))
+}
+
+/// Names the ledger, once; says who may write it, and what its tables look like.
+fn write_meta(db: &Connection) -> rusqlite::Result<()> {
+    let known = META.one(db, select!(meta), [], row::meta)?;
+    let id = match known {
+        Some(Ok(meta)) => meta.id,
+        Some(Err(_)) | None => draw_id(db)?,
+    };
+    META.write(
+        db,
+        concat!(
+            "INSERT OR REPLACE INTO meta (",
+            columns!(meta),
+            ", checksum) VALUES (?, ?, ?, ?, ?, ?)"
+        ),
+        params![1, Id(id), SCHEMA, OLDEST_SCHEMA, definitions(db)?],
+    )?;
     Ok(())
 }
 
-/// Writes the log's file full of zeros where there is no log. SQLite takes a log without a valid header
-/// for an empty one.
-fn preallocate(path: &Path) -> std::io::Result<()> {
-    let log = beside(path, "-wal");
-    if log.exists() {
-        return Ok(());
+/// A random UUID. SQLite has its randomness from the operating system.
+fn draw_id(db: &Connection) -> rusqlite::Result<Uuid> {
+    let bytes = db.query_row("SELECT randomblob(16)", [], |row| row.get(0))?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
+}
+
+/// A checksum over what tables and indexes were declared as: a flipped bit in a declaration would change
+/// what a statement means.
+pub(super) fn definitions(db: &Connection) -> rusqlite::Result<u32> {
+    let mut all = Vec::new();
+    let mut statement = db.prepare(
+        "SELECT type || name || tbl_name || coalesce(sql, '') FROM sqlite_schema
+         WHERE name NOT LIKE 'sqlite_%' ORDER BY name",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        all.push(row.get::<_, String>(0)?);
     }
-    let mut file = File::create(&log)?;
-    let zeros = vec![0_u8; 1024 * 1024];
-    let mut written = 0;
-    while written < PREALLOCATE_BYTES {
-        file.write_all(&zeros)?;
-        written += zeros.len() as u64;
+    let values = all.iter().map(|text| text.as_str().into());
+    Ok(tables::checksum("sqlite_schema", values))
+}
+
+/// Who the ledger is; refuses it where this version may not write it.
+fn read_meta(db: &Connection, version: u32) -> Result<Meta, String> {
+    let say = |e: rusqlite::Error| explain(&e);
+    let meta = match META.one(db, select!(meta), [], row::meta).map_err(say)? {
+        Some(Ok(meta)) if meta.schema == version => meta,
+        Some(Ok(meta)) => {
+            return Err(format!(
+                "is damaged: its header says schema {version}, its tables {}; restore a backup or move it away",
+                meta.schema
+            ));
+        }
+        Some(Err(damage)) if version == SCHEMA => {
+            // Cursors are good for one ledger: under a new name, watchers begin anew.
+            tracing::warn!(%damage, "the ledger does not know its name, and gets another");
+            write_meta(db).map_err(say)?;
+            let renamed = META.one(db, select!(meta), [], row::meta).map_err(say)?;
+            renamed
+                .and_then(Result::ok)
+                .ok_or("cannot be given a name")?
+        }
+        Some(Err(damage)) => {
+            return Err(format!(
+                "is damaged: {damage}; restore a backup or move it away"
+            ));
+        }
+        None => return Err("is damaged: it has no name; restore a backup or move it away".into()),
+    };
+    if meta.oldest_schema > SCHEMA {
+        return Err(format!(
+            "was written by a newer colony (schema {version}, which needs a version that knows {} at least; this \
+             one knows {SCHEMA}); run that version, or restore a backup from before the upgrade",
+            meta.oldest_schema
+        ));
     }
-    file.sync_all()
+    if meta.tables != definitions(db).map_err(say)? {
+        return Err("is damaged, or another program has changed it: its tables are not declared as they were; restore a backup or move it away".into());
+    }
+    Ok(meta)
 }
 
 /// SQLite's words, with what to do where it is known.

@@ -1,66 +1,96 @@
-//! A full disk, as SQLite sees it: the file may not grow.
+//! What cannot be provoked from outside: a full disk, panics, the lanes of the readers, other versions.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::sync::Arc;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+};
 
 use colony_core::{
     id::{TaskId, TypeName},
+    port::Clock,
     task::Spec,
     unit::Timestamp,
 };
 
-use super::SqliteLedger;
+use rusqlite::{Connection, StatementStatus, params};
+
+use super::{
+    SqliteLedger,
+    readers::Lane,
+    row,
+    schema::{self, SCHEMA},
+    tables::{self, META, columns, select},
+    value::Id,
+};
 use crate::{
-    ledger::{Ledger, LedgerError, NewTask, Policy},
+    ledger::{Health, Ledger, LedgerError, NewTask, Policy},
     property,
 };
 
-fn task(number: u16, bytes: usize) -> NewTask {
-    let now = Timestamp::from_micros(1_000_000_000);
-    let mut chance = [0; 10];
-    chance[8..].copy_from_slice(&number.to_be_bytes());
-    NewTask {
-        id: TaskId::new(now, chance),
-        spec: Arc::new(Spec::new(TypeName::new("t").unwrap(), "x".repeat(bytes))),
-        now,
+/// A clock that stands.
+#[derive(Debug)]
+struct Noon;
+
+impl Clock for Noon {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(1_000_000_000)
     }
 }
 
-async fn pages_max(book: &SqliteLedger, pages: impl Fn(u32) -> u32 + Send + 'static) {
-    book.write(move |pen| {
-        let now: u32 = pen
-            .db
-            .pragma_query_value(None, "page_count", |row| row.get(0))?;
-        pen.db
-            .pragma_update_and_check(None, "max_page_count", pages(now), |_| Ok(()))?;
-        Ok(())
-    })
-    .await
-    .unwrap();
+fn open(path: &Path) -> Result<SqliteLedger, LedgerError> {
+    SqliteLedger::open(path, Policy::default(), Arc::new(Noon))
+}
+
+fn task(number: u16, bytes: usize) -> NewTask {
+    let mut chance = [0; 10];
+    chance[8..].copy_from_slice(&number.to_be_bytes());
+    NewTask {
+        id: TaskId::new(Noon.now(), chance),
+        spec: Arc::new(Spec::new(TypeName::new("t").unwrap(), "x".repeat(bytes))),
+    }
+}
+
+async fn pages_max(ledger: &SqliteLedger, pages: impl Fn(u32) -> u32 + Send + 'static) {
+    ledger
+        .write(move |txn| {
+            let now: u32 = txn
+                .db
+                .pragma_query_value(None, "page_count", |row| row.get(0))?;
+            txn.db
+                .pragma_update_and_check(None, "max_page_count", pages(now), |_| Ok(()))?;
+            Ok(())
+        })
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_full_disk_loses_nothing_and_passes() {
     let folder = tempfile::tempdir().unwrap();
-    let book = SqliteLedger::open(&folder.path().join("ledger.db"), Policy::default()).unwrap();
+    let ledger = open(&folder.path().join("ledger.db")).unwrap();
     let mut kept = Vec::new();
     for number in 0..20 {
         let task = task(number, 1_000);
         kept.push(task.id);
-        book.submit(vec![task]).await.unwrap();
+        ledger.submit(vec![task]).await.unwrap();
     }
-    pages_max(&book, |now| now + 2).await;
+    pages_max(&ledger, |now| now + 2).await;
 
     // One is far too large, and those beside it in the group that fit still succeed.
-    let book = Arc::new(book);
+    let ledger = Arc::new(ledger);
     let mut calls = tokio::task::JoinSet::new();
     for number in 100..110 {
-        let book = Arc::clone(&book);
+        let ledger = Arc::clone(&ledger);
         let bytes = if number == 105 { 60_000 } else { 10 };
         calls.spawn(async move {
             let task = task(number, bytes);
-            (task.id, book.submit(vec![task]).await)
+            (task.id, ledger.submit(vec![task]).await)
         });
     }
     let mut refused = 0;
@@ -76,14 +106,199 @@ async fn a_full_disk_loses_nothing_and_passes() {
     }
     assert_eq!(refused, 1);
 
-    pages_max(&book, |_| u32::MAX - 1).await;
+    pages_max(&ledger, |_| u32::MAX - 1).await;
     let large = task(105, 60_000);
     kept.push(large.id);
-    book.submit(vec![large]).await.unwrap();
-    let counts = book.counts().await.unwrap();
+    ledger.submit(vec![large]).await.unwrap();
+    let counts = ledger.counts().await.unwrap();
     property::conservation(&counts).unwrap();
     assert_eq!(counts.accepted, kept.len() as u64);
     for id in kept {
-        book.get(id).await.unwrap();
+        ledger.get(id).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_panic_of_the_writer_is_answered_and_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = open(&path).unwrap();
+    ledger.submit(vec![task(1, 10)]).await.unwrap();
+    let answer = ledger.write::<()>(|_| panic!("a test")).await;
+    assert!(
+        matches!(answer, Err(LedgerError::Unknown { .. })),
+        "{answer:?}"
+    );
+    let mut health = ledger.health();
+    let failed = health.wait_for(|health| *health != Health::Working).await;
+    let failed = failed.unwrap().clone();
+    assert_eq!(failed, Health::Failed("the writer panicked: a test".into()));
+    let late = ledger.submit(vec![task(2, 10)]).await;
+    assert!(matches!(late, Err(LedgerError::Shut)), "{late:?}");
+    ledger.close().await;
+    let ledger = open(&path).unwrap();
+    assert_eq!(ledger.counts().await.unwrap().accepted, 1);
+}
+
+#[tokio::test]
+async fn a_panic_of_a_read_is_that_read_s_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(&folder.path().join("ledger.db")).unwrap();
+    for lane in [Lane::Point, Lane::Scan] {
+        let answer = ledger.read::<()>(lane, |_| panic!("a test")).await;
+        assert!(
+            matches!(answer, Err(LedgerError::Storage { .. })),
+            "{answer:?}"
+        );
+        ledger.read(lane, |_| Ok(())).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn reads_whose_callers_left_are_not_done_and_pages_delay_no_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Arc::new(open(&folder.path().join("ledger.db")).unwrap());
+    let (release, held) = mpsc::sync_channel::<()>(0);
+    let mut long = tokio::task::JoinSet::new();
+    let reader = Arc::clone(&ledger);
+    long.spawn(async move {
+        let read = reader.read(Lane::Scan, move |_| {
+            held.recv().unwrap();
+            Ok(())
+        });
+        read.await
+    });
+    tokio::task::yield_now().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let left = {
+        let done = Arc::clone(&done);
+        ledger.read(Lane::Scan, move |_| {
+            done.store(true, Ordering::Relaxed);
+            Ok(())
+        })
+    };
+    tokio::select! {
+        biased;
+        _ = left => panic!("it overtook the one before it"),
+        () = std::future::ready(()) => {}
+    }
+    // The other lane goes on meanwhile.
+    let journal = ledger.journal(task(1, 1).id).await;
+    assert!(matches!(journal, Err(LedgerError::NoTask(_))));
+    release.send(()).unwrap();
+    long.join_next().await.unwrap().unwrap().unwrap();
+    ledger.read(Lane::Scan, |_| Ok(())).await.unwrap();
+    assert!(!done.load(Ordering::Relaxed), "nobody waits for it");
+}
+
+#[test]
+fn a_file_that_cannot_have_a_log_is_refused() {
+    let db = Connection::open_in_memory().unwrap();
+    let refused = schema::prepare(&db).unwrap_err();
+    assert!(
+        refused.contains("its journal mode stays \"memory\""),
+        "{refused}"
+    );
+}
+
+/// Says of a closed ledger that another version wrote it.
+fn written_by(path: &Path, schema: u32, oldest_schema: u32) {
+    let db = Connection::open(path).unwrap();
+    let meta = META.one(&db, select!(meta), [], row::meta).unwrap();
+    let meta = meta.unwrap().unwrap();
+    let row = params![1, Id(meta.id), schema, oldest_schema, meta.tables];
+    let sql = concat!(
+        "INSERT OR REPLACE INTO meta (",
+        columns!(meta),
+        ", checksum) VALUES (?, ?, ?, ?, ?, ?)"
+    );
+    META.write(&db, sql, row).unwrap();
+    db.pragma_update(None, "user_version", schema).unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_ledger_is_opened_where_it_allows_this_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let first = open(&path).unwrap();
+    let id = first.id();
+    drop(first);
+    written_by(&path, SCHEMA + 3, SCHEMA);
+    let ledger = open(&path).unwrap();
+    assert_eq!(ledger.id(), id);
+    ledger.submit(vec![task(1, 10)]).await.unwrap();
+    ledger.close().await;
+    let db = Connection::open(&path).unwrap();
+    let version: u32 = db
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    assert_eq!(version, SCHEMA + 3, "it stays what it is");
+    drop(db);
+
+    written_by(&path, SCHEMA + 3, SCHEMA + 1);
+    let Err(LedgerError::Open { what, .. }) = open(&path) else {
+        panic!("opened");
+    };
+    assert!(
+        what.starts_with("was written by a newer colony (schema 5"),
+        "{what}"
+    );
+    assert!(
+        what.contains("run that version, or restore a backup"),
+        "{what}"
+    );
+}
+
+/// The lists of columns are what the tables have, in their order, and the checksum is the last.
+#[test]
+fn the_tables_are_declared_as_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    drop(open(&path).unwrap());
+    let db = Connection::open(&path).unwrap();
+    let count: u32 = db
+        .query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(count as usize, tables::ALL.len());
+    for table in tables::ALL {
+        let mut statement = db
+            .prepare("SELECT name, pk FROM pragma_table_info(?1)")
+            .unwrap();
+        let columns: Vec<(String, u32)> = statement
+            .query_map([table.name], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let names: Vec<_> = columns.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names.join(", "), format!("{}, checksum", table.columns));
+        let keys: Vec<_> = columns
+            .iter()
+            .map(|(_, key)| *key as usize)
+            .take(table.keys)
+            .collect();
+        assert_eq!(keys, (1..=table.keys).collect::<Vec<_>>(), "{}", table.name);
+    }
+}
+
+/// SQLite would compile a statement anew for each value that is bound to it, where that value might tell
+/// of a better plan: most of what a claim costs.
+#[test]
+fn a_statement_is_compiled_once_whatever_is_bound_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    drop(open(&path).unwrap());
+    let (writer, _) = schema::open_writer(&path).unwrap();
+    for db in [writer, schema::open_reader(&path).unwrap()] {
+        let sql = "SELECT id FROM live WHERE queue = ?1 AND tenant = ?2 AND state = 0
+                   AND not_before_us IS NULL ORDER BY sort_key, id";
+        let mut statement = db.prepare(sql).unwrap();
+        for queue in ["a", "b", "c"] {
+            assert!(!statement.exists([queue, "t"]).unwrap());
+        }
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
     }
 }

@@ -5,19 +5,16 @@
 #![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 
 use std::{
-    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use colony_core::{
-    id::{Incarnation, TaskId},
-    unit::Timestamp,
-};
+use colony_core::{id::TaskId, port::Clock};
 use colony_store::{
-    ClaimRequest, Commit, Ledger, MemoryLedger, NewTask, Policy, SqliteLedger, property,
+    ClaimRequest, Commit, Ledger, MemoryLedger, NewTask, Others, Policy, SqliteLedger, property,
 };
 
-use crate::world::{done, kind, node, perceived, spec};
+use crate::world::{DAWN, HandClock, done, entries, node, queue, spec};
 
 struct Load {
     writers: u64,
@@ -25,50 +22,55 @@ struct Load {
     time: Duration,
 }
 
-/// Every writer: submit, claim, complete with a journal entry; the next only after the answer.
-async fn drive(book: Arc<dyn Ledger>, load: &Load) -> String {
-    let clock = Arc::new(AtomicU64::new(1_000_000_000_000));
-    let before = book.counts().await.unwrap();
+/// Every writer, a node of its own: submit, claim, complete with a journal entry; the next only after the
+/// answer.
+async fn drive(ledger: Arc<dyn Ledger>, clock: Arc<HandClock>, load: &Load) -> String {
+    let before = ledger.counts().await.unwrap();
     let begun = Instant::now();
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..load.writers {
-        let (book, clock) = (Arc::clone(&book), Arc::clone(&clock));
+        let (ledger, clock) = (Arc::clone(&ledger), Arc::clone(&clock));
         let (per_request, time) = (load.per_request, load.time);
         let spec = Arc::new(spec("t"));
+        let name = node(&format!("n{writer}"));
+        let incarnation = ledger
+            .register(&name, Others::Nodes)
+            .await
+            .unwrap()
+            .incarnation;
         writers.spawn(async move {
             let mut waits = Vec::new();
             let mut tasks = 0_u64;
             let mut drawn = 0_u64;
-            while begun.elapsed() < time {
-                let now = Timestamp::from_micros(clock.fetch_add(1, Ordering::Relaxed));
+            for batch in 1.. {
+                if begun.elapsed() >= time {
+                    break;
+                }
+                clock.pass(Duration::from_micros(1));
                 let new = |n: u64| {
                     let mut chance = [0; 10];
                     chance[2..].copy_from_slice(&(writer << 40 | n).to_be_bytes());
-                    let id = TaskId::new(now, chance);
+                    let id = TaskId::new(clock.now(), chance);
                     let spec = Arc::clone(&spec);
-                    NewTask { id, spec, now }
+                    NewTask { id, spec }
                 };
-                let batch = (drawn..drawn + per_request).map(new).collect();
+                let new = (drawn..drawn + per_request).map(new).collect();
                 drawn += per_request;
                 let asked = Instant::now();
-                book.submit(batch).await.unwrap();
+                ledger.submit(new).await.unwrap();
                 waits.push(asked.elapsed());
+                let total = u32::try_from(per_request).unwrap();
                 let request = ClaimRequest {
-                    node: node("n"),
-                    incarnation: Incarnation(1),
-                    wanted: [(kind("t"), u32::try_from(per_request).unwrap())].into(),
-                    now,
+                    node: name.clone(),
+                    incarnation,
+                    batch,
+                    free: [(queue("t"), total)].into(),
+                    total,
                 };
-                for claim in book.claim(request).await.unwrap() {
-                    let commit = Commit {
-                        claim: claim.reference,
-                        agent: None,
-                        entries: vec![perceived(0, now)],
-                        outbox: vec![],
-                        then: done("x"),
-                        now,
-                    };
-                    book.commit(commit).await.unwrap();
+                for claim in ledger.claim(request).await.unwrap().claims {
+                    let mut commit = Commit::settling(claim.reference(), done("x"));
+                    commit.entries = entries([0]);
+                    ledger.commit(commit).await.unwrap();
                     tasks += 1;
                 }
             }
@@ -82,7 +84,7 @@ async fn drive(book: Arc<dyn Ledger>, load: &Load) -> String {
         waits.extend(waited);
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let counts = book.counts().await.unwrap();
+    let counts = ledger.counts().await.unwrap();
     property::conservation(&counts).unwrap();
     waits.sort_unstable();
     let wait = |share: usize| waits[(waits.len() - 1) * share / 1000].as_secs_f64() * 1e3;
@@ -103,15 +105,17 @@ async fn in_a_file() {
     for writers in [1, 64, 256] {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = folder.path().join("ledger.db");
-        let book = Arc::new(SqliteLedger::open(&path, Policy::default()).unwrap());
+        let clock = HandClock::at(DAWN);
+        let ledger = SqliteLedger::open(&path, Policy::default(), clock.clone()).unwrap();
+        let ledger = Arc::new(ledger);
         let load = Load {
             writers,
             per_request: 1,
             time: Duration::from_secs(10),
         };
-        println!("sqlite, {}", drive(book.clone(), &load).await);
+        println!("sqlite, {}", drive(ledger.clone(), clock, &load).await);
         let begun = Instant::now();
-        book.close().await;
+        ledger.close().await;
         println!("  closed in {:?}", begun.elapsed());
     }
 }
@@ -120,12 +124,14 @@ async fn in_a_file() {
 #[ignore = "a bench"]
 async fn in_memory() {
     for finished_max in [usize::MAX, 100_000] {
-        let book = Arc::new(MemoryLedger::new(Policy::default()).finished_max(finished_max));
+        let clock = HandClock::at(DAWN);
+        let ledger = MemoryLedger::new(Policy::default(), clock.clone()).finished_max(finished_max);
+        let ledger = Arc::new(ledger);
         let load = Load {
             writers: 1,
             per_request: 1,
             time: Duration::from_secs(3),
         };
-        println!("memory, {}", drive(book, &load).await);
+        println!("memory, {}", drive(ledger, clock, &load).await);
     }
 }

@@ -6,25 +6,22 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
-    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
+    sync::Arc,
+    time::Duration,
 };
 
-use colony_core::{
-    id::{Incarnation, TaskId},
-    task::State,
-    unit::Timestamp,
-};
-use colony_store::{ClaimRequest, Commit, Ledger, NewTask, Policy, SqliteLedger, property};
+use colony_core::{id::TaskId, port::Clock, task::State};
+use colony_store::{ClaimRequest, Commit, Ledger, NewTask, Others, Policy, SqliteLedger, property};
 
-use crate::world::{done, kind, node, perceived, spec};
+use crate::world::{DAWN, HandClock, done, entries, node, queue, spec};
 
 const FOLDER: &str = "COLONY_CRASH_TEST_FOLDER";
 const LIFE: &str = "COLONY_CRASH_TEST_LIFE";
 const ROUNDS: u64 = 10;
 const WRITERS: u64 = 16;
 
-fn open(folder: &Path) -> SqliteLedger {
-    SqliteLedger::open(&folder.join("ledger.db"), Policy::default()).unwrap()
+fn open(folder: &Path, clock: Arc<HandClock>) -> SqliteLedger {
+    SqliteLedger::open(&folder.join("ledger.db"), Policy::default(), clock).unwrap()
 }
 
 /// The process that is killed. Writes a line for each answer, after it came.
@@ -34,59 +31,51 @@ async fn the_victim() {
         return;
     };
     let life: u64 = env::var(LIFE).unwrap().parse().unwrap();
-    let book = Arc::new(open(Path::new(&folder)));
-    // A clock that moves past every backoff of the life before.
-    let clock = Arc::new(AtomicU64::new(1_000_000_000_000 + life * 3_600_000_000));
-    let now = Timestamp::from_micros(clock.load(Ordering::Relaxed));
-    let incarnation = book.begin(&node("victim"), now).await.unwrap();
+    let clock = HandClock::at(DAWN.after(Duration::from_secs(life * 3_600)));
+    let ledger = Arc::new(open(Path::new(&folder), clock.clone()));
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {
-        let (book, clock) = (Arc::clone(&book), Arc::clone(&clock));
-        writers.spawn(async move { write(&*book, &clock, incarnation, writer).await });
+        let (ledger, clock) = (Arc::clone(&ledger), Arc::clone(&clock));
+        writers.spawn(async move { write(&*ledger, &clock, writer).await });
     }
     writers.join_all().await;
 }
 
-async fn write(book: &dyn Ledger, clock: &AtomicU64, incarnation: Incarnation, writer: u64) {
+async fn write(ledger: &dyn Ledger, clock: &HandClock, writer: u64) {
     let say = |what: &str, id: TaskId| {
         let mut out = std::io::stdout().lock();
         writeln!(out, "\n{what} {id}").unwrap();
     };
+    let name = node(&format!("victim-{writer}"));
+    let registered = ledger.register(&name, Others::Nodes).await.unwrap();
     for count in 0_u64.. {
-        let now = Timestamp::from_micros(clock.fetch_add(1, Ordering::Relaxed));
+        clock.pass(Duration::from_micros(1));
         let mut chance = [0; 10];
         chance[2..].copy_from_slice(&(writer << 48 | count).to_be_bytes());
-        let id = TaskId::new(now, chance);
+        let id = TaskId::new(clock.now(), chance);
         let task = NewTask {
             id,
             spec: Arc::new(spec("t")),
-            now,
         };
-        book.submit(vec![task]).await.unwrap();
+        ledger.submit(vec![task]).await.unwrap();
         say("submitted", id);
         let request = ClaimRequest {
-            node: node("victim"),
-            incarnation,
-            wanted: [(kind("t"), 2)].into(),
-            now,
+            node: name.clone(),
+            incarnation: registered.incarnation,
+            batch: count + 1,
+            free: [(queue("t"), 2)].into(),
+            total: 2,
         };
-        for claim in book.claim(request).await.unwrap() {
+        for claim in ledger.claim(request).await.unwrap().claims {
             if (count + writer).is_multiple_of(7) {
                 continue;
             }
-            let mut commit = Commit {
-                claim: claim.reference,
-                agent: None,
-                entries: vec![],
-                outbox: vec![],
-                then: done("x"),
-                now,
-            };
+            let mut commit = Commit::settling(claim.reference(), done("x"));
             if !claim.has_journal {
-                commit.entries = vec![perceived(0, now)];
+                commit.entries = entries([0]);
             }
-            book.commit(commit).await.unwrap();
-            say("done", claim.reference.task);
+            ledger.commit(commit).await.unwrap();
+            say("done", claim.head.id);
         }
     }
 }
@@ -111,21 +100,23 @@ async fn what_was_answered_survives_kill_nine() {
                 _ => {}
             }
         }
-        let book = open(folder.path());
+        let ledger = open(folder.path(), HandClock::at(DAWN));
         for id in &submitted {
-            book.get(*id).await.unwrap();
+            ledger.get(*id).await.unwrap();
         }
         for id in &ended {
-            assert_eq!(book.get(*id).await.unwrap().state, State::Done);
-            assert_eq!(book.journal(*id).await.unwrap().len(), 1);
+            assert_eq!(ledger.get(*id).await.unwrap().head.state, State::Done);
+            assert_eq!(ledger.journal(*id).await.unwrap().len(), 1);
         }
-        let counts = book.counts().await.unwrap();
+        let counts = ledger.counts().await.unwrap();
         property::conservation(&counts).unwrap();
         assert!(counts.accepted >= submitted.len() as u64);
         assert!(counts.by_state[&State::Done] >= ended.len() as u64);
-        let changes = book.changes(0, u32::MAX).await.unwrap();
-        property::gapless(changes[0].cursor - 1, &changes).unwrap();
-        assert_eq!(changes.last().unwrap().cursor, *book.latest().borrow());
+        let changes = ledger.changes(0, u32::MAX).await.unwrap();
+        property::gapless(0, &changes).unwrap();
+        assert_eq!(changes.last().unwrap().cursor, *ledger.latest().borrow());
+        let verified = ledger.verify().await.unwrap();
+        assert!(verified.is_whole(), "{verified:?}");
     }
     assert!(ended.len() > 100, "only {} tasks ended", ended.len());
 }

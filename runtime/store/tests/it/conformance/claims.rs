@@ -1,15 +1,18 @@
 use std::time::Duration;
 
 use colony_core::{
-    id::{AgentId, Incarnation},
-    journal::Past,
-    task::{Ending, Priority, State},
+    id::{Fence, Incarnation, TaskId, Tenant},
+    task::{Priority, State},
 };
-use colony_store::{LedgerError, Then};
+use colony_store::{Claim, Claimed, Others, Settlement};
 
-use crate::world::{World, done, kind, node, perceived, retry, spec};
+use crate::world::{World, done, give_up, hand_back, node, spec};
 
-pub(crate) async fn priority_overtakes_within_its_head_start(mut w: World) {
+fn ids(claims: &[Claim]) -> Vec<TaskId> {
+    claims.iter().map(|claim| claim.head.id).collect()
+}
+
+pub(crate) async fn priority_overtakes_within_its_head_start(w: World) {
     let first = w.submit(spec("t")).await;
     w.pass(Duration::from_secs(299));
     let mut critical = spec("t");
@@ -17,294 +20,217 @@ pub(crate) async fn priority_overtakes_within_its_head_start(mut w: World) {
     let overtakes = w.submit(critical.clone()).await;
     w.pass(Duration::from_secs(2));
     let too_late = w.submit(critical).await;
-    let claims = w.claim_as("n1", 1, &[("t", 10)]).await;
-    let order: Vec<_> = claims.iter().map(|c| c.reference.task).collect();
-    assert_eq!(order, [overtakes, first, too_late]);
+    let claims = w.claim_all(&[("t", 10)]).await;
+    assert_eq!(ids(&claims), [overtakes, first, too_late]);
     w.check().await;
 }
 
-pub(crate) async fn a_claim_takes_what_is_wanted_of_each_type(w: World) {
-    for agent_type in ["a", "a", "a", "b", "c"] {
+pub(crate) async fn a_claim_takes_what_is_free_in_each_queue(w: World) {
+    let mut submitted = Vec::new();
+    for agent_type in ["a", "b", "a", "a", "c"] {
+        submitted.push(w.submit(spec(agent_type)).await);
+    }
+    let claims = w.claim_all(&[("a", 2), ("b", 5), ("x", 5), ("c", 0)]).await;
+    assert_eq!(ids(&claims), submitted[..3]);
+    assert!(w.claim_all(&[]).await.is_empty());
+    let mut request = w.request("n1", 1, &[("a", 5), ("c", 5)]);
+    request.total = 1;
+    let claimed = w.ledger.claim(request).await.unwrap();
+    assert_eq!(claimed.claims.len(), 1, "no more than in all");
+    let counts = w.ledger.counts().await.unwrap();
+    assert_eq!(counts.by_state[&State::Claimed], 4);
+    assert_eq!(counts.by_state[&State::Ready], 1);
+    w.check().await;
+}
+
+pub(crate) async fn tenants_share_by_weight(w: World) {
+    for name in ["acme", "zoo"] {
+        for _ in 0..10 {
+            let mut spec = spec("t");
+            spec.tenant = Tenant::new(name).unwrap();
+            w.submit(spec).await;
+        }
+    }
+    let mut served = Vec::new();
+    for _ in 0..12 {
+        served.extend(w.claim("t").await.map(|claim| claim.head.tenant));
+    }
+    for window in served.windows(4) {
+        let zoo = window.iter().filter(|tenant| tenant.as_str() == "zoo");
+        assert_eq!(zoo.count(), 3, "{served:?}");
+    }
+    w.check().await;
+}
+
+pub(crate) async fn a_repeated_claim_gets_what_it_holds_still(w: World) {
+    for agent_type in ["b", "a", "b"] {
         w.submit(spec(agent_type)).await;
     }
-    let claims = w
-        .claim_as("n1", 1, &[("a", 2), ("b", 5), ("x", 5), ("c", 0)])
-        .await;
-    let types: Vec<_> = claims.iter().map(|c| c.spec.agent_type.as_str()).collect();
-    assert_eq!(types, ["a", "a", "b"]);
-    assert!(w.claim_as("n1", 1, &[]).await.is_empty());
-    let counts = w.book.counts().await.unwrap();
-    assert_eq!(counts.by_state[&State::Claimed], 3);
-    assert_eq!(counts.by_state[&State::Ready], 2);
-    w.check().await;
-}
+    let request = w.request("n1", 1, &[("a", 2), ("b", 2)]);
+    let first = w.ledger.claim(request.clone()).await.unwrap();
+    assert_eq!(first.claims.len(), 3);
+    w.submit(spec("a")).await;
+    let again = w.ledger.claim(request.clone()).await.unwrap();
+    assert_eq!(again, first, "the same answer, and nothing besides");
 
-pub(crate) async fn a_task_walks_to_its_end(mut w: World) {
-    let id = w.submit(spec("t")).await;
-    let claim = w.claim("t").await.unwrap();
-    assert_eq!(claim.reference.task, id);
-    assert_eq!(claim.submitted_at, w.now);
-    assert!(!claim.has_journal);
-    assert_eq!(w.state(id).await, State::Claimed);
-
-    let agent = AgentId {
-        agent_type: kind("t"),
-        ordinal: 4,
-    };
-    let mut commit = w.bare(claim.reference, Then::Continue);
-    commit.agent = Some(agent.clone());
-    commit.entries = vec![perceived(0, w.now)];
-    w.book.commit(commit).await.unwrap();
-    assert_eq!(w.book.journal(id).await.unwrap(), [perceived(0, w.now)]);
-
-    w.pass(Duration::from_secs(1));
-    let mut commit = w.bare(claim.reference, done("it"));
-    commit.entries = vec![perceived(1, w.now), perceived(2, w.now)];
-    w.book.commit(commit).await.unwrap();
-    let record = w.book.get(id).await.unwrap();
-    assert_eq!(record.state, State::Done);
-    assert_eq!(record.agent, Some(agent));
-    assert_eq!(record.updated_at, w.now);
-    assert_eq!(record.deliveries, 0);
-    assert!(matches!(record.ending, Some(Ending::Done(a)) if a.text == "it"));
-    assert_eq!(*record.spec, spec("t"));
-    let journal = w.book.journal(id).await.unwrap();
-    assert_eq!(Past::from_entries(journal).next_sequence, 3);
-    w.check().await;
-
-    let failing = w.submit(spec("t")).await;
-    let claim = w.claim("t").await.unwrap();
-    let ending = Ending::Failed {
-        reason: "cannot".into(),
-    };
-    w.commit(claim.reference, Then::End(ending.clone()))
+    w.settle(first.claims[0].reference(), done("x"))
         .await
         .unwrap();
-    let record = w.book.get(failing).await.unwrap();
-    assert_eq!((record.state, record.ending), (State::Failed, Some(ending)));
-    w.check().await;
-}
-
-pub(crate) async fn an_old_claim_is_lost_everywhere(w: World) {
-    let id = w.submit(spec("t")).await;
-    let old = w.claim("t").await.unwrap().reference;
-    w.commit(old, Then::HandBack).await.unwrap();
-    let thens = || {
-        [
-            Then::Continue,
-            Then::HandBack,
-            retry(),
-            done("x"),
-            Then::Park(Box::new(w.question())),
-        ]
-    };
-    for then in thens() {
-        let refused = w.commit(old, then).await;
-        assert!(matches!(
-            refused,
-            Err(LedgerError::Lost {
-                state: State::Ready,
-                ..
-            })
-        ));
-    }
-    let new = w.claim("t").await.unwrap().reference;
-    assert!(new.fence > old.fence);
-    for then in thens() {
-        let mut commit = w.bare(old, then);
-        commit.entries = vec![perceived(0, w.now)];
-        let refused = w.book.commit(commit).await;
-        assert!(matches!(
-            refused,
-            Err(LedgerError::Lost {
-                state: State::Claimed,
-                ..
-            })
-        ));
-    }
-    assert!(w.book.journal(id).await.unwrap().is_empty());
-    w.commit(new, done("x")).await.unwrap();
-    for then in thens() {
-        let refused = w.commit(new, then).await;
-        assert!(matches!(
-            refused,
-            Err(LedgerError::Lost {
-                state: State::Done,
-                ..
-            })
-        ));
-    }
-    let nobody = colony_store::ClaimRef {
-        task: w.task_id(),
-        fence: new.fence,
-    };
-    assert!(matches!(
-        w.commit(nobody, Then::Continue).await,
-        Err(LedgerError::NoTask(_))
-    ));
-    w.check().await;
-}
-
-pub(crate) async fn a_gap_in_the_journal_is_refused_whole(w: World) {
-    let id = w.submit(spec("t")).await;
-    let claim = w.claim("t").await.unwrap().reference;
-    let with = |sequences: &[u32], then| {
-        let mut commit = w.bare(claim, then);
-        commit.entries = sequences.iter().map(|s| perceived(*s, w.now)).collect();
-        commit
-    };
-    w.book.commit(with(&[0, 1], Then::Continue)).await.unwrap();
-    for wrong in [&[1][..], &[3], &[2, 4], &[2, 2], &[0]] {
-        let refused = w.book.commit(with(wrong, done("x"))).await;
-        assert!(
-            matches!(refused, Err(LedgerError::Sequence { .. })),
-            "{wrong:?}: {refused:?}"
-        );
-    }
-    assert_eq!(w.book.journal(id).await.unwrap().len(), 2);
-    assert_eq!(w.state(id).await, State::Claimed);
-    w.book.commit(with(&[2], done("x"))).await.unwrap();
-    w.check().await;
-}
-
-pub(crate) async fn hand_back_is_not_a_delivery(w: World) {
-    let id = w.submit(spec("t")).await;
-    for _ in 0..20 {
-        let claim = w.claim("t").await.unwrap();
-        assert_eq!(claim.deliveries, 0);
-        w.commit(claim.reference, Then::HandBack).await.unwrap();
-    }
-    let record = w.book.get(id).await.unwrap();
-    assert_eq!((record.state, record.deliveries), (State::Ready, 0));
-    assert_eq!(record.fence.0, 20);
-    w.check().await;
-}
-
-pub(crate) async fn a_failed_claim_waits_and_dies_in_the_end(mut w: World) {
-    let id = w.submit(spec("t")).await;
-    for delivery in 0..5_u32 {
-        let claim = w.claim("t").await.unwrap();
-        assert_eq!(claim.deliveries, delivery);
-        w.commit(claim.reference, retry()).await.unwrap();
-        assert!(w.claim("t").await.is_none(), "its backoff has not passed");
-        let backoff = Duration::from_millis(100) * 2_u32.pow(delivery);
-        w.pass(backoff - Duration::from_micros(1));
-        assert!(w.claim("t").await.is_none(), "its backoff has not passed");
-        w.pass(Duration::from_micros(1));
-    }
-    let record = w.book.get(id).await.unwrap();
-    assert_eq!((record.state, record.deliveries), (State::Dead, 5));
-    assert!(matches!(record.ending, Some(Ending::Failed { reason }) if reason == "it crashed"));
-    assert!(w.claim("t").await.is_none());
-    w.check().await;
-}
-
-pub(crate) async fn a_new_life_requeues_former_claims_only(mut w: World) {
-    let now = w.now;
-    assert_eq!(
-        w.book.begin(&node("n1"), now).await.unwrap(),
-        Incarnation(1)
-    );
-    assert_eq!(
-        w.book.begin(&node("n2"), now).await.unwrap(),
-        Incarnation(1)
-    );
-    for _ in 0..3 {
-        w.submit(spec("t")).await;
-    }
-    let mine = w
-        .claim_as("n1", 1, &[("t", 1)])
+    w.settle(first.claims[2].reference(), hand_back())
         .await
-        .pop()
-        .unwrap()
-        .reference;
-    let theirs = w
-        .claim_as("n2", 1, &[("t", 1)])
-        .await
-        .pop()
-        .unwrap()
-        .reference;
-
-    assert_eq!(
-        w.book.begin(&node("n1"), now).await.unwrap(),
-        Incarnation(2)
-    );
-    let record = w.book.get(mine.task).await.unwrap();
-    assert_eq!((record.state, record.deliveries), (State::Ready, 1));
-    assert!(w.commit(mine, done("x")).await.is_err());
-    assert_eq!(w.state(theirs.task).await, State::Claimed);
-    w.commit(theirs, Then::Continue).await.unwrap();
-
-    w.pass(Duration::from_millis(100));
-    let again = w.claim_as("n1", 2, &[("t", 9)]).await;
-    assert_eq!(again.len(), 2);
-    assert_eq!(again[0].reference.task, mine.task);
-    assert_eq!(again[0].deliveries, 1);
-
-    // Four more crashes and it is dead, as is the one that was claimed with it.
-    for life in 3..=6 {
-        assert_eq!(
-            w.book.begin(&node("n1"), w.now).await.unwrap(),
-            Incarnation(life)
-        );
-        w.pass(Duration::from_secs(60));
-        w.claim_as("n1", life, &[("t", 9)]).await;
-    }
-    assert_eq!(w.state(mine.task).await, State::Dead);
-    assert_eq!(w.state(again[1].reference.task).await, State::Claimed);
+        .unwrap();
+    let again = w.ledger.claim(request).await.unwrap();
+    assert_eq!(again.claims, first.claims[1..2]);
     w.check().await;
 }
 
-pub(crate) async fn a_former_life_gets_nothing(w: World) {
-    w.book.begin(&node("n1"), w.now).await.unwrap();
-    w.book.begin(&node("n1"), w.now).await.unwrap();
+pub(crate) async fn nobody_else_s_request_claims_anything(w: World) {
+    assert_eq!(w.register("n1").await, Incarnation(2));
+    let early = w.request("n1", 2, &[("t", 9)]);
+    w.ask("n1", 2, &[("t", 9)]).await;
     w.submit(spec("t")).await;
-    assert!(w.claim_as("n1", 1, &[("t", 1)]).await.is_empty());
-    assert_eq!(w.claim_as("n1", 2, &[("t", 1)]).await.len(), 1);
+    let nothing = Claimed::default();
+    assert_eq!(
+        w.ledger.claim(early).await.unwrap(),
+        nothing,
+        "an older batch"
+    );
+    assert_eq!(w.ask("n1", 1, &[("t", 9)]).await, nothing, "a former life");
+    assert_eq!(
+        w.ask("n1", 3, &[("t", 9)]).await,
+        nothing,
+        "a life not begun"
+    );
+    assert_eq!(
+        w.ask("n9", 1, &[("t", 9)]).await,
+        nothing,
+        "an unknown node"
+    );
+    assert_eq!(w.ask("n1", 2, &[("t", 9)]).await.claims.len(), 1);
+    w.check().await;
 }
 
-pub(crate) async fn deadlines_end_tasks(mut w: World) {
-    let deadline = w.now.after(Duration::from_secs(5));
-    let mut urgent = spec("t");
-    urgent.deadline = Some(deadline);
-    let ready = w.submit(urgent.clone()).await;
-    let claimed = w.submit(urgent.clone()).await;
-    let parked = w.submit(urgent.clone()).await;
-    let done_before = w.submit(urgent).await;
-    let never = w.submit(spec("t")).await;
-    let claims = w.claim_as("n1", 1, &[("t", 4)]).await;
-    let reference = |id| {
-        claims
-            .iter()
-            .find(|c| c.reference.task == id)
-            .unwrap()
-            .reference
-    };
-    w.commit(reference(ready), Then::HandBack).await.unwrap();
-    let approval = w.park(reference(parked)).await;
-    w.commit(reference(done_before), done("x")).await.unwrap();
+pub(crate) async fn a_new_life_loses_the_claims_of_the_former_ones(w: World) {
+    assert_eq!(w.register("n2").await, Incarnation(1));
+    let mine = w.claimed().await;
+    let id = w.submit(spec("t")).await;
+    let theirs = w.ask("n2", 1, &[("t", 1)]).await.claims.pop().unwrap();
+    assert_eq!(theirs.head.id, id);
 
-    assert!(w.book.expire(w.now).await.unwrap().is_empty());
-    w.pass(Duration::from_secs(5));
-    let late = w.claim_as("n1", 1, &[("t", 9)]).await;
-    assert_eq!(late.len(), 1, "a task past its deadline is not handed out");
-    assert_eq!(late[0].reference.task, never);
-    let mut expired = w.book.expire(w.now).await.unwrap();
-    expired.sort();
-    assert_eq!(expired, [ready, claimed, parked]);
-    assert!(w.book.expire(w.now).await.unwrap().is_empty());
-    for id in expired {
-        assert_eq!(w.state(id).await, State::Expired);
-    }
-    assert!(w.commit(reference(claimed), done("x")).await.is_err());
-    let closed = w.book.decide(approval, crate::world::accept(), w.now).await;
-    assert!(matches!(
-        closed,
-        Err(LedgerError::Closed {
-            state: State::Expired,
-            ..
-        })
-    ));
-    assert_eq!(w.state(done_before).await, State::Done);
+    let registered = w.ledger.register(&node("n1"), Others::Nodes).await.unwrap();
+    assert_eq!(registered.incarnation, Incarnation(2));
+    assert_eq!(registered.lost, [mine.task]);
+    assert!(registered.adopted.is_empty() && registered.suspects.is_empty());
+    let head = w.ledger.get(mine.task).await.unwrap().head;
+    assert_eq!((head.state, head.node_losses), (State::Ready, 1));
+    assert_eq!(head.failed_attempts, 0, "a node's death is no attempt");
+    assert!(head.fence > mine.fence);
+    assert!(w.settle(mine, done("x")).await.is_err());
+    w.settle(theirs.reference(), Settlement::Continue)
+        .await
+        .unwrap();
+
+    let again = w.ask("n1", 2, &[("t", 9)]).await.claims;
+    assert_eq!(ids(&again), [mine.task], "at once, without a back-off");
     w.check().await;
+}
+
+pub(crate) async fn no_task_dies_of_its_nodes(w: World) {
+    let id = w.submit(spec("t")).await;
+    let mut fence = Fence(0);
+    for life in 1..=20 {
+        let claim = w.ask("n1", life, &[("t", 1)]).await.claims.pop().unwrap();
+        assert!(claim.head.fence > fence);
+        fence = claim.head.fence;
+        let registered = w.ledger.register(&node("n1"), Others::Nodes).await.unwrap();
+        let suspects: &[_] = if life < 3 { &[] } else { &[id] };
+        assert_eq!(registered.suspects, suspects, "after {life} losses");
+    }
+    let head = w.ledger.get(id).await.unwrap().head;
+    assert_eq!((head.state, head.node_losses), (State::Ready, 20));
+    w.check().await;
+}
+
+pub(crate) async fn the_only_node_adopts_what_it_finds(w: World) {
+    w.register("n2").await;
+    w.register("n3").await;
+    let mut held = Vec::new();
+    for name in ["n3", "n1", "n2", "n2"] {
+        let id = w.submit(spec("t")).await;
+        let claims = w.ask(name, 1, &[("t", 1)]).await.claims;
+        assert_eq!(ids(&claims), [id]);
+        held.push(id);
+    }
+    let registered = w
+        .ledger
+        .register(&node("n1"), Others::Nobody)
+        .await
+        .unwrap();
+    assert_eq!(registered.lost, held);
+    assert_eq!(registered.adopted, [node("n2"), node("n3")]);
+    let claims = w.ask("n1", 2, &[("t", 9)]).await.claims;
+    assert_eq!(ids(&claims), held);
+    w.check().await;
+}
+
+pub(crate) async fn a_wait_is_over_when_its_time_has_come(w: World) {
+    assert_eq!(w.ask("n1", 1, &[("t", 1)]).await.next_due, None);
+    let claim = w.claimed().await;
+    w.settle(claim, give_up()).await.unwrap();
+    let wait = Duration::from_millis(100);
+    let early = w.ask("n1", 1, &[("t", 1)]).await;
+    assert_eq!((early.claims.len(), early.next_due), (0, Some(wait)));
+
+    // Of whatever queue; a deadline is no such moment.
+    let mut urgent = spec("t");
+    urgent.deadline = Some(w.now().after(wait / 4));
+    w.submit(urgent).await;
+    w.pass(wait / 2);
+    let elsewhere = w.ask("n1", 1, &[("x", 1)]).await;
+    assert_eq!(elsewhere.next_due, Some(wait / 2));
+    w.pass(wait / 2);
+    let due = w.ask("n1", 1, &[("t", 9)]).await;
+    assert_eq!(ids(&due.claims), [claim.task]);
+    assert_eq!(due.next_due, None);
+    w.check().await;
+}
+
+pub(crate) async fn whoever_waits_for_work_is_woken(w: World) {
+    let mut wakes = w.ledger.ready_wakes();
+    let mut woken = |by: &str| {
+        assert!(wakes.has_changed().unwrap(), "not woken by {by}");
+        wakes.mark_unchanged();
+    };
+    let id = w.submit(spec("t")).await;
+    woken("submit");
+    let claim = w.claim("t").await.unwrap().reference();
+    w.settle(claim, hand_back()).await.unwrap();
+    woken("release");
+    let claim = w.claim("t").await.unwrap().reference();
+    w.settle(claim, give_up()).await.unwrap();
+    woken("release with a back-off");
+    w.pass(Duration::from_secs(1));
+    let claim = w.claim("t").await.unwrap().reference();
+    let approval = w.wait(claim).await;
+    let decision = crate::world::accept();
+    w.ledger
+        .decide(approval, w.request_id(), decision)
+        .await
+        .unwrap();
+    woken("decide");
+    w.claim("t").await.unwrap();
+    w.register("n1").await;
+    woken("register");
+    w.ledger.cancel(id, w.request_id()).await.unwrap();
+    w.ledger.revive(id).await.unwrap();
+    woken("revive");
+
+    let quiet = w.ledger.ready_wakes();
+    let claim = w.ask("n1", 2, &[("t", 1)]).await.claims.pop().unwrap();
+    w.append(claim.reference(), [0]).await.unwrap();
+    w.settle(claim.reference(), done("x")).await.unwrap();
+    assert!(
+        !quiet.has_changed().unwrap(),
+        "nothing has become claimable"
+    );
 }

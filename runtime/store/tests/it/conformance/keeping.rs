@@ -1,49 +1,60 @@
 use std::sync::Arc;
 
 use colony_core::{
-    id::{AgentId, Tenant},
+    id::{TaskId, Tenant},
     journal::EffectKey,
 };
-use colony_store::{Agent, Episode, LedgerError, OutboxRecord, Then, Track};
+use colony_store::{
+    Agent, Commit, Episode, EpisodeChange, EpisodeStream, LedgerError, OutboxMessage, Settlement,
+    Snapshot, SnapshotKey, Track,
+};
 
-use crate::world::{World, done, kind, retry, spec};
+use crate::world::{World, agent, done, entries, give_up, kind, node, spec};
 
-pub(crate) async fn outbox_holds_each_key_once(mut w: World) {
-    let id = w.submit(spec("t")).await;
-    let record = |key: &str, queue: &str| OutboxRecord {
+pub(crate) async fn the_outbox_holds_each_message_once(w: World) {
+    let claim = w.claimed().await;
+    let message = |key: &str, index, destination: &str| OutboxMessage {
         key: EffectKey::from(key.to_owned()),
-        task: id,
-        queue: queue.into(),
-        payload: serde_json::json!({"key": key}),
+        index,
+        task: claim.task,
+        destination: destination.into(),
+        payload: serde_json::json!({"key": key, "index": index}),
     };
-    let claim = w.claim("t").await.unwrap().reference;
-    let mut commit = w.bare(claim, retry());
-    commit.outbox = vec![record("a", "tickets"), record("b", "mail")];
-    w.book.commit(commit).await.unwrap();
+    let mut commit = Commit::settling(claim, give_up());
+    commit.outbox = vec![
+        message("a", 0, "tickets"),
+        message("b", 0, "mail"),
+        message("a", 1, "tickets"),
+    ];
+    w.ledger.commit(commit.clone()).await.unwrap();
+    w.ledger.commit(commit).await.unwrap();
 
     // A refused commit delivers nothing.
-    let mut refused = w.bare(claim, Then::Continue);
-    refused.outbox = vec![record("ghost", "tickets")];
-    assert!(w.book.commit(refused).await.is_err());
+    let mut refused = Commit::settling(claim, Settlement::Continue);
+    refused.outbox = vec![message("ghost", 0, "tickets")];
+    assert!(w.ledger.commit(refused).await.is_err());
 
+    // Nor does a second attempt at the same effect.
     w.pass(std::time::Duration::from_secs(1));
-    let claim = w.claim("t").await.unwrap().reference;
-    let mut commit = w.bare(claim, done("x"));
-    commit.outbox = vec![record("a", "tickets"), record("c", "tickets")];
-    w.book.commit(commit).await.unwrap();
+    let claim = w.claim("t").await.unwrap().reference();
+    let mut commit = Commit::settling(claim, done("x"));
+    commit.outbox = vec![message("a", 1, "tickets"), message("c", 0, "tickets")];
+    w.ledger.commit(commit).await.unwrap();
 
-    let tickets = w.book.outbox("tickets", 0, 10).await.unwrap();
-    let keys: Vec<_> = tickets.iter().map(|(_, r)| r.key.as_str()).collect();
-    assert_eq!(keys, ["a", "c"]);
-    assert_eq!(tickets[0].1, record("a", "tickets"));
-    let rest = w.book.outbox("tickets", tickets[0].0, 10).await.unwrap();
-    assert_eq!(rest, tickets[1..]);
-    assert_eq!(w.book.outbox("tickets", 0, 1).await.unwrap(), tickets[..1]);
-    assert!(w.book.outbox("nothing", 0, 10).await.unwrap().is_empty());
+    let outbox =
+        async |destination, after, limit| w.ledger.outbox(destination, after, limit).await.unwrap();
+    let tickets = outbox("tickets", 0, 10).await;
+    let messages: Vec<_> = tickets.iter().map(|(_, m)| m.clone()).collect();
+    let once = [("a", 0), ("a", 1), ("c", 0)].map(|(key, index)| message(key, index, "tickets"));
+    assert_eq!(messages, once);
+    assert_eq!(outbox("tickets", tickets[0].0, 10).await, tickets[1..]);
+    assert_eq!(outbox("tickets", 0, 1).await, tickets[..1]);
+    assert!(outbox("nothing", 0, 10).await.is_empty());
+    w.check().await;
 }
 
-pub(crate) async fn the_last_episode_of_a_task_counts(w: World) {
-    let episode = |task, label: &str| Episode {
+fn episode(task: TaskId, label: &str) -> Episode {
+    Episode {
         number: 0,
         tenant: Tenant::default(),
         agent_type: kind("t"),
@@ -51,33 +62,137 @@ pub(crate) async fn the_last_episode_of_a_task_counts(w: World) {
         text: "printer fire".into(),
         label: label.into(),
         vector: Arc::from([0.5_f32, -0.25, 1.0e-8]),
-        at: w.now,
-    };
-    let (one, two) = (w.task_id(), w.task_id());
-    let numbers = w
-        .book
-        .learn(vec![episode(one, "a"), episode(two, "b")])
-        .await
-        .unwrap();
-    assert_eq!(numbers, [1, 2]);
-    let corrected = w.book.learn(vec![episode(one, "c")]).await.unwrap();
-    assert_eq!(corrected, [3]);
-    let all = w.book.episodes(0, 10).await.unwrap();
-    let labels: Vec<_> = all.iter().map(|e| (e.number, e.label.as_str())).collect();
-    assert_eq!(labels, [(2, "b"), (3, "c")]);
-    let mut expected = episode(one, "c");
-    expected.number = 3;
-    assert_eq!(w.book.episodes(2, 10).await.unwrap(), [expected]);
-    assert_eq!(w.book.episodes(0, 1).await.unwrap().len(), 1);
-    assert!(w.book.episodes(3, 10).await.unwrap().is_empty());
+        at: crate::world::DAWN,
+    }
 }
 
-pub(crate) async fn agents_and_snapshots_are_kept_as_they_are(w: World) {
-    let agent = |name: &str, ordinal, tasks| Agent {
-        id: AgentId {
-            agent_type: kind(name),
-            ordinal,
-        },
+fn stream(name: &str) -> EpisodeStream {
+    EpisodeStream {
+        tenant: Tenant::default(),
+        agent_type: kind(name),
+    }
+}
+
+async fn read(w: &World, stream: &EpisodeStream, after: u64) -> Vec<EpisodeChange> {
+    let page = w.ledger.episodes(stream, after, 10).await.unwrap();
+    assert!(!page.more);
+    page.items
+}
+
+pub(crate) async fn the_last_episode_of_a_task_counts(w: World) {
+    let (one, two) = (w.task_id(), w.task_id());
+    w.pass(std::time::Duration::from_secs(1));
+    let t = stream("t");
+    let learn = async |task, label| w.ledger.learn(vec![episode(task, label)]).await.unwrap();
+    let both = vec![episode(one, "a"), episode(two, "b")];
+    assert_eq!(w.ledger.learn(both.clone()).await.unwrap(), [1, 2]);
+    assert_eq!(
+        w.ledger.learn(both).await.unwrap(),
+        [1, 2],
+        "the same is not learned twice"
+    );
+    let learned = |number, task, label, text: &str| {
+        EpisodeChange::Learned(Episode {
+            number,
+            at: w.now(),
+            text: text.into(),
+            ..episode(task, label)
+        })
+    };
+    let fire = "printer fire";
+    let first = [learned(1, one, "a", fire), learned(2, two, "b", fire)];
+    assert_eq!(read(&w, &t, 0).await, first);
+
+    // A correction is told as what it undoes and what it does.
+    assert_eq!(learn(one, "c").await, [4]);
+    let number = 3;
+    let undone = EpisodeChange::Forgotten { number, episode: 1 };
+    let news = [undone, learned(4, one, "c", fire)];
+    assert_eq!(read(&w, &t, 2).await, news);
+
+    // Nothing is left out of the story but the text of what was forgotten.
+    let mut all = vec![learned(1, one, "a", ""), first[1].clone()];
+    all.extend(news);
+    assert_eq!(read(&w, &t, 0).await, all);
+    for (after, change) in (0..).zip(&all) {
+        let page = w.ledger.episodes(&t, after, 1).await.unwrap();
+        assert_eq!(page.items, std::slice::from_ref(change));
+        assert_eq!(page.more, after < 3);
+    }
+    assert!(read(&w, &t, 4).await.is_empty());
+    w.check().await;
+}
+
+pub(crate) async fn each_tenant_and_type_has_a_stream_of_its_own(w: World) {
+    let (one, two) = (w.task_id(), w.task_id());
+    assert!(w.ledger.episode_streams().await.unwrap().is_empty());
+    let other = |task, label: &str| Episode {
+        agent_type: kind("u"),
+        ..episode(task, label)
+    };
+    let learned = vec![episode(one, "a"), other(two, "b")];
+    w.ledger.learn(learned).await.unwrap();
+    let both = [stream("t"), stream("u")];
+    assert_eq!(w.ledger.episode_streams().await.unwrap(), both);
+    assert_eq!(read(&w, &both[0], 0).await.len(), 1);
+
+    // What a task taught in one stream is forgotten there when it teaches in another.
+    w.ledger.learn(vec![other(one, "c")]).await.unwrap();
+    let number = 3;
+    let undone = EpisodeChange::Forgotten { number, episode: 1 };
+    assert_eq!(read(&w, &both[0], 1).await, [undone]);
+    let news = read(&w, &both[1], 1).await;
+    let numbers: Vec<_> = news.iter().map(EpisodeChange::number).collect();
+    assert_eq!(numbers, [2, 4]);
+    assert!(read(&w, &stream("v"), 0).await.is_empty());
+    w.check().await;
+}
+
+pub(crate) async fn the_newest_episodes_that_count_lie_after_a_floor(w: World) {
+    let tasks: Vec<_> = (0..5).map(|_| w.task_id()).collect();
+    let learned = tasks.iter().map(|task| episode(*task, "a")).collect();
+    w.ledger.learn(learned).await.unwrap();
+    // Numbers 2 and 4 are forgotten at 6 and 8, and learned again at 7 and 9.
+    for task in [tasks[1], tasks[3]] {
+        w.ledger.learn(vec![episode(task, "b")]).await.unwrap();
+    }
+    let t = stream("t");
+    let counts = [9, 7, 5, 3, 1];
+    for (live, floor) in (0..).zip(counts) {
+        assert_eq!(w.ledger.episodes_floor(&t, live).await.unwrap(), floor);
+    }
+    for (stream, live) in [(&t, 5), (&t, u32::MAX), (&stream("u"), 0)] {
+        assert_eq!(w.ledger.episodes_floor(stream, live).await.unwrap(), 0);
+    }
+    w.check().await;
+}
+
+pub(crate) async fn a_commit_teaches_once(w: World) {
+    let claim = w.claimed().await;
+    let mut commit = Commit::settling(claim, done("x"));
+    commit.entries = entries([0]);
+    commit.episodes = vec![episode(claim.task, "it")];
+    let committed = w.ledger.commit(commit.clone()).await.unwrap();
+    assert_eq!(committed.episodes, [1]);
+    assert_eq!(w.ledger.commit(commit.clone()).await.unwrap(), committed);
+
+    // A copy that comes after a human has taught better changes nothing.
+    let better = w
+        .ledger
+        .learn(vec![episode(claim.task, "hr")])
+        .await
+        .unwrap();
+    w.ledger.commit(commit).await.unwrap();
+    let all = read(&w, &stream("t"), 0).await;
+    assert_eq!(all.last().map(EpisodeChange::number), Some(better[0]));
+    assert_eq!(all.len(), 3);
+    w.check().await;
+}
+
+pub(crate) async fn agents_are_saved_by_who_read_them_last(w: World) {
+    let row = |name: &str, ordinal, revision, tasks| Agent {
+        id: agent(name, ordinal),
+        revision,
         version: 3,
         track: Track {
             tasks,
@@ -85,35 +200,57 @@ pub(crate) async fn agents_and_snapshots_are_kept_as_they_are(w: World) {
             escalations: 1,
             crashes: 4,
         },
-        updated_at: w.now,
+        updated_at: w.now(),
     };
-    w.book
-        .save_agents(vec![agent("b", 1, 0), agent("a", 10, 0), agent("a", 2, 0)])
-        .await
-        .unwrap();
-    w.book.save_agents(vec![agent("a", 2, 9)]).await.unwrap();
-    let kept = w.book.agents().await.unwrap();
+    let save = async |agents| w.ledger.save_agents(agents).await.unwrap();
+    let new = vec![row("b", 1, 0, 0), row("a", 10, 0, 0), row("a", 2, 0, 0)];
+    assert!(save(new.clone()).await.is_empty());
+    assert!(save(new).await.is_empty(), "a repeat is no other save");
+    let refused = save(vec![
+        row("a", 2, 0, 9),
+        row("a", 10, 1, 5),
+        row("c", 1, 7, 0),
+    ])
+    .await;
+    assert_eq!(refused, [agent("a", 2), agent("c", 1)]);
+    let kept = w.ledger.agents().await.unwrap();
     assert_eq!(
         kept,
-        [agent("a", 2, 9), agent("a", 10, 0), agent("b", 1, 0)]
+        [row("a", 2, 1, 0), row("a", 10, 2, 5), row("b", 1, 1, 0)]
     );
-
-    assert_eq!(w.book.snapshot("field").await.unwrap(), None);
-    w.book.save_snapshot("field", vec![1, 2]).await.unwrap();
-    w.book.save_snapshot("field", vec![3]).await.unwrap();
-    w.book.save_snapshot("empty", vec![]).await.unwrap();
-    assert_eq!(w.book.snapshot("field").await.unwrap(), Some(vec![3]));
-    assert_eq!(w.book.snapshot("empty").await.unwrap(), Some(vec![]));
+    w.check().await;
 }
 
-pub(crate) async fn a_closed_book_is_shut(w: World) {
+pub(crate) async fn snapshots_are_kept_by_node_and_name(w: World) {
+    let key = |node_name: &str, name: &str| SnapshotKey {
+        node: node(node_name),
+        name: name.into(),
+    };
+    let snapshot = |version, body: &[u8]| Snapshot {
+        version,
+        body: body.to_vec(),
+    };
+    let save = async |key, snapshot| w.ledger.save_snapshot(key, snapshot).await.unwrap();
+    let read = async |key| w.ledger.snapshot(&key).await.unwrap();
+    assert_eq!(read(key("n1", "field")).await, None);
+    save(key("n1", "field"), snapshot(1, &[1, 2])).await;
+    save(key("n2", "field"), snapshot(1, &[9])).await;
+    save(key("n1", "field"), snapshot(2, &[3])).await;
+    save(key("n1", "empty"), snapshot(1, &[])).await;
+    assert_eq!(read(key("n1", "field")).await, Some(snapshot(2, &[3])));
+    assert_eq!(read(key("n2", "field")).await, Some(snapshot(1, &[9])));
+    assert_eq!(read(key("n1", "empty")).await, Some(snapshot(1, &[])));
+    w.check().await;
+}
+
+pub(crate) async fn a_closed_ledger_is_shut(w: World) {
     let id = w.submit(spec("t")).await;
-    w.book.close().await;
+    w.ledger.close().await;
     assert!(matches!(
         w.try_submit(spec("t")).await,
         Err(LedgerError::Shut)
     ));
-    assert!(matches!(w.book.get(id).await, Err(LedgerError::Shut)));
-    assert!(matches!(w.book.counts().await, Err(LedgerError::Shut)));
-    w.book.close().await;
+    assert!(matches!(w.ledger.get(id).await, Err(LedgerError::Shut)));
+    assert!(matches!(w.ledger.counts().await, Err(LedgerError::Shut)));
+    w.ledger.close().await;
 }

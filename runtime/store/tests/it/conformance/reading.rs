@@ -1,9 +1,12 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use colony_core::{id::Tenant, task::State};
-use colony_store::{ApprovalFilter, LedgerError, TaskFilter, property};
+use colony_core::{
+    id::Tenant,
+    task::{INPUT_BYTES_MAX, State},
+};
+use colony_store::{ApprovalFilter, LedgerError, PAGE_BYTES_MAX, TaskFilter, property};
 
-use crate::world::{World, done, kind, retry, spec};
+use crate::world::{World, done, give_up, kind, spec};
 
 pub(crate) async fn tasks_are_paged_newest_first(w: World) {
     let mut ids = Vec::new();
@@ -14,37 +17,74 @@ pub(crate) async fn tasks_are_paged_newest_first(w: World) {
         }
         ids.push(w.submit(spec).await);
     }
-    let claim = w.claim("even").await.unwrap().reference;
-    w.commit(claim, done("x")).await.unwrap();
+    w.ledger.cancel(ids[0], w.request_id()).await.unwrap();
     ids.reverse();
 
     let page = async |filter: TaskFilter| {
-        let page = w.book.list(filter).await.unwrap();
-        page.into_iter().map(|r| r.id).collect::<Vec<_>>()
+        let page = w.ledger.list(filter).await.unwrap();
+        let ids: Vec<_> = page.items.iter().map(|record| record.head.id).collect();
+        (ids, page.more)
     };
+    let whole = |ids: &[_]| (ids.to_vec(), false);
+    let first = |ids: &[_]| (ids.to_vec(), true);
     let all = TaskFilter::default();
-    assert_eq!(page(all.clone()).await, ids);
-    let mut first = all.clone();
-    first.limit = 4;
-    assert_eq!(page(first.clone()).await, ids[..4]);
-    first.before = Some(ids[3]);
-    assert_eq!(page(first).await, ids[4..8]);
+    assert_eq!(page(all.clone()).await, whole(&ids));
+    let mut some = all.clone();
+    some.limit = 4;
+    assert_eq!(page(some.clone()).await, first(&ids[..4]));
+    some.before = Some(ids[3]);
+    assert_eq!(page(some.clone()).await, first(&ids[4..8]));
+    some.before = Some(ids[5]);
+    assert_eq!(
+        page(some).await,
+        whole(&ids[6..]),
+        "exactly as many as asked for"
+    );
     let mut acme = all.clone();
     acme.tenant = Some(Tenant::new("acme").unwrap());
-    assert_eq!(page(acme.clone()).await, ids[6..]);
+    assert_eq!(page(acme.clone()).await, whole(&ids[6..]));
     acme.states = vec![State::Ready];
-    assert_eq!(page(acme.clone()).await, ids[6..9]);
-    acme.states = vec![State::Done, State::Failed];
-    assert_eq!(page(acme.clone()).await, ids[9..]);
-    acme.states = vec![State::Done, State::Ready];
+    assert_eq!(page(acme.clone()).await, whole(&ids[6..9]));
+    acme.states = vec![State::Cancelled, State::Failed];
+    assert_eq!(page(acme.clone()).await, whole(&ids[9..]));
+    acme.states = vec![State::Cancelled, State::Ready];
     acme.agent_type = Some(kind("even"));
-    assert_eq!(page(acme).await, [ids[7], ids[9]]);
+    assert_eq!(page(acme).await, whole(&[ids[7], ids[9]]));
     let unknown = w.task_id();
-    assert!(matches!(
-        w.book.journal(unknown).await,
-        Err(LedgerError::NoTask(id)) if id == unknown
-    ));
-    assert!(w.book.journal(ids[0]).await.unwrap().is_empty());
+    let none = w.ledger.journal(unknown).await;
+    assert!(matches!(none, Err(LedgerError::NoTask(id)) if id == unknown));
+    let none = w.ledger.get(unknown).await;
+    assert!(matches!(none, Err(LedgerError::NoTask(id)) if id == unknown));
+    assert!(w.ledger.journal(ids[0]).await.unwrap().is_empty());
+}
+
+pub(crate) async fn a_page_ends_by_bytes(w: World) {
+    let (mut submitted, mut batch) = (BTreeSet::new(), 0);
+    while submitted.len() * INPUT_BYTES_MAX <= PAGE_BYTES_MAX + INPUT_BYTES_MAX {
+        let mut large = spec("t");
+        large.input = "x".repeat(INPUT_BYTES_MAX).into();
+        let id = w.submit(large).await;
+        w.ledger.cancel(id, w.request_id()).await.unwrap();
+        submitted.insert(id);
+    }
+    let (mut filter, mut seen) = (TaskFilter::default(), BTreeSet::new());
+    loop {
+        batch += 1;
+        let page = w.ledger.list(filter.clone()).await.unwrap();
+        let bytes: usize = page
+            .items
+            .iter()
+            .map(|record| record.spec.input.len())
+            .sum();
+        assert!(bytes <= PAGE_BYTES_MAX, "{bytes} bytes on page {batch}");
+        seen.extend(page.items.iter().map(|record| record.head.id));
+        filter.before = page.items.last().map(|record| record.head.id);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(seen, submitted);
+    assert_eq!(batch, 2);
 }
 
 pub(crate) async fn questions_are_paged_oldest_first(w: World) {
@@ -55,59 +95,58 @@ pub(crate) async fn questions_are_paged_oldest_first(w: World) {
             spec.tenant = Tenant::new("acme").unwrap();
         }
         w.submit(spec).await;
-        asked.push(w.park(w.claim("t").await.unwrap().reference).await);
+        asked.push(w.wait(w.claim("t").await.unwrap().reference()).await);
     }
     let page = async |filter: ApprovalFilter| {
-        let page = w.book.approvals(filter).await.unwrap();
-        page.into_iter().map(|a| a.question.id).collect::<Vec<_>>()
+        let page = w.ledger.approvals(filter).await.unwrap();
+        let ids: Vec<_> = page
+            .items
+            .iter()
+            .map(|approval| approval.question.id)
+            .collect();
+        (ids, page.more)
     };
     let mut filter = ApprovalFilter::default();
-    assert_eq!(page(filter.clone()).await, asked);
+    assert_eq!(page(filter.clone()).await, (asked.clone(), false));
     filter.limit = 2;
     filter.after = Some(asked[0]);
-    assert_eq!(page(filter.clone()).await, asked[1..3]);
+    assert_eq!(page(filter.clone()).await, (asked[1..3].to_vec(), true));
+    filter.after = Some(asked[2]);
+    assert_eq!(page(filter.clone()).await, (asked[3..].to_vec(), false));
     filter.after = None;
     filter.tenant = Some(Tenant::new("acme").unwrap());
-    assert_eq!(page(filter).await, asked[2..3]);
+    assert_eq!(page(filter).await, (asked[2..3].to_vec(), false));
 }
 
-pub(crate) async fn changes_have_no_gaps(mut w: World) {
-    let mut latest = w.book.latest();
-    assert_eq!(*latest.borrow_and_update(), 0);
-    let id = w.submit(spec("t")).await;
-    assert!(latest.has_changed().unwrap());
-    let claim = w.claim("t").await.unwrap().reference;
-    w.commit(claim, retry()).await.unwrap();
-    w.pass(Duration::from_secs(1));
-    let claim = w.claim("t").await.unwrap().reference;
-    w.commit(claim, done("x")).await.unwrap();
-
-    let changes = w.book.changes(0, 100).await.unwrap();
-    let states: Vec<_> = changes.iter().map(|c| c.state).collect();
+pub(crate) async fn changes_have_no_gaps(w: World) {
     use State::{Claimed, Done, Ready};
+    let mut latest = w.ledger.latest();
+    assert_eq!(*latest.borrow_and_update(), 0);
+    assert!(w.ledger.changes(0, 100).await.unwrap().is_empty());
+    let claim = w.claimed().await;
+    assert!(latest.has_changed().unwrap());
+    w.append(claim, [0]).await.unwrap();
+    w.settle(claim, give_up()).await.unwrap();
+    w.pass(Duration::from_secs(1));
+    let claim = w.claim("t").await.unwrap().reference();
+    w.settle(claim, done("x")).await.unwrap();
+
+    let changes = w.ledger.changes(0, 100).await.unwrap();
+    let states: Vec<_> = changes.iter().map(|c| c.state).collect();
     assert_eq!(states, [Ready, Claimed, Ready, Claimed, Done]);
-    assert!(changes.iter().all(|c| c.task == id));
+    assert!(changes.iter().all(|c| c.task == claim.task));
+    assert_eq!(changes[4].at, w.now());
     property::gapless(0, &changes).unwrap();
     assert_eq!(*latest.borrow_and_update(), 5);
-    assert_eq!(w.book.changes(1, 2).await.unwrap(), changes[1..3]);
-    assert!(w.book.changes(5, 100).await.unwrap().is_empty());
-    assert!(w.book.changes(99, 100).await.unwrap().is_empty());
-}
-
-pub(crate) async fn next_due_is_the_next_deadline_or_backoff(mut w: World) {
-    assert_eq!(w.book.next_due(w.now).await.unwrap(), None);
-    let mut urgent = spec("t");
-    let deadline = w.now.after(Duration::from_secs(1));
-    urgent.deadline = Some(deadline);
-    w.submit(urgent).await;
-    assert_eq!(w.book.next_due(w.now).await.unwrap(), Some(deadline));
-    let claim = w.claim("t").await.unwrap().reference;
-    w.commit(claim, retry()).await.unwrap();
-    let backoff = w.now.after(Duration::from_millis(100));
-    assert_eq!(w.book.next_due(w.now).await.unwrap(), Some(backoff));
-    assert_eq!(w.book.next_due(backoff).await.unwrap(), Some(deadline));
-    assert_eq!(w.book.next_due(deadline).await.unwrap(), None);
-    w.pass(Duration::from_secs(2));
-    w.book.expire(w.now).await.unwrap();
-    w.check().await;
+    assert_eq!(w.ledger.changes(1, 2).await.unwrap(), changes[1..3]);
+    assert!(w.ledger.changes(5, 100).await.unwrap().is_empty());
+    let ahead = w.ledger.changes(6, 100).await;
+    assert!(matches!(
+        ahead,
+        Err(LedgerError::OutOfRange {
+            cursor: 6,
+            oldest: 1,
+            newest: 5
+        })
+    ));
 }

@@ -20,7 +20,7 @@ pub(crate) const SCHEMA: u32 = 1;
 
 /// Why a blob was not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BlobError {
+pub(crate) enum CodecError {
     /// A newer version wrote it.
     #[error("{what} has schema {schema}, this version knows up to {SCHEMA}; run a newer colony")]
     Newer {
@@ -39,8 +39,8 @@ pub(crate) enum BlobError {
     },
 }
 
-impl From<BlobError> for LedgerError {
-    fn from(error: BlobError) -> Self {
+impl From<CodecError> for LedgerError {
+    fn from(error: CodecError) -> Self {
         Self::Unreadable {
             what: error.to_string(),
         }
@@ -49,8 +49,8 @@ impl From<BlobError> for LedgerError {
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-fn damaged(what: &'static str, why: impl Into<Cause>) -> BlobError {
-    BlobError::Damaged {
+fn damaged(what: &'static str, why: impl Into<Cause>) -> CodecError {
+    CodecError::Damaged {
         what,
         why: why.into().to_string(),
     }
@@ -60,10 +60,10 @@ fn opened<M: Message + Default>(
     what: &'static str,
     bytes: &[u8],
     schema: impl Fn(&M) -> u32,
-) -> Result<M, BlobError> {
+) -> Result<M, CodecError> {
     let message = M::decode(bytes).map_err(|e| damaged(what, e))?;
     match schema(&message) {
-        schema if schema > SCHEMA => Err(BlobError::Newer { what, schema }),
+        schema if schema > SCHEMA => Err(CodecError::Newer { what, schema }),
         0 => Err(damaged(what, "it has no schema number")),
         _ => Ok(message),
     }
@@ -92,7 +92,7 @@ pub(crate) fn spec(spec: &Spec) -> Vec<u8> {
     .encode_to_vec()
 }
 
-pub(crate) fn read_spec(bytes: &[u8]) -> Result<Spec, BlobError> {
+pub(crate) fn read_spec(bytes: &[u8]) -> Result<Spec, CodecError> {
     const WHAT: &str = "spec";
     let spec = opened(WHAT, bytes, |m: &v1::Spec| m.schema)?;
     let trace_id = match spec.trace_id.as_slice() {
@@ -160,7 +160,7 @@ fn to_answer(answer: &Answer) -> v1::Answer {
     }
 }
 
-fn from_answer(what: &'static str, answer: v1::Answer) -> Result<Answer, BlobError> {
+fn from_answer(what: &'static str, answer: v1::Answer) -> Result<Answer, CodecError> {
     let source = match answer.source() {
         v1::Source::Unspecified => return Err(damaged(what, "its answer has no source")),
         v1::Source::Rule => Source::Rule,
@@ -188,7 +188,7 @@ pub(crate) fn ending(ending: &Ending) -> Vec<u8> {
     .encode_to_vec()
 }
 
-pub(crate) fn read_ending(bytes: &[u8]) -> Result<Ending, BlobError> {
+pub(crate) fn read_ending(bytes: &[u8]) -> Result<Ending, CodecError> {
     const WHAT: &str = "ending";
     match opened(WHAT, bytes, |m: &v1::Ending| m.schema)?.kind {
         Some(v1::ending::Kind::Done(answer)) => Ok(Ending::Done(from_answer(WHAT, answer)?)),
@@ -224,7 +224,7 @@ pub(crate) fn entry(entry: &Entry) -> Vec<u8> {
     .encode_to_vec()
 }
 
-pub(crate) fn read_entry(sequence: u32, at: Timestamp, bytes: &[u8]) -> Result<Entry, BlobError> {
+pub(crate) fn read_entry(sequence: u32, at: Timestamp, bytes: &[u8]) -> Result<Entry, CodecError> {
     const WHAT: &str = "journal entry";
     let entry = opened(WHAT, bytes, |m: &v1::Entry| m.schema)?;
     let mut note = serde_json::from_slice(&entry.note_json).map_err(|e| damaged(WHAT, e))?;
@@ -256,7 +256,7 @@ pub(crate) fn question(question: &Question) -> Vec<u8> {
 pub(crate) fn read_question(
     id: colony_core::id::ApprovalId,
     bytes: &[u8],
-) -> Result<Question, BlobError> {
+) -> Result<Question, CodecError> {
     const WHAT: &str = "question";
     let question = opened(WHAT, bytes, |m: &v1::Question| m.schema)?;
     let doubt = match question.doubt() {
@@ -293,7 +293,7 @@ pub(crate) fn decision(decision: &Decision) -> Vec<u8> {
     .encode_to_vec()
 }
 
-pub(crate) fn read_decision(bytes: &[u8]) -> Result<Decision, BlobError> {
+pub(crate) fn read_decision(bytes: &[u8]) -> Result<Decision, CodecError> {
     use v1::decision::Ruling as Wire;
     const WHAT: &str = "decision";
     let decision = opened(WHAT, bytes, |m: &v1::Decision| m.schema)?;
@@ -328,7 +328,7 @@ pub(crate) fn episode(text: &str, label: &str, vector: &[f32]) -> Vec<u8> {
     .encode_to_vec()
 }
 
-pub(crate) fn read_episode(bytes: &[u8]) -> Result<(String, String, Arc<[f32]>), BlobError> {
+pub(crate) fn read_episode(bytes: &[u8]) -> Result<(String, String, Arc<[f32]>), CodecError> {
     let episode = opened("episode", bytes, |m: &v1::Episode| m.schema)?;
     let vector = episode.vector.unwrap_or_default().values;
     Ok((episode.text, episode.label, Arc::from(vector)))
@@ -342,18 +342,21 @@ pub(crate) fn delivery(payload: &serde_json::Value) -> Vec<u8> {
     .encode_to_vec()
 }
 
-pub(crate) fn read_delivery(bytes: &[u8]) -> Result<serde_json::Value, BlobError> {
+pub(crate) fn read_delivery(bytes: &[u8]) -> Result<serde_json::Value, CodecError> {
     const WHAT: &str = "outbox record";
     let delivery = opened(WHAT, bytes, |m: &v1::Delivery| m.schema)?;
     serde_json::from_slice(&delivery.payload_json).map_err(|e| damaged(WHAT, e))
 }
 
-pub(crate) fn snapshot(body: Vec<u8>) -> Vec<u8> {
-    let schema = SCHEMA;
-    v1::Snapshot { schema, body }.encode_to_vec()
+pub(crate) fn snapshot(body: &[u8]) -> Vec<u8> {
+    v1::Snapshot {
+        schema: SCHEMA,
+        body: body.to_vec(),
+    }
+    .encode_to_vec()
 }
 
-pub(crate) fn read_snapshot(bytes: &[u8]) -> Result<Vec<u8>, BlobError> {
+pub(crate) fn read_snapshot(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
     Ok(opened("snapshot", bytes, |m: &v1::Snapshot| m.schema)?.body)
 }
 
@@ -374,9 +377,9 @@ mod tests {
         );
         assert!(matches!(
             read_spec(b"\xff\xff"),
-            Err(BlobError::Damaged { what: "spec", .. })
+            Err(CodecError::Damaged { what: "spec", .. })
         ));
-        assert!(matches!(read_spec(b""), Err(BlobError::Damaged { .. })));
+        assert!(matches!(read_spec(b""), Err(CodecError::Damaged { .. })));
     }
 
     #[test]

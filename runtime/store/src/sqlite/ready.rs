@@ -1,0 +1,172 @@
+//! What the writer remembers beside the file: how many tasks are claimable where, and who claimed last.
+//!
+//! Hints and repeats: after a crash the counts are read anew, and what nodes had asked without getting
+//! anything is forgotten with the calls that nobody waits for.
+
+use std::collections::BTreeMap;
+
+use colony_core::{
+    id::{Incarnation, NodeId, QueueName, Tenant},
+    ledger::{ReadyGroup, Shares, TaskHead},
+    task::State,
+};
+use rusqlite::Connection;
+
+use super::{
+    row,
+    tables::{NODES, columns, select},
+    value::Number,
+};
+
+/// What the writer remembers.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub(super) ready: ReadyGroups,
+    pub(super) shares: Shares,
+    pub(super) nodes: Nodes,
+}
+
+impl Memory {
+    /// As the file has it.
+    pub(super) fn read(db: &Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            ready: ReadyGroups::read(db)?,
+            shares: Shares::default(),
+            nodes: Nodes::read(db)?,
+        })
+    }
+
+    /// The transaction is durable.
+    pub(super) fn keep(&mut self) {
+        self.ready.undo.clear();
+        self.nodes.before.clear();
+    }
+
+    /// The transaction was taken back.
+    pub(super) fn take_back(&mut self) {
+        self.ready.take_back();
+        self.nodes.take_back();
+    }
+}
+
+/// How many tasks are claimable of each tenant in each queue.
+#[derive(Debug, Default)]
+pub(super) struct ReadyGroups {
+    /// By tenant and queue. Those that are empty stay until the vector is read anew: they are few, and
+    /// come back.
+    groups: Vec<ReadyGroup>,
+    /// What the transaction under way has added.
+    undo: Vec<(Tenant, QueueName, i64)>,
+}
+
+impl ReadyGroups {
+    pub(super) fn read(db: &Connection) -> rusqlite::Result<Self> {
+        let mut ready = Self::default();
+        let mut statement = db.prepare(
+            "SELECT tenant, queue, count(*) FROM live INDEXED BY live_claimable
+             WHERE state = 0 AND not_before_us IS NULL GROUP BY queue, tenant",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let tenant = row.get_ref(0)?.as_str().ok().map(Tenant::new);
+            let queue = row.get_ref(1)?.as_str().ok().map(QueueName::new);
+            // Of a damaged row; found by whoever claims.
+            if let (Some(Ok(tenant)), Some(Ok(queue))) = (tenant, queue) {
+                let count = i64::try_from(row.get::<_, Number>(2)?.0).unwrap_or(i64::MAX);
+                ready.add(&tenant, &queue, count);
+            }
+        }
+        ready.undo.clear();
+        Ok(ready)
+    }
+
+    pub(super) fn groups(&self) -> &[ReadyGroup] {
+        &self.groups
+    }
+
+    /// A head was replaced by another.
+    pub(super) fn replaced(&mut self, before: Option<&TaskHead>, after: &TaskHead) {
+        let claimable = |head: &TaskHead| head.state == State::Ready && head.not_before.is_none();
+        let delta = i64::from(claimable(after)) - i64::from(before.is_some_and(claimable));
+        if delta != 0 {
+            self.add(&after.tenant, &after.queue, delta);
+            let key = (after.tenant.clone(), after.queue.clone(), delta);
+            self.undo.push(key);
+        }
+    }
+
+    fn add(&mut self, tenant: &Tenant, queue: &QueueName, delta: i64) {
+        let place = self
+            .groups
+            .binary_search_by(|group| (&group.tenant, &group.queue).cmp(&(tenant, queue)));
+        let index = place.unwrap_or_else(|index| {
+            let (tenant, queue) = (tenant.clone(), queue.clone());
+            let count = 0;
+            self.groups.insert(
+                index,
+                ReadyGroup {
+                    tenant,
+                    queue,
+                    count,
+                },
+            );
+            index
+        });
+        let count = &mut self.groups[index].count;
+        *count = count.saturating_add_signed(delta);
+    }
+
+    fn take_back(&mut self) {
+        for (tenant, queue, delta) in std::mem::take(&mut self.undo).into_iter().rev() {
+            self.add(&tenant, &queue, -delta);
+        }
+    }
+}
+
+/// A node as claims see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seat {
+    pub(super) incarnation: Incarnation,
+    /// The highest batch that was answered, also with nothing.
+    pub(super) batch: Option<u64>,
+}
+
+/// Every node that has registered.
+#[derive(Debug, Default)]
+pub(super) struct Nodes {
+    seats: BTreeMap<NodeId, Seat>,
+    /// What the transaction under way has replaced.
+    before: Vec<(NodeId, Option<Seat>)>,
+}
+
+impl Nodes {
+    /// Those that can be read; of the others is said when they register.
+    fn read(db: &Connection) -> rusqlite::Result<Self> {
+        let found = NODES.all(db, select!(nodes), [], row::node)?;
+        let seats = found.into_iter().flatten();
+        Ok(Self {
+            seats: seats
+                .map(|(node, incarnation, batch)| (node, Seat { incarnation, batch }))
+                .collect(),
+            before: Vec::new(),
+        })
+    }
+
+    pub(super) fn get(&self, node: &NodeId) -> Option<Seat> {
+        self.seats.get(node).copied()
+    }
+
+    pub(super) fn set(&mut self, node: &NodeId, seat: Seat) {
+        let before = self.seats.insert(node.clone(), seat);
+        self.before.push((node.clone(), before));
+    }
+
+    fn take_back(&mut self) {
+        for (node, before) in std::mem::take(&mut self.before).into_iter().rev() {
+            match before {
+                Some(seat) => self.seats.insert(node, seat),
+                None => self.seats.remove(&node),
+            };
+        }
+    }
+}

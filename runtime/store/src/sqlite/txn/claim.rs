@@ -1,0 +1,335 @@
+//! Taking tasks.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use colony_core::{
+    id::{Incarnation, NodeId, QueueName, Tenant},
+    ledger::{
+        Pick, ReadyGroup, TaskHead,
+        claim::{self, Asked},
+        plan_claim,
+    },
+};
+use rusqlite::params;
+
+use super::{Done, WriteTxn};
+use crate::{
+    ledger::{Claim, ClaimRequest, Claimed, InboxItem},
+    sqlite::{
+        load::{self, missing_spec},
+        ready::Seat,
+        row,
+        tables::{APPROVALS, Found, LIVE, columns, select},
+        value::{Id, Number},
+    },
+};
+
+/// What was written for a task before a claim.
+#[derive(Debug, Clone, Copy)]
+enum Before {
+    /// Nothing: it had never been claimed.
+    Unclaimed,
+    /// There may be a journal, and answers.
+    Unknown,
+}
+
+/// Most tasks whose wait is over that one claim puts into their queues: some milliseconds. What is left
+/// is due at once, so the next claim comes for it.
+const DUE_MAX: u32 = 1_000;
+
+impl WriteTxn<'_> {
+    pub(in crate::sqlite) fn claim(&mut self, request: &ClaimRequest) -> Done<Claimed> {
+        let ClaimRequest {
+            node,
+            incarnation,
+            batch,
+            ..
+        } = request;
+        let seat = self.memory.nodes.get(node);
+        let known = seat.map(|seat| (seat.incarnation, seat.batch));
+        let mut next_due = self.next_due()?;
+        let claims = match claim::asked(known, *incarnation, *batch) {
+            Asked::Stale => Vec::new(),
+            Asked::Repeat => {
+                let mut claims = Vec::new();
+                for head in self.held_in(node, *incarnation, *batch)? {
+                    claims.extend(self.handed(head, Before::Unknown)?);
+                }
+                claims
+            }
+            Asked::Fresh => {
+                if next_due == Some(Duration::ZERO) {
+                    self.end_waits()?;
+                    next_due = self.next_due()?;
+                }
+                let claims = self.take(request)?;
+                let seat = Seat {
+                    incarnation: *incarnation,
+                    batch: Some(*batch),
+                };
+                self.memory.nodes.set(node, seat);
+                if !claims.is_empty() {
+                    self.effects.claimants.insert(node.clone());
+                }
+                claims
+            }
+        };
+        Ok(Claimed { claims, next_due })
+    }
+
+    /// [`Select::Due`](colony_core::ledger::Select::Due).
+    fn end_waits(&mut self) -> Done<()> {
+        let due = LIVE.all(
+            self.db,
+            concat!(
+                select!(live),
+                " INDEXED BY live_due WHERE state = 0 AND not_before_us <= ?1
+                  ORDER BY not_before_us, id LIMIT ?2"
+            ),
+            params![Number::from(self.now), DUE_MAX],
+            row::live,
+        )?;
+        for head in self.readable(due)? {
+            self.apply(&head, &claim::due(&head))?;
+        }
+        Ok(())
+    }
+
+    /// The time until the first wait of a ready task is over.
+    fn next_due(&self) -> Done<Option<Duration>> {
+        let due: Option<Number> = self
+            .db
+            .prepare_cached(
+                "SELECT min(not_before_us) FROM live INDEXED BY live_due
+                 WHERE state = 0 AND not_before_us IS NOT NULL",
+            )?
+            .query_row([], |row| row.get(0))?;
+        Ok(due.map(|due| due.time().since(self.now)))
+    }
+
+    fn take(&mut self, request: &ClaimRequest) -> Done<Vec<Claim>> {
+        let mut claims = Vec::new();
+        let mut left = request.free.clone();
+        let mut total = request.total;
+        // What the counts promise and nobody can have: tasks past their deadline, and damage.
+        let mut missing = self.overdue()?;
+        loop {
+            let picks = self.plan(&left, total, &missing);
+            let mut short = false;
+            for pick in picks {
+                let heads = self.claimable(&pick)?;
+                let count = u32::try_from(heads.len()).unwrap_or(u32::MAX);
+                total -= count;
+                if let Some(left) = left.get_mut(&pick.queue) {
+                    *left -= count;
+                }
+                for head in heads {
+                    claims.extend(self.take_one(&head, request)?);
+                }
+                if count < pick.count {
+                    short = true;
+                    missing.push(ReadyGroup {
+                        tenant: pick.tenant,
+                        queue: pick.queue,
+                        count: u64::MAX,
+                    });
+                }
+            }
+            if !short {
+                break;
+            }
+        }
+        claims.sort_unstable_by_key(|claim: &Claim| (claim.head.sort_key, claim.head.id));
+        Ok(claims)
+    }
+
+    fn take_one(&mut self, head: &TaskHead, request: &ClaimRequest) -> Done<Option<Claim>> {
+        let ClaimRequest {
+            node,
+            incarnation,
+            batch,
+            ..
+        } = request;
+        let transition = claim::take(head, node, *incarnation, *batch, self.now);
+        self.apply(head, &transition)?;
+        let before = if head.fence.0 == 0 {
+            Before::Unclaimed
+        } else {
+            Before::Unknown
+        };
+        match transition.head {
+            Some(taken) => self.handed(taken, before),
+            None => Ok(None),
+        }
+    }
+
+    /// Which groups are to be taken from, without the missing.
+    fn plan(
+        &mut self,
+        free: &BTreeMap<QueueName, u32>,
+        total: u32,
+        missing: &[ReadyGroup],
+    ) -> Vec<Pick> {
+        let shares = &mut self.memory.shares;
+        let ready = self.memory.ready.groups();
+        if missing.is_empty() {
+            return plan_claim(ready, free, shares, total, self.policy);
+        }
+        let mut there = ready.to_vec();
+        for group in &mut there {
+            for missing in missing {
+                if missing.tenant == group.tenant && missing.queue == group.queue {
+                    group.count = group.count.saturating_sub(missing.count);
+                }
+            }
+        }
+        plan_claim(&there, free, shares, total, self.policy)
+    }
+
+    /// Ready tasks past their deadline that have not ended yet: few, for they are swept.
+    fn overdue(&self) -> Done<Vec<ReadyGroup>> {
+        let mut groups = Vec::new();
+        let mut statement = self.db.prepare_cached(
+            "SELECT tenant, queue, count(*) FROM live INDEXED BY live_deadline
+             WHERE deadline_us <= ?1 AND state = 0 AND not_before_us IS NULL GROUP BY tenant, queue",
+        )?;
+        let mut rows = statement.query([Number::from(self.now)])?;
+        while let Some(row) = rows.next()? {
+            let tenant = row.get_ref(0)?.as_str().ok().map(Tenant::new);
+            let queue = row.get_ref(1)?.as_str().ok().map(QueueName::new);
+            // Of a damaged row; it is found where it is claimed.
+            if let (Some(Ok(tenant)), Some(Ok(queue))) = (tenant, queue) {
+                let count = row.get::<_, Number>(2)?.0;
+                groups.push(ReadyGroup {
+                    tenant,
+                    queue,
+                    count,
+                });
+            }
+        }
+        Ok(groups)
+    }
+
+    /// [`Select::Claimable`](colony_core::ledger::Select::Claimable).
+    fn claimable(&mut self, pick: &Pick) -> Done<Vec<TaskHead>> {
+        let mut heads = Vec::new();
+        let mut damages = Vec::new();
+        let mut statement = self.db.prepare_cached(concat!(
+            select!(live),
+            " INDEXED BY live_claimable
+              WHERE queue = ?1 AND tenant = ?2 AND state = 0 AND not_before_us IS NULL
+              AND (deadline_us IS NULL OR deadline_us > ?3) ORDER BY sort_key, id"
+        ))?;
+        let mut rows = statement.query(params![
+            pick.queue.as_str(),
+            pick.tenant.as_str(),
+            Number::from(self.now)
+        ])?;
+        while heads.len() < pick.count as usize
+            && let Some(row) = rows.next()?
+        {
+            match LIVE.read(row, row::live) {
+                Ok(head) => heads.push(head),
+                Err(damage) => damages.push(damage),
+            }
+        }
+        drop(rows);
+        drop(statement);
+        for damage in damages {
+            self.set_aside(&damage)?;
+        }
+        Ok(heads)
+    }
+
+    /// [`Select::HeldIn`](colony_core::ledger::Select::HeldIn).
+    fn held_in(
+        &mut self,
+        node: &NodeId,
+        incarnation: Incarnation,
+        batch: u64,
+    ) -> Done<Vec<TaskHead>> {
+        let held = LIVE.all(
+            self.db,
+            concat!(
+                select!(live),
+                " WHERE state = 1 AND node = ?1 AND incarnation = ?2 AND batch = ?3
+                  ORDER BY sort_key, id"
+            ),
+            params![node.as_str(), Number(incarnation.0), Number(batch)],
+            row::live,
+        )?;
+        self.readable(held)
+    }
+
+    /// Those that can be read; the others are set aside.
+    pub(super) fn readable<T>(&mut self, found: Vec<Found<T>>) -> Done<Vec<T>> {
+        let mut readable = Vec::with_capacity(found.len());
+        for found in found {
+            match found {
+                Ok(row) => readable.push(row),
+                Err(damage) => self.set_aside(&damage)?,
+            }
+        }
+        Ok(readable)
+    }
+
+    /// A claimed head with everything that its holder needs. A task that lacks some of it ends here.
+    fn handed(&mut self, head: TaskHead, before: Before) -> Done<Option<Claim>> {
+        let spec = match load::spec(self.db, head.id)? {
+            Some(Ok(spec)) => spec,
+            Some(Err(damage)) => {
+                self.set_aside(&damage)?;
+                return Ok(None);
+            }
+            None => {
+                self.set_aside(&missing_spec(head.id))?;
+                return Ok(None);
+            }
+        };
+        let (has_journal, inbox) = match before {
+            Before::Unclaimed => (false, Some(Vec::new())),
+            Before::Unknown => {
+                let has_journal = load::next_sequence(self.db, head.id)? > 0;
+                (has_journal, self.inbox(&head)?)
+            }
+        };
+        Ok(inbox.map(|inbox| Claim {
+            head,
+            spec,
+            has_journal,
+            inbox,
+        }))
+    }
+
+    /// Answers that the task's journal does not have yet; none when one cannot be read and the task has
+    /// ended by it.
+    fn inbox(&mut self, head: &TaskHead) -> Done<Option<Vec<InboxItem>>> {
+        let found = APPROVALS.all(
+            self.db,
+            concat!(
+                select!(approvals),
+                " INDEXED BY approvals_task
+                  WHERE task = ?1 AND state = 1 AND state < 2 ORDER BY id"
+            ),
+            [Id::from(head.id)],
+            row::approval,
+        )?;
+        let mut answers = Vec::with_capacity(found.len());
+        for found in found {
+            match found {
+                Ok(row) => answers.push(row),
+                Err(damage) => {
+                    self.set_aside(&damage)?;
+                    self.end_unreadable(head.id, &damage)?;
+                    return Ok(None);
+                }
+            }
+        }
+        let items = answers.into_iter().filter_map(|row| {
+            let decision = row.state.decision()?.clone();
+            let question = row.question.id;
+            Some(InboxItem { question, decision })
+        });
+        Ok(Some(items.collect()))
+    }
+}

@@ -1,0 +1,146 @@
+//! Rows that cannot be read: named, counted, and out of everybody's way.
+//!
+//! The row stays where it is, for whoever wants to mend it, and is left out of every answer. What cannot
+//! go on without it ends: a live task whose head, spec, journal or question is unreadable is dead, so that
+//! nobody waits for it for ever.
+
+use colony_core::{
+    id::{Fence, QueueName, TaskId, TypeName},
+    ledger::{TaskHead, settle, submit},
+    task::{Ending, Spec, State},
+    unit::Timestamp,
+};
+use rusqlite::params;
+
+use super::{Done, WriteTxn};
+use crate::sqlite::{
+    load, row,
+    tables::{APPROVALS, Damage, LIVE, QUARANTINED, columns, insert, select},
+    value::{Id, Number},
+};
+
+/// The queue of a task of which nothing can be read.
+const UNKNOWN: &str = "unreadable";
+
+impl WriteTxn<'_> {
+    /// Sets a row aside, and ends the live task that cannot go on without it.
+    pub(in crate::sqlite) fn set_aside(&mut self, damage: &Damage) -> Done<()> {
+        self.note(damage)?;
+        if let Some(task) = damage.owner {
+            self.end_unreadable(TaskId(task), damage)?;
+        }
+        if damage.table == APPROVALS.name {
+            self.end_waiting_for(damage)?;
+        }
+        Ok(())
+    }
+
+    /// Writes down that a row cannot be read, once.
+    pub(super) fn note(&mut self, damage: &Damage) -> Done<()> {
+        let Damage {
+            table, key, reason, ..
+        } = damage;
+        if load::is_quarantined(self.db, damage)? {
+            return Ok(());
+        }
+        let row = params![table, key, reason, Number::from(self.now)];
+        self.put(&QUARANTINED, insert!(quarantined, "?, ?, ?, ?, ?"), row)?;
+        self.effects.quarantined += 1;
+        tracing::error!(table, key, reason, "a row of the ledger cannot be read");
+        Ok(())
+    }
+
+    /// Ends a live task that cannot go on without the row.
+    pub(super) fn end_unreadable(&mut self, task: TaskId, damage: &Damage) -> Done<()> {
+        let reason = format!("{} cannot be read: {}", damage.table, damage.reason);
+        match load::live(self.db, task)? {
+            // It could be read after all.
+            Some(Ok(_)) if damage.table == LIVE.name => Ok(()),
+            Some(Ok(head)) => {
+                let transition = settle::quarantine(&head, &reason, self.now);
+                self.apply(&head, &transition)
+            }
+            Some(Err(damage)) => {
+                self.note(&damage)?;
+                self.write_off(task, &reason)
+            }
+            // Accepted, and neither live nor ended: the head is lost.
+            None if damage.table == LIVE.name
+                && load::head(self.db, task)?.is_none()
+                && load::spec(self.db, task)?.is_some() =>
+            {
+                self.write_off(task, &reason)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The tasks that wait for a question which cannot be read, whatever that says of its task.
+    fn end_waiting_for(&mut self, damage: &Damage) -> Done<()> {
+        let Ok(id) = uuid::Uuid::parse_str(&damage.key) else {
+            return Ok(());
+        };
+        let waiting = LIVE.all(
+            self.db,
+            concat!(select!(live), " WHERE wait_approval = ?1"),
+            [Id(id)],
+            row::live,
+        )?;
+        for head in waiting.into_iter().flatten() {
+            self.end_unreadable(head.id, damage)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a task whose head cannot be read, with what its key and its spec say.
+    fn write_off(&mut self, task: TaskId, reason: &str) -> Done<()> {
+        let head = match load::spec(self.db, task)? {
+            Some(Ok(spec)) => self.left_over(task, &spec, reason),
+            Some(Err(_)) | None => {
+                let unknown = TypeName::new(UNKNOWN).expect("a legal name");
+                self.left_over(task, &Spec::new(unknown, ""), reason)
+            }
+        };
+        self.execute("DELETE FROM live WHERE id = ?1", [Id::from(task)])?;
+        self.insert_finished(&head)?;
+        self.close_questions(task)?;
+        // What it was counted as is not known; the numbers are counted anew when the group ends.
+        self.effects.recount = true;
+        self.entered(task, State::Dead)?;
+        Ok(())
+    }
+
+    fn left_over(&self, task: TaskId, spec: &Spec, reason: &str) -> TaskHead {
+        let submitted_at = submitted_at(task);
+        TaskHead {
+            id: task,
+            tenant: spec.tenant.clone(),
+            queue: QueueName::from(&spec.agent_type),
+            state: State::Dead,
+            revision: self.above_all_counts(),
+            // Whoever held it, this is later: also after it is revived.
+            fence: Fence(self.above_all_counts()),
+            holder: None,
+            failed_attempts: 0,
+            node_losses: 0,
+            not_before: None,
+            deadline: spec.deadline,
+            sort_key: submit::sort_key(spec, submitted_at, self.policy),
+            wait: None,
+            agent: None,
+            submitted_at,
+            updated_at: self.now,
+            last_request: None,
+            ending: Some(Ending::Failed {
+                reason: reason.to_owned(),
+            }),
+        }
+    }
+}
+
+/// A task's id begins with the moment it was drawn.
+fn submitted_at(task: TaskId) -> Timestamp {
+    let mut millis = [0; 8];
+    millis[2..].copy_from_slice(&task.0.as_bytes()[..6]);
+    Timestamp::from_micros(u64::from_be_bytes(millis).saturating_mul(1_000))
+}

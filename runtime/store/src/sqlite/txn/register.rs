@@ -1,0 +1,94 @@
+//! A node begins a life.
+
+use std::collections::BTreeSet;
+
+use colony_core::{
+    id::{Incarnation, NodeId},
+    ledger::settle,
+};
+use rusqlite::params;
+
+use super::{Done, WriteTxn};
+use crate::{
+    ledger::{Others, Registered},
+    sqlite::{
+        ready::Seat,
+        row,
+        tables::{LIVE, NODES, columns, select},
+        value::Number,
+    },
+};
+
+impl WriteTxn<'_> {
+    pub(in crate::sqlite) fn register(
+        &mut self,
+        node: &NodeId,
+        others: Others,
+    ) -> Done<Registered> {
+        let incarnation = Incarnation(self.former_life(node)? + 1);
+        let batch = None;
+        self.memory.nodes.set(node, Seat { incarnation, batch });
+        self.write_node(node)?;
+        // Select::HeldBefore, and Select::HeldByOthers.
+        let mut held = LIVE.all(
+            self.db,
+            concat!(
+                select!(live),
+                " WHERE state = 1 AND node = ?1 AND incarnation < ?2"
+            ),
+            params![node.as_str(), Number(incarnation.0)],
+            row::live,
+        )?;
+        match others {
+            Others::Nodes => {}
+            Others::Nobody => held.extend(LIVE.all(
+                self.db,
+                concat!(select!(live), " WHERE state = 1 AND node <> ?1"),
+                [node.as_str()],
+                row::live,
+            )?),
+        }
+        let mut lost = Vec::with_capacity(held.len());
+        let mut adopted = BTreeSet::new();
+        let mut suspects = Vec::new();
+        let mut held = self.readable(held)?;
+        held.sort_unstable_by_key(|head| head.id);
+        for head in held {
+            let transition = settle::lose(&head, self.now);
+            self.apply(&head, &transition)?;
+            lost.push(head.id);
+            adopted.extend(head.holder.map(|holder| holder.node));
+            if let Some(after) = transition.head
+                && after.is_suspect(self.policy)
+            {
+                suspects.push(after.id);
+            }
+        }
+        adopted.remove(node);
+        Ok(Registered {
+            incarnation,
+            lost,
+            adopted: adopted.into_iter().collect(),
+            suspects,
+        })
+    }
+
+    /// The last life of a node, 0 for a new one.
+    fn former_life(&mut self, node: &NodeId) -> Done<u64> {
+        if let Some(seat) = self.memory.nodes.get(node) {
+            return Ok(seat.incarnation.0);
+        }
+        let sql = concat!(select!(nodes), " WHERE name = ?1");
+        if let Some(Err(damage)) = NODES.one(self.db, sql, [node.as_str()], row::node)? {
+            self.note(&damage)?;
+            return Ok(self.above_all_counts());
+        }
+        // Its row may be lost; its claims must not be.
+        let held: Option<Number> = self.db.query_row(
+            "SELECT max(incarnation) FROM live WHERE state = 1 AND node = ?1",
+            [node.as_str()],
+            |row| row.get(0),
+        )?;
+        Ok(held.map_or(0, |held| held.0))
+    }
+}
