@@ -159,7 +159,7 @@ pub struct Delivery {
     #[prost(bytes = "vec", tag = "2")]
     pub payload_json: ::prost::alloc::vec::Vec<u8>,
 }
-/// A room's snapshot; the room knows what is in it.
+/// A component's snapshot; its version is a column, and the component knows what is in it.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Snapshot {

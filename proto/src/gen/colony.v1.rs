@@ -29,7 +29,7 @@ pub struct Agent {
     /// The kind of code that does its steps.
     #[prost(string, tag = "3")]
     pub kind: ::prost::alloc::string::String,
-    /// `sleeping`, `idle`, `working`, `paused` or the like.
+    /// `busy`, `idle`, `asleep`, or `down` where it crashed too often.
     #[prost(string, tag = "4")]
     pub state: ::prost::alloc::string::String,
     /// The task it works on.
@@ -555,6 +555,1342 @@ impl Doubt {
         }
     }
 }
+/// A task to hand in.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NewTask {
+    /// Whose it is; empty: `default`.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// The agent type that shall do it.
+    #[prost(string, tag = "2")]
+    pub agent_type: ::prost::alloc::string::String,
+    /// The text of the task, at most 64 KiB of UTF-8 by default.
+    #[prost(string, tag = "3")]
+    pub input: ::prost::alloc::string::String,
+    /// Free keys and values that go along, at most 32.
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub attributes: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// 1 (background) to 10 (critical); 0: normal, which is 5.
+    #[prost(uint32, tag = "5")]
+    pub priority: u32,
+    /// After this moment it expires unless it has ended. At most one of this and `ttl_ms`.
+    #[prost(uint64, optional, tag = "6")]
+    pub deadline_us: ::core::option::Option<u64>,
+    /// The same as a time from now, by the node's clock.
+    #[prost(uint64, optional, tag = "7")]
+    pub ttl_ms: ::core::option::Option<u64>,
+    /// The client's own key: handing in the same task with the same key again returns the first one.
+    #[prost(string, optional, tag = "8")]
+    pub dedupe_key: ::core::option::Option<::prost::alloc::string::String>,
+    /// The right answer where the submitter knows it; the agent's answer is compared with it.
+    #[prost(string, optional, tag = "9")]
+    pub expected: ::core::option::Option<::prost::alloc::string::String>,
+    /// Its id, a UUIDv7 made by the client: a repeat of the call with the same id is answered as a duplicate.
+    /// Absent: the node draws one.
+    #[prost(string, optional, tag = "10")]
+    pub id: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// What became of a task handed in.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Submitted {
+    /// Its id, or the id of the task that has its id or deduplication key.
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+    /// What happened.
+    #[prost(enumeration = "submitted::Outcome", tag = "2")]
+    pub outcome: i32,
+    /// Where that task stood: ready when it was accepted.
+    #[prost(enumeration = "TaskState", tag = "3")]
+    pub state: i32,
+}
+/// Nested message and enum types in `Submitted`.
+pub mod submitted {
+    /// What can happen to a task handed in.
+    #[allow(clippy::all)]
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Outcome {
+        /// Never sent.
+        Unspecified = 0,
+        /// It is written down.
+        Accepted = 1,
+        /// The same request was written down before, as this task.
+        Duplicate = 2,
+        /// The id or the deduplication key belongs to this task, which has another payload. Only in batches;
+        /// Submit answers ALREADY_EXISTS.
+        Conflict = 3,
+    }
+    impl Outcome {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "OUTCOME_UNSPECIFIED",
+                Self::Accepted => "OUTCOME_ACCEPTED",
+                Self::Duplicate => "OUTCOME_DUPLICATE",
+                Self::Conflict => "OUTCOME_CONFLICT",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+                "OUTCOME_ACCEPTED" => Some(Self::Accepted),
+                "OUTCOME_DUPLICATE" => Some(Self::Duplicate),
+                "OUTCOME_CONFLICT" => Some(Self::Conflict),
+                _ => None,
+            }
+        }
+    }
+}
+/// Asks to hand one task in.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SubmitRequest {
+    /// The task.
+    #[prost(message, optional, tag = "1")]
+    pub task: ::core::option::Option<NewTask>,
+}
+/// One task was handed in.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SubmitResponse {
+    /// What became of it.
+    #[prost(message, optional, tag = "1")]
+    pub submitted: ::core::option::Option<Submitted>,
+}
+/// Asks to hand many tasks in.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SubmitBatchRequest {
+    /// The tasks, at most 1,000.
+    #[prost(message, repeated, tag = "1")]
+    pub tasks: ::prost::alloc::vec::Vec<NewTask>,
+}
+/// Many tasks were handed in.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SubmitBatchResponse {
+    /// What became of each, in the order of the request.
+    #[prost(message, repeated, tag = "1")]
+    pub submitted: ::prost::alloc::vec::Vec<Submitted>,
+}
+/// A task as the colony knows it.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Task {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Whose it is.
+    #[prost(string, tag = "2")]
+    pub tenant: ::prost::alloc::string::String,
+    /// The agent type that does it.
+    #[prost(string, tag = "3")]
+    pub agent_type: ::prost::alloc::string::String,
+    /// The text of the task.
+    #[prost(string, tag = "4")]
+    pub input: ::prost::alloc::string::String,
+    /// Free keys and values that went along.
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub attributes: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// 1 (background) to 10 (critical).
+    #[prost(uint32, tag = "6")]
+    pub priority: u32,
+    /// After this moment it expires unless it has ended.
+    #[prost(uint64, optional, tag = "7")]
+    pub deadline_us: ::core::option::Option<u64>,
+    /// The client's own key.
+    #[prost(string, optional, tag = "8")]
+    pub dedupe_key: ::core::option::Option<::prost::alloc::string::String>,
+    /// The answer that its submitter expects.
+    #[prost(string, optional, tag = "9")]
+    pub expected: ::core::option::Option<::prost::alloc::string::String>,
+    /// Where it stands.
+    #[prost(enumeration = "TaskState", tag = "10")]
+    pub state: i32,
+    /// Attempts that ended by its own failure. Enough of them and it is dead.
+    #[prost(uint32, tag = "11")]
+    pub failed_attempts: u32,
+    /// The agent that has or had it last, such as `triage/17`.
+    #[prost(string, optional, tag = "12")]
+    pub agent: ::core::option::Option<::prost::alloc::string::String>,
+    /// When it was acknowledged.
+    #[prost(uint64, tag = "13")]
+    pub submitted_at_us: u64,
+    /// When its state last changed.
+    #[prost(uint64, tag = "14")]
+    pub updated_at_us: u64,
+    /// What came out, when it is done.
+    #[prost(message, optional, tag = "15")]
+    pub answer: ::core::option::Option<Answer>,
+    /// Why there is no answer, when it ended otherwise.
+    #[prost(string, optional, tag = "16")]
+    pub failure: ::core::option::Option<::prost::alloc::string::String>,
+    /// Its trace, 32 hex digits; empty when it is not traced.
+    #[prost(string, tag = "17")]
+    pub trace_id: ::prost::alloc::string::String,
+    /// Claims that ended because the node died. They never kill it.
+    #[prost(uint32, tag = "18")]
+    pub node_losses: u32,
+    /// While it is ready: no agent gets it before this moment.
+    #[prost(uint64, optional, tag = "19")]
+    pub not_before_us: ::core::option::Option<u64>,
+    /// Raised by every claim, loss and revival; effects carry it.
+    #[prost(uint64, tag = "20")]
+    pub fence: u64,
+}
+/// One entry of a task's journal.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JournalEntry {
+    /// Counts from 0 within the task, without gaps.
+    #[prost(uint32, tag = "1")]
+    pub sequence: u32,
+    /// When it was written.
+    #[prost(uint64, tag = "2")]
+    pub at_us: u64,
+    /// What kind of entry: `awarded`, `output`, `intent`, `outcome` or `decided`.
+    #[prost(string, tag = "3")]
+    pub kind: ::prost::alloc::string::String,
+    /// The step that an `output` comes from: `perceive` to `learn`; else empty.
+    #[prost(string, tag = "4")]
+    pub step: ::prost::alloc::string::String,
+    /// What it says, JSON. Embeddings are left out. Empty when it is longer than 1 MiB.
+    #[prost(string, tag = "5")]
+    pub body_json: ::prost::alloc::string::String,
+    /// The length of what it says, in bytes.
+    #[prost(uint64, tag = "6")]
+    pub body_bytes: u64,
+}
+/// Asks for one task.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetTaskRequest {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+    /// Whether its journal shall come along, or the first page of it when it is long.
+    #[prost(bool, tag = "2")]
+    pub journal: bool,
+    /// `next_journal_page_token` of the page before; empty: the first page.
+    #[prost(string, tag = "3")]
+    pub journal_page_token: ::prost::alloc::string::String,
+}
+/// One task.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetTaskResponse {
+    /// The task.
+    #[prost(message, optional, tag = "1")]
+    pub task: ::core::option::Option<Task>,
+    /// Its journal or a page of it, when asked for.
+    #[prost(message, repeated, tag = "2")]
+    pub journal: ::prost::alloc::vec::Vec<JournalEntry>,
+    /// Asks for the next page of the journal; empty when this is the last.
+    #[prost(string, tag = "3")]
+    pub next_journal_page_token: ::prost::alloc::string::String,
+}
+/// Asks for a page of tasks.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTasksRequest {
+    /// Only this tenant's; empty: all.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Only these states; empty: all.
+    #[prost(enumeration = "TaskState", repeated, tag = "2")]
+    pub states: ::prost::alloc::vec::Vec<i32>,
+    /// Only this type's; empty: all.
+    #[prost(string, tag = "3")]
+    pub agent_type: ::prost::alloc::string::String,
+    /// Longest page, at most 1,000; 0: 100. A page also ends before the answer is larger than 4 MiB, the most
+    /// that clients take unless told otherwise.
+    #[prost(uint32, tag = "4")]
+    pub page_size: u32,
+    /// `next_page_token` of the page before; empty: the first page.
+    #[prost(string, tag = "5")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of tasks, newest first.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTasksResponse {
+    /// The tasks.
+    #[prost(message, repeated, tag = "1")]
+    pub tasks: ::prost::alloc::vec::Vec<Task>,
+    /// Asks for the next page; empty when this is the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Asks to see changes.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchRequest {
+    /// Only these tasks, at most 10,000; empty: all. NOT_FOUND when one does not exist.
+    #[prost(string, repeated, tag = "1")]
+    pub task_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Changes after this cursor, one that an earlier stream gave. Absent: from now on.
+    #[prost(string, optional, tag = "2")]
+    pub after_cursor: ::core::option::Option<::prost::alloc::string::String>,
+    /// Whether the stream closes when all of `task_ids` have ended. Needs `task_ids`.
+    #[prost(bool, tag = "3")]
+    pub until_ended: bool,
+}
+/// What a watcher is told: first a cursor alone, then where each of `task_ids` stands, then changes.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchResponse {
+    /// Where to go on from when the stream breaks after this message. Names the ledger, and is good for that one
+    /// only; otherwise opaque.
+    #[prost(string, tag = "1")]
+    pub cursor: ::prost::alloc::string::String,
+    /// What there is to tell; nothing in the first message.
+    #[prost(oneof = "watch_response::Event", tags = "2, 3")]
+    pub event: ::core::option::Option<watch_response::Event>,
+}
+/// Nested message and enum types in `WatchResponse`.
+pub mod watch_response {
+    /// What there is to tell; nothing in the first message.
+    #[allow(clippy::all)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Event {
+        /// A task of `task_ids` as it stands at the start of the stream. Changes that led there may still come.
+        #[prost(message, tag = "2")]
+        Present(super::TaskChange),
+        /// A change.
+        #[prost(message, tag = "3")]
+        Change(super::TaskChange),
+    }
+}
+/// A task changed state.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaskChange {
+    /// Which task.
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+    /// The state it is in then.
+    #[prost(enumeration = "TaskState", tag = "2")]
+    pub state: i32,
+    /// When.
+    #[prost(uint64, tag = "3")]
+    pub at_us: u64,
+}
+/// Asks to end a task.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelRequest {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+    /// Any UUID, the same when the call is repeated: the repeat is then no FAILED_PRECONDITION. Absent: drawn by
+    /// the node.
+    #[prost(string, optional, tag = "2")]
+    pub request_id: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// The task is cancelled.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelResponse {
+    /// The state it was in; cancelled for a repeat.
+    #[prost(enumeration = "TaskState", tag = "1")]
+    pub was: i32,
+}
+/// Asks to make tasks ready again.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReviveRequest {
+    /// Whether to say only what would be revived.
+    #[prost(bool, tag = "3")]
+    pub dry_run: bool,
+    /// Which.
+    #[prost(oneof = "revive_request::Which", tags = "1, 2")]
+    pub which: ::core::option::Option<revive_request::Which>,
+}
+/// Nested message and enum types in `ReviveRequest`.
+pub mod revive_request {
+    /// Which.
+    #[allow(clippy::all)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Which {
+        /// One task.
+        #[prost(string, tag = "1")]
+        TaskId(::prost::alloc::string::String),
+        /// All that this finds.
+        #[prost(message, tag = "2")]
+        Filter(super::ReviveFilter),
+    }
+}
+/// Which tasks to revive.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReviveFilter {
+    /// Only this tenant's; empty: all.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Only this type's; empty: all.
+    #[prost(string, tag = "2")]
+    pub agent_type: ::prost::alloc::string::String,
+    /// Only these states, of dead, cancelled and expired; empty: dead.
+    #[prost(enumeration = "TaskState", repeated, tag = "3")]
+    pub states: ::prost::alloc::vec::Vec<i32>,
+    /// Only tasks whose `failure` holds this text; empty: all.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// Most tasks to revive, at most 1,000; 0: 100.
+    #[prost(uint32, tag = "5")]
+    pub limit: u32,
+    /// `next_page_token` of the call before; empty: from the newest task on.
+    #[prost(string, tag = "6")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// Tasks are ready again.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReviveResponse {
+    /// Those that are, or with `dry_run` would be.
+    #[prost(message, repeated, tag = "1")]
+    pub revived: ::prost::alloc::vec::Vec<RevivedTask>,
+    /// Those that the filter found and that are not.
+    #[prost(message, repeated, tag = "2")]
+    pub not_revived: ::prost::alloc::vec::Vec<UnrevivedTask>,
+    /// Asks for more of what the filter finds; empty when all was looked at. A call looks at 10,000 tasks at most,
+    /// and also ends when there is no room for more live tasks.
+    #[prost(string, tag = "3")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// A task that is ready again.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevivedTask {
+    /// Which.
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+    /// The state it was in.
+    #[prost(enumeration = "TaskState", tag = "2")]
+    pub was: i32,
+    /// Why it had ended.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// A task that could not be revived.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnrevivedTask {
+    /// Which.
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+    /// Why not.
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+}
+/// Says what is right.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedbackRequest {
+    /// The task that was answered.
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+    /// The right answer.
+    #[prost(string, tag = "2")]
+    pub label: ::prost::alloc::string::String,
+}
+/// The feedback is kept.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FeedbackResponse {}
+/// Where a task stands.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TaskState {
+    /// Never sent.
+    Unspecified = 0,
+    /// Written down and waiting for an agent.
+    Ready = 1,
+    /// A node works on it.
+    Claimed = 2,
+    /// Waits for a human; holds no agent.
+    Waiting = 3,
+    /// Ended with an answer.
+    Done = 4,
+    /// Ended by the agent's verdict that it cannot or must not be done.
+    Failed = 5,
+    /// Ended by its submitter.
+    Cancelled = 6,
+    /// Ended by its deadline.
+    Expired = 7,
+    /// Ended because its attempts were used up.
+    Dead = 8,
+}
+impl TaskState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TASK_STATE_UNSPECIFIED",
+            Self::Ready => "TASK_STATE_READY",
+            Self::Claimed => "TASK_STATE_CLAIMED",
+            Self::Waiting => "TASK_STATE_WAITING",
+            Self::Done => "TASK_STATE_DONE",
+            Self::Failed => "TASK_STATE_FAILED",
+            Self::Cancelled => "TASK_STATE_CANCELLED",
+            Self::Expired => "TASK_STATE_EXPIRED",
+            Self::Dead => "TASK_STATE_DEAD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TASK_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "TASK_STATE_READY" => Some(Self::Ready),
+            "TASK_STATE_CLAIMED" => Some(Self::Claimed),
+            "TASK_STATE_WAITING" => Some(Self::Waiting),
+            "TASK_STATE_DONE" => Some(Self::Done),
+            "TASK_STATE_FAILED" => Some(Self::Failed),
+            "TASK_STATE_CANCELLED" => Some(Self::Cancelled),
+            "TASK_STATE_EXPIRED" => Some(Self::Expired),
+            "TASK_STATE_DEAD" => Some(Self::Dead),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod tasks_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Work to be done.
+    #[derive(Debug, Clone)]
+    pub struct TasksClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl TasksClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> TasksClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> TasksClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            TasksClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Hands one task in. When it returns, the task is on disk and will end.
+        ///
+        /// INVALID_ARGUMENT for a task that breaks a rule, ALREADY_EXISTS when its id or its deduplication key belongs
+        /// to a task with another payload, RESOURCE_EXHAUSTED or UNAVAILABLE with RetryInfo when there is no room.
+        pub async fn submit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SubmitRequest>,
+        ) -> std::result::Result<tonic::Response<super::SubmitResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/colony.v1.Tasks/Submit");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "Submit"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Hands many tasks in. One that breaks a rule refuses the whole batch and is named by its index; one whose id
+        /// or deduplication key is known is answered as duplicate or conflict, and the others are accepted.
+        pub async fn submit_batch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SubmitBatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SubmitBatchResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/colony.v1.Tasks/SubmitBatch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("colony.v1.Tasks", "SubmitBatch"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One task, live or ended. NOT_FOUND when there is none.
+        pub async fn get(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetTaskRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetTaskResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/colony.v1.Tasks/Get");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "Get"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A page of tasks, newest first.
+        pub async fn list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTasksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTasksResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/colony.v1.Tasks/List");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "List"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// State changes as they become durable. A broken stream is taken up again from its last cursor: a change may
+        /// then be seen twice, and none is missed. OUT_OF_RANGE, with the oldest cursor that is good, when the changes
+        /// after the cursor are not kept any more, have not happened, or belong to another ledger.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/colony.v1.Tasks/Watch");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Ends a live task. FAILED_PRECONDITION when it has ended already.
+        pub async fn cancel(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CancelRequest>,
+        ) -> std::result::Result<tonic::Response<super::CancelResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/colony.v1.Tasks/Cancel");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "Cancel"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes dead, cancelled or expired tasks ready again: one, or those that a filter finds. Failed attempts and
+        /// node losses count anew; the journal stays, so a task goes on at the step it had reached. One task:
+        /// FAILED_PRECONDITION in any other state.
+        pub async fn revive(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReviveRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReviveResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/colony.v1.Tasks/Revive");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "Revive"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says what the right answer of an ended task is; the agent type's memory learns it.
+        pub async fn feedback(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FeedbackRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FeedbackResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/colony.v1.Tasks/Feedback");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "Feedback"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod tasks_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with TasksServer.
+    #[async_trait]
+    pub trait Tasks: std::marker::Send + std::marker::Sync + 'static {
+        /// Hands one task in. When it returns, the task is on disk and will end.
+        ///
+        /// INVALID_ARGUMENT for a task that breaks a rule, ALREADY_EXISTS when its id or its deduplication key belongs
+        /// to a task with another payload, RESOURCE_EXHAUSTED or UNAVAILABLE with RetryInfo when there is no room.
+        async fn submit(
+            &self,
+            request: tonic::Request<super::SubmitRequest>,
+        ) -> std::result::Result<tonic::Response<super::SubmitResponse>, tonic::Status>;
+        /// Hands many tasks in. One that breaks a rule refuses the whole batch and is named by its index; one whose id
+        /// or deduplication key is known is answered as duplicate or conflict, and the others are accepted.
+        async fn submit_batch(
+            &self,
+            request: tonic::Request<super::SubmitBatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SubmitBatchResponse>,
+            tonic::Status,
+        >;
+        /// One task, live or ended. NOT_FOUND when there is none.
+        async fn get(
+            &self,
+            request: tonic::Request<super::GetTaskRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetTaskResponse>, tonic::Status>;
+        /// A page of tasks, newest first.
+        async fn list(
+            &self,
+            request: tonic::Request<super::ListTasksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTasksResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// State changes as they become durable. A broken stream is taken up again from its last cursor: a change may
+        /// then be seen twice, and none is missed. OUT_OF_RANGE, with the oldest cursor that is good, when the changes
+        /// after the cursor are not kept any more, have not happened, or belong to another ledger.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::WatchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        /// Ends a live task. FAILED_PRECONDITION when it has ended already.
+        async fn cancel(
+            &self,
+            request: tonic::Request<super::CancelRequest>,
+        ) -> std::result::Result<tonic::Response<super::CancelResponse>, tonic::Status>;
+        /// Makes dead, cancelled or expired tasks ready again: one, or those that a filter finds. Failed attempts and
+        /// node losses count anew; the journal stays, so a task goes on at the step it had reached. One task:
+        /// FAILED_PRECONDITION in any other state.
+        async fn revive(
+            &self,
+            request: tonic::Request<super::ReviveRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReviveResponse>, tonic::Status>;
+        /// Says what the right answer of an ended task is; the agent type's memory learns it.
+        async fn feedback(
+            &self,
+            request: tonic::Request<super::FeedbackRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FeedbackResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Work to be done.
+    #[derive(Debug)]
+    pub struct TasksServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> TasksServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for TasksServer<T>
+    where
+        T: Tasks,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/colony.v1.Tasks/Submit" => {
+                    #[allow(non_camel_case_types)]
+                    struct SubmitSvc<T: Tasks>(pub Arc<T>);
+                    impl<T: Tasks> tonic::server::UnaryService<super::SubmitRequest>
+                    for SubmitSvc<T> {
+                        type Response = super::SubmitResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SubmitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Tasks>::submit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SubmitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/colony.v1.Tasks/SubmitBatch" => {
+                    #[allow(non_camel_case_types)]
+                    struct SubmitBatchSvc<T: Tasks>(pub Arc<T>);
+                    impl<T: Tasks> tonic::server::UnaryService<super::SubmitBatchRequest>
+                    for SubmitBatchSvc<T> {
+                        type Response = super::SubmitBatchResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SubmitBatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Tasks>::submit_batch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SubmitBatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/colony.v1.Tasks/Get" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetSvc<T: Tasks>(pub Arc<T>);
+                    impl<T: Tasks> tonic::server::UnaryService<super::GetTaskRequest>
+                    for GetSvc<T> {
+                        type Response = super::GetTaskResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetTaskRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Tasks>::get(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/colony.v1.Tasks/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: Tasks>(pub Arc<T>);
+                    impl<T: Tasks> tonic::server::UnaryService<super::ListTasksRequest>
+                    for ListSvc<T> {
+                        type Response = super::ListTasksResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListTasksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Tasks>::list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/colony.v1.Tasks/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: Tasks>(pub Arc<T>);
+                    impl<
+                        T: Tasks,
+                    > tonic::server::ServerStreamingService<super::WatchRequest>
+                    for WatchSvc<T> {
+                        type Response = super::WatchResponse;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Tasks>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/colony.v1.Tasks/Cancel" => {
+                    #[allow(non_camel_case_types)]
+                    struct CancelSvc<T: Tasks>(pub Arc<T>);
+                    impl<T: Tasks> tonic::server::UnaryService<super::CancelRequest>
+                    for CancelSvc<T> {
+                        type Response = super::CancelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CancelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Tasks>::cancel(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CancelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/colony.v1.Tasks/Revive" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReviveSvc<T: Tasks>(pub Arc<T>);
+                    impl<T: Tasks> tonic::server::UnaryService<super::ReviveRequest>
+                    for ReviveSvc<T> {
+                        type Response = super::ReviveResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReviveRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Tasks>::revive(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReviveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/colony.v1.Tasks/Feedback" => {
+                    #[allow(non_camel_case_types)]
+                    struct FeedbackSvc<T: Tasks>(pub Arc<T>);
+                    impl<T: Tasks> tonic::server::UnaryService<super::FeedbackRequest>
+                    for FeedbackSvc<T> {
+                        type Response = super::FeedbackResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FeedbackRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Tasks>::feedback(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FeedbackSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for TasksServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "colony.v1.Tasks";
+    impl<T> tonic::server::NamedService for TasksServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// A question.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -586,10 +1922,10 @@ pub struct Approval {
     /// When it was asked.
     #[prost(uint64, tag = "9")]
     pub asked_at_us: u64,
-    /// Whether nobody needs to decide any more.
-    #[prost(bool, tag = "10")]
-    pub closed: bool,
-    /// What was decided. A question whose task ended otherwise is closed without one.
+    /// Where it stands.
+    #[prost(enumeration = "ApprovalState", tag = "10")]
+    pub state: i32,
+    /// What was decided, when it is answered or taken.
     #[prost(message, optional, tag = "11")]
     pub decision: ::core::option::Option<Decision>,
 }
@@ -635,10 +1971,11 @@ pub struct ListApprovalsRequest {
     /// Only this tenant's; empty: all.
     #[prost(string, tag = "1")]
     pub tenant: ::prost::alloc::string::String,
-    /// Closed ones too.
+    /// Not only open ones.
     #[prost(bool, tag = "2")]
     pub closed_too: bool,
-    /// Longest page, at most 1,000; 0: 100.
+    /// Longest page, at most 1,000; 0: 100. A page also ends before the answer is larger than 4 MiB, the most
+    /// that clients take unless told otherwise.
     #[prost(uint32, tag = "3")]
     pub page_size: u32,
     /// `next_page_token` of the page before; empty: the first page.
@@ -666,14 +2003,63 @@ pub struct DecideRequest {
     /// What is decided. Required, with a ruling.
     #[prost(message, optional, tag = "2")]
     pub decision: ::core::option::Option<Decision>,
+    /// Any UUID, the same when the call is repeated: the repeat is then no FAILED_PRECONDITION. Absent: drawn by
+    /// the node.
+    #[prost(string, optional, tag = "3")]
+    pub request_id: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// The decision is on disk.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DecideResponse {
-    /// The task that goes on.
+    /// The task that asked.
     #[prost(string, tag = "1")]
     pub task_id: ::prost::alloc::string::String,
+    /// Where it stands now.
+    #[prost(enumeration = "TaskState", tag = "2")]
+    pub state: i32,
+}
+/// Where a question stands.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ApprovalState {
+    /// Never sent.
+    Unspecified = 0,
+    /// Nobody has answered.
+    Open = 1,
+    /// Answered; the agent has not taken the answer yet.
+    Answered = 2,
+    /// Answered, and the answer is in the task's journal.
+    Taken = 3,
+    /// Its task ended before anybody answered.
+    Closed = 4,
+}
+impl ApprovalState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "APPROVAL_STATE_UNSPECIFIED",
+            Self::Open => "APPROVAL_STATE_OPEN",
+            Self::Answered => "APPROVAL_STATE_ANSWERED",
+            Self::Taken => "APPROVAL_STATE_TAKEN",
+            Self::Closed => "APPROVAL_STATE_CLOSED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "APPROVAL_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "APPROVAL_STATE_OPEN" => Some(Self::Open),
+            "APPROVAL_STATE_ANSWERED" => Some(Self::Answered),
+            "APPROVAL_STATE_TAKEN" => Some(Self::Taken),
+            "APPROVAL_STATE_CLOSED" => Some(Self::Closed),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod approvals_client {
@@ -686,7 +2072,7 @@ pub mod approvals_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Questions that agents put to humans. The task of an open question is parked.
+    /// Questions that agents put to humans. The task of an open question waits.
     #[derive(Debug, Clone)]
     pub struct ApprovalsClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -790,7 +2176,7 @@ pub mod approvals_client {
             self.inner.unary(req, path, codec).await
         }
         /// Decides one. When it returns, the decision is on disk and the task goes on. NOT_FOUND when there is no
-        /// such question, FAILED_PRECONDITION when it is closed.
+        /// such question, FAILED_PRECONDITION when somebody else has decided or its task has ended.
         pub async fn decide(
             &mut self,
             request: impl tonic::IntoRequest<super::DecideRequest>,
@@ -836,13 +2222,13 @@ pub mod approvals_server {
             tonic::Status,
         >;
         /// Decides one. When it returns, the decision is on disk and the task goes on. NOT_FOUND when there is no
-        /// such question, FAILED_PRECONDITION when it is closed.
+        /// such question, FAILED_PRECONDITION when somebody else has decided or its task has ended.
         async fn decide(
             &self,
             request: tonic::Request<super::DecideRequest>,
         ) -> std::result::Result<tonic::Response<super::DecideResponse>, tonic::Status>;
     }
-    /// Questions that agents put to humans. The task of an open question is parked.
+    /// Questions that agents put to humans. The task of an open question waits.
     #[derive(Debug)]
     pub struct ApprovalsServer<T> {
         inner: Arc<T>,
@@ -1530,1129 +2916,6 @@ pub mod models_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// A task to hand in.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct NewTask {
-    /// Whose it is; empty: `default`.
-    #[prost(string, tag = "1")]
-    pub tenant: ::prost::alloc::string::String,
-    /// The agent type that shall do it.
-    #[prost(string, tag = "2")]
-    pub agent_type: ::prost::alloc::string::String,
-    /// The text of the task, at most 64 KiB of UTF-8 by default.
-    #[prost(string, tag = "3")]
-    pub input: ::prost::alloc::string::String,
-    /// Free keys and values that go along, at most 32.
-    #[prost(btree_map = "string, string", tag = "4")]
-    pub attributes: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
-    >,
-    /// 1 (background) to 10 (critical); 0: normal, which is 5.
-    #[prost(uint32, tag = "5")]
-    pub priority: u32,
-    /// After this moment it expires unless it has ended. At most one of this and `ttl_ms`.
-    #[prost(uint64, optional, tag = "6")]
-    pub deadline_us: ::core::option::Option<u64>,
-    /// The same as a time from now, by the node's clock.
-    #[prost(uint64, optional, tag = "7")]
-    pub ttl_ms: ::core::option::Option<u64>,
-    /// The client's own key: handing in the same task with the same key again returns the first one.
-    #[prost(string, optional, tag = "8")]
-    pub dedupe_key: ::core::option::Option<::prost::alloc::string::String>,
-    /// The right answer where the submitter knows it; the agent's answer is compared with it.
-    #[prost(string, optional, tag = "9")]
-    pub expected: ::core::option::Option<::prost::alloc::string::String>,
-}
-/// What became of a task handed in.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Submitted {
-    /// Its id, or the id of the task that has the deduplication key.
-    #[prost(string, tag = "1")]
-    pub task_id: ::prost::alloc::string::String,
-    /// What happened.
-    #[prost(enumeration = "submitted::Outcome", tag = "2")]
-    pub outcome: i32,
-}
-/// Nested message and enum types in `Submitted`.
-pub mod submitted {
-    /// What can happen to a task handed in.
-    #[allow(clippy::all)]
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
-    #[repr(i32)]
-    pub enum Outcome {
-        /// Never sent.
-        Unspecified = 0,
-        /// It is written down.
-        Accepted = 1,
-        /// The same request was written down before, as this task.
-        Duplicate = 2,
-        /// The deduplication key belongs to this task, which has another payload. Only in batches; Submit
-        /// answers ALREADY_EXISTS.
-        Conflict = 3,
-    }
-    impl Outcome {
-        /// String value of the enum field names used in the ProtoBuf definition.
-        ///
-        /// The values are not transformed in any way and thus are considered stable
-        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-        pub fn as_str_name(&self) -> &'static str {
-            match self {
-                Self::Unspecified => "OUTCOME_UNSPECIFIED",
-                Self::Accepted => "OUTCOME_ACCEPTED",
-                Self::Duplicate => "OUTCOME_DUPLICATE",
-                Self::Conflict => "OUTCOME_CONFLICT",
-            }
-        }
-        /// Creates an enum from field names used in the ProtoBuf definition.
-        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-            match value {
-                "OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
-                "OUTCOME_ACCEPTED" => Some(Self::Accepted),
-                "OUTCOME_DUPLICATE" => Some(Self::Duplicate),
-                "OUTCOME_CONFLICT" => Some(Self::Conflict),
-                _ => None,
-            }
-        }
-    }
-}
-/// Asks to hand one task in.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SubmitRequest {
-    /// The task.
-    #[prost(message, optional, tag = "1")]
-    pub task: ::core::option::Option<NewTask>,
-}
-/// One task was handed in.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SubmitResponse {
-    /// What became of it.
-    #[prost(message, optional, tag = "1")]
-    pub submitted: ::core::option::Option<Submitted>,
-}
-/// Asks to hand many tasks in.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SubmitBatchRequest {
-    /// The tasks, at most 1,000.
-    #[prost(message, repeated, tag = "1")]
-    pub tasks: ::prost::alloc::vec::Vec<NewTask>,
-}
-/// Many tasks were handed in.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SubmitBatchResponse {
-    /// What became of each, in the order of the request.
-    #[prost(message, repeated, tag = "1")]
-    pub submitted: ::prost::alloc::vec::Vec<Submitted>,
-}
-/// A task as the colony knows it.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Task {
-    /// Its id.
-    #[prost(string, tag = "1")]
-    pub id: ::prost::alloc::string::String,
-    /// Whose it is.
-    #[prost(string, tag = "2")]
-    pub tenant: ::prost::alloc::string::String,
-    /// The agent type that does it.
-    #[prost(string, tag = "3")]
-    pub agent_type: ::prost::alloc::string::String,
-    /// The text of the task.
-    #[prost(string, tag = "4")]
-    pub input: ::prost::alloc::string::String,
-    /// Free keys and values that went along.
-    #[prost(btree_map = "string, string", tag = "5")]
-    pub attributes: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
-    >,
-    /// 1 (background) to 10 (critical).
-    #[prost(uint32, tag = "6")]
-    pub priority: u32,
-    /// After this moment it expires unless it has ended.
-    #[prost(uint64, optional, tag = "7")]
-    pub deadline_us: ::core::option::Option<u64>,
-    /// The client's own key.
-    #[prost(string, optional, tag = "8")]
-    pub dedupe_key: ::core::option::Option<::prost::alloc::string::String>,
-    /// The answer that its submitter expects.
-    #[prost(string, optional, tag = "9")]
-    pub expected: ::core::option::Option<::prost::alloc::string::String>,
-    /// Where it stands.
-    #[prost(enumeration = "TaskState", tag = "10")]
-    pub state: i32,
-    /// Ends so far that were not normal: crashes and lost claims.
-    #[prost(uint32, tag = "11")]
-    pub deliveries: u32,
-    /// The agent that has or had it last, such as `triage/17`.
-    #[prost(string, optional, tag = "12")]
-    pub agent: ::core::option::Option<::prost::alloc::string::String>,
-    /// When it was acknowledged.
-    #[prost(uint64, tag = "13")]
-    pub submitted_at_us: u64,
-    /// When its state last changed.
-    #[prost(uint64, tag = "14")]
-    pub updated_at_us: u64,
-    /// What came out, when it is done.
-    #[prost(message, optional, tag = "15")]
-    pub answer: ::core::option::Option<Answer>,
-    /// Why there is no answer, when it ended otherwise.
-    #[prost(string, optional, tag = "16")]
-    pub failure: ::core::option::Option<::prost::alloc::string::String>,
-    /// Its trace, 32 hex digits; empty when it is not traced.
-    #[prost(string, tag = "17")]
-    pub trace_id: ::prost::alloc::string::String,
-}
-/// One entry of a task's journal.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct JournalEntry {
-    /// Counts from 0 within the task, without gaps.
-    #[prost(uint32, tag = "1")]
-    pub sequence: u32,
-    /// When it was written.
-    #[prost(uint64, tag = "2")]
-    pub at_us: u64,
-    /// What kind of entry: `awarded`, `output`, `intent`, `outcome` or `decided`.
-    #[prost(string, tag = "3")]
-    pub kind: ::prost::alloc::string::String,
-    /// The step that an `output` comes from: `perceive` to `learn`; else empty.
-    #[prost(string, tag = "4")]
-    pub step: ::prost::alloc::string::String,
-    /// What it says, JSON. Embeddings are left out.
-    #[prost(string, tag = "5")]
-    pub body_json: ::prost::alloc::string::String,
-}
-/// Asks for one task.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetTaskRequest {
-    /// Its id.
-    #[prost(string, tag = "1")]
-    pub task_id: ::prost::alloc::string::String,
-    /// Whether its journal shall come along.
-    #[prost(bool, tag = "2")]
-    pub journal: bool,
-}
-/// One task.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct GetTaskResponse {
-    /// The task.
-    #[prost(message, optional, tag = "1")]
-    pub task: ::core::option::Option<Task>,
-    /// Its journal, when asked for.
-    #[prost(message, repeated, tag = "2")]
-    pub journal: ::prost::alloc::vec::Vec<JournalEntry>,
-}
-/// Asks for a page of tasks.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListTasksRequest {
-    /// Only this tenant's; empty: all.
-    #[prost(string, tag = "1")]
-    pub tenant: ::prost::alloc::string::String,
-    /// Only these states; empty: all.
-    #[prost(enumeration = "TaskState", repeated, tag = "2")]
-    pub states: ::prost::alloc::vec::Vec<i32>,
-    /// Only this type's; empty: all.
-    #[prost(string, tag = "3")]
-    pub agent_type: ::prost::alloc::string::String,
-    /// Longest page, at most 1,000; 0: 100.
-    #[prost(uint32, tag = "4")]
-    pub page_size: u32,
-    /// `next_page_token` of the page before; empty: the first page.
-    #[prost(string, tag = "5")]
-    pub page_token: ::prost::alloc::string::String,
-}
-/// A page of tasks, newest first.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListTasksResponse {
-    /// The tasks.
-    #[prost(message, repeated, tag = "1")]
-    pub tasks: ::prost::alloc::vec::Vec<Task>,
-    /// Asks for the next page; empty when this is the last.
-    #[prost(string, tag = "2")]
-    pub next_page_token: ::prost::alloc::string::String,
-}
-/// Asks to see changes.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WatchRequest {
-    /// Only these tasks, at most 10,000; empty: all. NOT_FOUND when one does not exist.
-    #[prost(string, repeated, tag = "1")]
-    pub task_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Changes after this cursor. Absent: from now on, and with `task_ids` given, the present state of each
-    /// comes first.
-    #[prost(uint64, optional, tag = "2")]
-    pub after_cursor: ::core::option::Option<u64>,
-    /// Whether the stream closes when all of `task_ids` have ended. Needs `task_ids`.
-    #[prost(bool, tag = "3")]
-    pub until_ended: bool,
-}
-/// A task changed state.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct TaskChange {
-    /// Its place in the stream: later changes have higher cursors.
-    #[prost(uint64, tag = "1")]
-    pub cursor: u64,
-    /// Which task.
-    #[prost(string, tag = "2")]
-    pub task_id: ::prost::alloc::string::String,
-    /// The state it is in now.
-    #[prost(enumeration = "TaskState", tag = "3")]
-    pub state: i32,
-    /// When.
-    #[prost(uint64, tag = "4")]
-    pub at_us: u64,
-}
-/// Asks to end a task.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CancelRequest {
-    /// Its id.
-    #[prost(string, tag = "1")]
-    pub task_id: ::prost::alloc::string::String,
-}
-/// The task is cancelled.
-#[allow(clippy::all)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CancelResponse {
-    /// The state it was in.
-    #[prost(enumeration = "TaskState", tag = "1")]
-    pub was: i32,
-}
-/// Says what is right.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct FeedbackRequest {
-    /// The task that was answered.
-    #[prost(string, tag = "1")]
-    pub task_id: ::prost::alloc::string::String,
-    /// The right answer.
-    #[prost(string, tag = "2")]
-    pub label: ::prost::alloc::string::String,
-}
-/// The feedback is kept.
-#[allow(clippy::all)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct FeedbackResponse {}
-/// Where a task stands.
-#[allow(clippy::all)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum TaskState {
-    /// Never sent.
-    Unspecified = 0,
-    /// Written down and waiting for an agent.
-    Ready = 1,
-    /// A node works on it.
-    Claimed = 2,
-    /// Waits for a human; holds no agent.
-    Parked = 3,
-    /// Ended with an answer.
-    Done = 4,
-    /// Ended by the agent's verdict that it cannot or must not be done.
-    Failed = 5,
-    /// Ended by its submitter.
-    Cancelled = 6,
-    /// Ended by its deadline.
-    Expired = 7,
-    /// Ended because its deliveries were used up.
-    Dead = 8,
-}
-impl TaskState {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "TASK_STATE_UNSPECIFIED",
-            Self::Ready => "TASK_STATE_READY",
-            Self::Claimed => "TASK_STATE_CLAIMED",
-            Self::Parked => "TASK_STATE_PARKED",
-            Self::Done => "TASK_STATE_DONE",
-            Self::Failed => "TASK_STATE_FAILED",
-            Self::Cancelled => "TASK_STATE_CANCELLED",
-            Self::Expired => "TASK_STATE_EXPIRED",
-            Self::Dead => "TASK_STATE_DEAD",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "TASK_STATE_UNSPECIFIED" => Some(Self::Unspecified),
-            "TASK_STATE_READY" => Some(Self::Ready),
-            "TASK_STATE_CLAIMED" => Some(Self::Claimed),
-            "TASK_STATE_PARKED" => Some(Self::Parked),
-            "TASK_STATE_DONE" => Some(Self::Done),
-            "TASK_STATE_FAILED" => Some(Self::Failed),
-            "TASK_STATE_CANCELLED" => Some(Self::Cancelled),
-            "TASK_STATE_EXPIRED" => Some(Self::Expired),
-            "TASK_STATE_DEAD" => Some(Self::Dead),
-            _ => None,
-        }
-    }
-}
-/// Generated client implementations.
-pub mod tasks_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// Work to be done.
-    #[derive(Debug, Clone)]
-    pub struct TasksClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl TasksClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> TasksClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> TasksClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            TasksClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// Hands one task in. When it returns, the task is on disk and will end.
-        ///
-        /// INVALID_ARGUMENT for a task that breaks a rule, ALREADY_EXISTS when the deduplication key belongs to a
-        /// task with another payload, RESOURCE_EXHAUSTED or UNAVAILABLE with RetryInfo when there is no room.
-        pub async fn submit(
-            &mut self,
-            request: impl tonic::IntoRequest<super::SubmitRequest>,
-        ) -> std::result::Result<tonic::Response<super::SubmitResponse>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/colony.v1.Tasks/Submit");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "Submit"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Hands many tasks in. One that breaks a rule refuses the whole batch and is named by its index; one whose
-        /// deduplication key is known is answered as duplicate or conflict, and the others are accepted.
-        pub async fn submit_batch(
-            &mut self,
-            request: impl tonic::IntoRequest<super::SubmitBatchRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::SubmitBatchResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/colony.v1.Tasks/SubmitBatch",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("colony.v1.Tasks", "SubmitBatch"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// One task, live or ended. NOT_FOUND when there is none.
-        pub async fn get(
-            &mut self,
-            request: impl tonic::IntoRequest<super::GetTaskRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetTaskResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/colony.v1.Tasks/Get");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "Get"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// A page of tasks, newest first.
-        pub async fn list(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListTasksRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListTasksResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/colony.v1.Tasks/List");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "List"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// State changes as they become durable. A broken stream is taken up again from the last cursor;
-        /// a change may then be seen twice, and none of the last 100,000 is missed.
-        pub async fn watch(
-            &mut self,
-            request: impl tonic::IntoRequest<super::WatchRequest>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::TaskChange>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/colony.v1.Tasks/Watch");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "Watch"));
-            self.inner.server_streaming(req, path, codec).await
-        }
-        /// Ends a live task. FAILED_PRECONDITION when it has ended already.
-        pub async fn cancel(
-            &mut self,
-            request: impl tonic::IntoRequest<super::CancelRequest>,
-        ) -> std::result::Result<tonic::Response<super::CancelResponse>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/colony.v1.Tasks/Cancel");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "Cancel"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Says what the right answer of an ended task is; the agent type's memory learns it.
-        pub async fn feedback(
-            &mut self,
-            request: impl tonic::IntoRequest<super::FeedbackRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::FeedbackResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/colony.v1.Tasks/Feedback");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "Feedback"));
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod tasks_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with TasksServer.
-    #[async_trait]
-    pub trait Tasks: std::marker::Send + std::marker::Sync + 'static {
-        /// Hands one task in. When it returns, the task is on disk and will end.
-        ///
-        /// INVALID_ARGUMENT for a task that breaks a rule, ALREADY_EXISTS when the deduplication key belongs to a
-        /// task with another payload, RESOURCE_EXHAUSTED or UNAVAILABLE with RetryInfo when there is no room.
-        async fn submit(
-            &self,
-            request: tonic::Request<super::SubmitRequest>,
-        ) -> std::result::Result<tonic::Response<super::SubmitResponse>, tonic::Status>;
-        /// Hands many tasks in. One that breaks a rule refuses the whole batch and is named by its index; one whose
-        /// deduplication key is known is answered as duplicate or conflict, and the others are accepted.
-        async fn submit_batch(
-            &self,
-            request: tonic::Request<super::SubmitBatchRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::SubmitBatchResponse>,
-            tonic::Status,
-        >;
-        /// One task, live or ended. NOT_FOUND when there is none.
-        async fn get(
-            &self,
-            request: tonic::Request<super::GetTaskRequest>,
-        ) -> std::result::Result<tonic::Response<super::GetTaskResponse>, tonic::Status>;
-        /// A page of tasks, newest first.
-        async fn list(
-            &self,
-            request: tonic::Request<super::ListTasksRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListTasksResponse>,
-            tonic::Status,
-        >;
-        /// Server streaming response type for the Watch method.
-        type WatchStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::TaskChange, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// State changes as they become durable. A broken stream is taken up again from the last cursor;
-        /// a change may then be seen twice, and none of the last 100,000 is missed.
-        async fn watch(
-            &self,
-            request: tonic::Request<super::WatchRequest>,
-        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
-        /// Ends a live task. FAILED_PRECONDITION when it has ended already.
-        async fn cancel(
-            &self,
-            request: tonic::Request<super::CancelRequest>,
-        ) -> std::result::Result<tonic::Response<super::CancelResponse>, tonic::Status>;
-        /// Says what the right answer of an ended task is; the agent type's memory learns it.
-        async fn feedback(
-            &self,
-            request: tonic::Request<super::FeedbackRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::FeedbackResponse>,
-            tonic::Status,
-        >;
-    }
-    /// Work to be done.
-    #[derive(Debug)]
-    pub struct TasksServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> TasksServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for TasksServer<T>
-    where
-        T: Tasks,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/colony.v1.Tasks/Submit" => {
-                    #[allow(non_camel_case_types)]
-                    struct SubmitSvc<T: Tasks>(pub Arc<T>);
-                    impl<T: Tasks> tonic::server::UnaryService<super::SubmitRequest>
-                    for SubmitSvc<T> {
-                        type Response = super::SubmitResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::SubmitRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Tasks>::submit(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = SubmitSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/colony.v1.Tasks/SubmitBatch" => {
-                    #[allow(non_camel_case_types)]
-                    struct SubmitBatchSvc<T: Tasks>(pub Arc<T>);
-                    impl<T: Tasks> tonic::server::UnaryService<super::SubmitBatchRequest>
-                    for SubmitBatchSvc<T> {
-                        type Response = super::SubmitBatchResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::SubmitBatchRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Tasks>::submit_batch(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = SubmitBatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/colony.v1.Tasks/Get" => {
-                    #[allow(non_camel_case_types)]
-                    struct GetSvc<T: Tasks>(pub Arc<T>);
-                    impl<T: Tasks> tonic::server::UnaryService<super::GetTaskRequest>
-                    for GetSvc<T> {
-                        type Response = super::GetTaskResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::GetTaskRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Tasks>::get(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = GetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/colony.v1.Tasks/List" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListSvc<T: Tasks>(pub Arc<T>);
-                    impl<T: Tasks> tonic::server::UnaryService<super::ListTasksRequest>
-                    for ListSvc<T> {
-                        type Response = super::ListTasksResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListTasksRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Tasks>::list(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/colony.v1.Tasks/Watch" => {
-                    #[allow(non_camel_case_types)]
-                    struct WatchSvc<T: Tasks>(pub Arc<T>);
-                    impl<
-                        T: Tasks,
-                    > tonic::server::ServerStreamingService<super::WatchRequest>
-                    for WatchSvc<T> {
-                        type Response = super::TaskChange;
-                        type ResponseStream = T::WatchStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::WatchRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Tasks>::watch(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = WatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.server_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/colony.v1.Tasks/Cancel" => {
-                    #[allow(non_camel_case_types)]
-                    struct CancelSvc<T: Tasks>(pub Arc<T>);
-                    impl<T: Tasks> tonic::server::UnaryService<super::CancelRequest>
-                    for CancelSvc<T> {
-                        type Response = super::CancelResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::CancelRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Tasks>::cancel(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = CancelSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/colony.v1.Tasks/Feedback" => {
-                    #[allow(non_camel_case_types)]
-                    struct FeedbackSvc<T: Tasks>(pub Arc<T>);
-                    impl<T: Tasks> tonic::server::UnaryService<super::FeedbackRequest>
-                    for FeedbackSvc<T> {
-                        type Response = super::FeedbackResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::FeedbackRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Tasks>::feedback(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = FeedbackSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for TasksServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "colony.v1.Tasks";
-    impl<T> tonic::server::NamedService for TasksServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
 /// How many tasks are in a state.
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2721,7 +2984,7 @@ pub struct StatusResponse {
     /// How long it has been up.
     #[prost(uint64, tag = "5")]
     pub uptime_ms: u64,
-    /// Tasks accepted since the book began: the sum over all states.
+    /// Tasks accepted since the ledger began: the sum over all states.
     #[prost(uint64, tag = "6")]
     pub accepted: u64,
     /// Every state with its number of tasks, as of one moment.
@@ -2748,6 +3011,73 @@ pub struct StatusResponse {
     /// Tasks awarded to agents since the node started.
     #[prost(uint64, tag = "14")]
     pub awarded: u64,
+    /// Ports that are taken for away: the agents that need one claim nothing meanwhile.
+    #[prost(message, repeated, tag = "15")]
+    pub open_ports: ::prost::alloc::vec::Vec<OpenPort>,
+    /// Agents that crashed too often and are not started for a while.
+    #[prost(uint64, tag = "16")]
+    pub agents_down: u64,
+    /// Rows of the ledger that could not be read and were set aside.
+    #[prost(uint64, tag = "17")]
+    pub quarantined: u64,
+    /// Why the node has failed and is about to stop; absent: it has not.
+    #[prost(string, optional, tag = "18")]
+    pub failed: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// Something outside, such as a model, whose breaker is open.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenPort {
+    /// Which, such as `model/smollm2`.
+    #[prost(string, tag = "1")]
+    pub port: ::prost::alloc::string::String,
+    /// When it is tried again; absent: a trial is due or under way.
+    #[prost(uint64, optional, tag = "2")]
+    pub retry_at_us: ::core::option::Option<u64>,
+}
+/// Asks whether the ledger is whole.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyLedgerRequest {}
+/// What a verification found.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VerifyLedgerResponse {
+    /// Whether nothing is wrong.
+    #[prost(bool, tag = "1")]
+    pub whole: bool,
+    /// Rows read, by table.
+    #[prost(btree_map = "string, uint64", tag = "2")]
+    pub rows: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, u64>,
+    /// Rows that cannot be read, the first 1,000 of them.
+    #[prost(message, repeated, tag = "3")]
+    pub quarantined: ::prost::alloc::vec::Vec<QuarantinedRow>,
+    /// How many there are.
+    #[prost(uint64, tag = "4")]
+    pub quarantined_total: u64,
+    /// What else is wrong: the file's structure, counters that do not add up. The first 1,000.
+    #[prost(string, repeated, tag = "5")]
+    pub problems: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How many there are.
+    #[prost(uint64, tag = "6")]
+    pub problems_total: u64,
+}
+/// A row that cannot be read and was set aside.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuarantinedRow {
+    /// Its table.
+    #[prost(string, tag = "1")]
+    pub table: ::prost::alloc::string::String,
+    /// Its key, as hexadecimal or text.
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+    /// Why it cannot be read.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// When it was found.
+    #[prost(uint64, tag = "4")]
+    pub at_us: u64,
 }
 /// Generated client implementations.
 pub mod cluster_client {
@@ -2860,6 +3190,32 @@ pub mod cluster_client {
             req.extensions_mut().insert(GrpcMethod::new("colony.v1.Cluster", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// Reads the whole ledger and compares it with its checksums and counters. Takes minutes for a large one: it has
+        /// no time limit but the caller's. One at a time: UNAVAILABLE with RetryInfo while another runs.
+        pub async fn verify_ledger(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyLedgerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyLedgerResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/colony.v1.Cluster/VerifyLedger",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("colony.v1.Cluster", "VerifyLedger"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2880,6 +3236,15 @@ pub mod cluster_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusResponse>, tonic::Status>;
+        /// Reads the whole ledger and compares it with its checksums and counters. Takes minutes for a large one: it has
+        /// no time limit but the caller's. One at a time: UNAVAILABLE with RetryInfo while another runs.
+        async fn verify_ledger(
+            &self,
+            request: tonic::Request<super::VerifyLedgerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyLedgerResponse>,
+            tonic::Status,
+        >;
     }
     /// The node and the colony around it.
     #[derive(Debug)]
@@ -2986,6 +3351,51 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/colony.v1.Cluster/VerifyLedger" => {
+                    #[allow(non_camel_case_types)]
+                    struct VerifyLedgerSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::VerifyLedgerRequest>
+                    for VerifyLedgerSvc<T> {
+                        type Response = super::VerifyLedgerResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VerifyLedgerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::verify_ledger(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VerifyLedgerSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
