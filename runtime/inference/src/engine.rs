@@ -3,7 +3,7 @@
 //! An engine is owned by one worker thread, holds one model and knows nothing of requests,
 //! priorities or deadlines: it gets rows of tokens and gives back numbers.
 
-mod hf_language;
+mod hf_codec;
 mod ort_decoder;
 mod ort_encoder;
 mod ort_session;
@@ -24,7 +24,7 @@ use crate::{
 #[error("{0}")]
 pub struct EngineError(pub String);
 
-/// Turns rows of tokens into vectors.
+/// FairQueue rows of tokens into vectors.
 pub trait EncoderEngine: Send + 'static {
     /// What the model is.
     fn info(&self) -> EmbedderInfo;
@@ -60,7 +60,7 @@ pub trait DecoderEngine: Send + 'static {
     fn info(&self) -> GeneratorInfo;
 
     /// How prompts become tokens and tokens text; used on the callers' threads too.
-    fn language(&self) -> Arc<dyn Language>;
+    fn codec(&self) -> Arc<dyn TextCodec>;
 
     /// Reads `tokens` (at least one) after what `before` has read, and writes the scores of
     /// every possible next token into `logits`.
@@ -91,8 +91,8 @@ pub trait DecoderEngine: Send + 'static {
     fn clear(&mut self);
 }
 
-/// A decoder's words.
-pub trait Language: Send + Sync + fmt::Debug {
+/// A decoder's vocabulary and prompt format: text to tokens and back.
+pub trait TextCodec: Send + Sync + fmt::Debug {
     /// Number of tokens.
     fn vocabulary_size(&self) -> usize;
 

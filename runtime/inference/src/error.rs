@@ -4,8 +4,17 @@ use std::time::Duration;
 
 /// A refusal or failure of a model call.
 ///
-/// The caller may try again where [`InferenceError::is_retryable`] says so; the others repeat
-/// themselves for the same request.
+/// Three kinds, told apart by two methods:
+///
+/// | variants | [`is_infrastructure`] | [`is_retryable`] | the caller |
+/// | --- | --- | --- | --- |
+/// | `Full`, `Unavailable` | yes | yes | comes back, or asks another worker |
+/// | `DeadlinePassed`, `Closed` | yes | no | asks another worker, or with a later deadline |
+/// | `Engine` | no | yes | may try again; it is a failed attempt |
+/// | the others | no | no | gives the request up |
+///
+/// [`is_infrastructure`]: InferenceError::is_infrastructure
+/// [`is_retryable`]: InferenceError::is_retryable
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InferenceError {
     /// The worker's queue is full; nothing was done.
@@ -58,7 +67,7 @@ pub enum InferenceError {
         /// What is wrong.
         what: String,
     },
-    /// The engine failed or panicked while it computed this request's batch.
+    /// The engine returned an error for this request while it was alone in a call.
     #[error("{model} failed: {what}")]
     Engine {
         /// The model asked for.
@@ -66,26 +75,64 @@ pub enum InferenceError {
         /// What the engine said.
         what: String,
     },
-    /// The worker has been shut, or gave up after repeated failures.
-    #[error("the worker of {model} is shut")]
-    Shut {
+    /// The engine panicked over this request while it was alone in a call, and again after it
+    /// had been opened anew. The worker does not try it again.
+    #[error("{model} panics over this request: {what}")]
+    Poisoned {
+        /// The model asked for.
+        model: String,
+        /// What the panic said.
+        what: String,
+    },
+    /// The engine is away: it panicked and could not be opened again yet.
+    #[error("{model} is unavailable: {what}")]
+    Unavailable {
+        /// The model asked for.
+        model: String,
+        /// Why.
+        what: String,
+        /// When the engine is tried again.
+        retry_after: Duration,
+    },
+    /// The worker has been closed.
+    #[error("the worker of {model} is closed")]
+    Closed {
         /// The model asked for.
         model: String,
     },
 }
 
 impl InferenceError {
-    /// Whether the same request may succeed later.
+    /// Whether the same request may succeed later at the same worker.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Full { .. } | Self::Engine { .. } => true,
+            Self::Full { .. } | Self::Unavailable { .. } | Self::Engine { .. } => true,
             Self::DeadlinePassed { .. }
+            | Self::Closed { .. }
             | Self::TooLong { .. }
             | Self::Request { .. }
             | Self::Schema { .. }
             | Self::Model { .. }
-            | Self::Shut { .. } => false,
+            | Self::Poisoned { .. } => false,
+        }
+    }
+
+    /// Whether the state of the worker is the reason, whatever was asked: such a refusal says
+    /// nothing about the request.
+    #[must_use]
+    pub fn is_infrastructure(&self) -> bool {
+        match self {
+            Self::Full { .. }
+            | Self::Unavailable { .. }
+            | Self::DeadlinePassed { .. }
+            | Self::Closed { .. } => true,
+            Self::TooLong { .. }
+            | Self::Request { .. }
+            | Self::Schema { .. }
+            | Self::Model { .. }
+            | Self::Engine { .. }
+            | Self::Poisoned { .. } => false,
         }
     }
 
@@ -93,14 +140,17 @@ impl InferenceError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Full { retry_after, .. } => Some(*retry_after),
+            Self::Full { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
+                Some(*retry_after)
+            }
             Self::Engine { .. }
             | Self::DeadlinePassed { .. }
+            | Self::Closed { .. }
             | Self::TooLong { .. }
             | Self::Request { .. }
             | Self::Schema { .. }
             | Self::Model { .. }
-            | Self::Shut { .. } => None,
+            | Self::Poisoned { .. } => None,
         }
     }
 }

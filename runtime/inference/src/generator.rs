@@ -1,4 +1,4 @@
-//! The door to language models: messages in, an answer out, many callers in one batch.
+//! The API of language models: messages in, an answer out, many callers in one batch.
 //!
 //! Callers hold an `Arc<dyn Generator>` and do not know which engine answers.
 
@@ -11,8 +11,14 @@ use colony_core::{
     unit::Timestamp,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
-use crate::{chat::ChatMessage, error::InferenceError, observe::Observation, ride::Ride};
+use crate::{
+    batch_stats::BatchStats,
+    chat::ChatMessage,
+    error::InferenceError,
+    stats::{WorkerState, WorkerStats},
+};
 
 /// Continues prompts.
 #[async_trait]
@@ -22,15 +28,23 @@ pub trait Generator: Send + Sync + fmt::Debug {
 
     /// The answer to one prompt.
     ///
-    /// Cancel-safe: dropping the future withdraws the request; a row that is being decoded is
+    /// Cancel-safe: dropping the future cancels the request; a row that is being decoded is
     /// freed before its next token.
     ///
     /// # Errors
     /// [`InferenceError`]; `Full` at once when the queue has no place.
     async fn generate(&self, request: GenerateRequest) -> Result<Generated, InferenceError>;
 
-    /// Counters since the start, and what waits now.
-    fn observe(&self) -> Observation;
+    /// Counters since the start, what waits now, and the state.
+    fn observe(&self) -> WorkerStats;
+
+    /// The state, and a wake-up when it changes.
+    fn watch_state(&self) -> watch::Receiver<WorkerState>;
+
+    /// The state at this moment; cheap.
+    fn state(&self) -> WorkerState {
+        self.watch_state().borrow().clone()
+    }
 }
 
 /// What a language model is.
@@ -60,7 +74,7 @@ pub struct Sampling {
     pub temperature: f32,
     /// Draw only among the likeliest tokens that have this share together. Above 0, to 1.
     pub top_p: f32,
-    /// The same seed, prompt and model give the same answer, whatever rides along.
+    /// The same seed, prompt and model give the same answer, whatever else is in the batch.
     pub seed: u64,
 }
 
@@ -81,7 +95,7 @@ pub struct GenerateRequest {
     /// What is to be continued.
     pub prompt: Prompt,
     /// A JSON schema that the answer is held to, token by token. Bound its strings and arrays
-    /// (`maxLength`, `maxItems`) and leave room in `tokens_max`: an answer cut off is no JSON.
+    /// (`maxLength`, `maxItems`) and make `tokens_max` large enough: an answer cut off is no JSON.
     pub schema: Option<Arc<serde_json::Value>>,
     /// Longest answer, in tokens.
     pub tokens_max: u32,
@@ -184,6 +198,6 @@ pub struct Generated {
     pub logprob_sum: f64,
     /// The same as a mean over the tokens that had an alternative.
     pub logprob_mean: f64,
-    /// The last batch it rode in.
-    pub ride: Ride,
+    /// How it was batched.
+    pub stats: BatchStats,
 }

@@ -13,12 +13,10 @@ pub struct EmbedLimits {
     /// longer wait for the one that just missed a batch.
     pub batch_rows_max: usize,
     /// Tokens in one model call, padding included (rows × longest row). At least the model's
-    /// longest text, else that text rides alone. Higher: as above, and more memory.
+    /// longest text, else that text is a batch by itself. Higher: as above, and more memory.
     pub batch_tokens_max: usize,
     /// Threads of the engine inside one call. 1 to 64; more than the cores only hurts.
     pub threads: usize,
-    /// Engine panics in a row after which the worker gives up and refuses everything. At least 1.
-    pub panics_max: u32,
 }
 
 impl Default for EmbedLimits {
@@ -30,7 +28,6 @@ impl Default for EmbedLimits {
             batch_rows_max: 32,
             batch_tokens_max: 2_048,
             threads: 2,
-            panics_max: 3,
         }
     }
 }
@@ -60,8 +57,6 @@ pub struct GenerateLimits {
     pub schemas_max: usize,
     /// Threads of the engine inside one call. 1 to 64; more than the cores only hurts.
     pub threads: usize,
-    /// Engine panics in a row after which the worker gives up and refuses everything. At least 1.
-    pub panics_max: u32,
 }
 
 impl Default for GenerateLimits {
@@ -79,7 +74,6 @@ impl Default for GenerateLimits {
             prefix_tokens_min: 16,
             schemas_max: 64,
             threads: 2,
-            panics_max: 3,
         }
     }
 }
@@ -93,7 +87,6 @@ impl EmbedLimits {
             outside("batch_rows_max", self.batch_rows_max, 1, 1_024),
             outside("batch_tokens_max", self.batch_tokens_max, 1, 1_000_000),
             outside("threads", self.threads, 1, 64),
-            outside("panics_max", self.panics_max as usize, 1, 1_000),
         ]
         .into_iter()
         .flatten()
@@ -120,7 +113,6 @@ impl GenerateLimits {
             outside("prefix_tokens_min", self.prefix_tokens_min, 1, 100_000),
             outside("schemas_max", self.schemas_max, 1, 10_000),
             outside("threads", self.threads, 1, 64),
-            outside("panics_max", self.panics_max as usize, 1, 1_000),
         ]
         .into_iter()
         .flatten()

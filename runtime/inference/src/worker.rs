@@ -1,47 +1,27 @@
 //! One worker owns one model and one thread, and answers many callers.
 //!
 //! ```text
-//! callers ──► tokens ──► Intake (bounded; refuses) ──► order ──► engine thread ──► replies
-//!             on their     permit from admission        core::    one model call
-//!             own thread   to reply                     batch     for many rows
+//! callers ──► tokens ──► AdmissionQueue ──► order ──► engine thread ──► replies
+//!             on their   bounded; refuses   core::    one model call
+//!             own thread permit until reply batch     for many rows
 //! ```
 //!
-//! The thread never dies of a request: an error or panic of the engine is the answer of the rows
-//! that were in the call, and after too many panics in a row the worker refuses everything.
+//! An engine that panics is opened again; a request that makes it panic alone is refused for good,
+//! and costs the others of its batch no more than a second try (`engine_loop`).
 
+mod admission_queue;
 mod embed;
+mod engine_loop;
+mod engine_thread;
 mod generate;
-mod intake;
-mod prefixes;
+mod pending;
+mod prefix_cache;
 mod row;
 #[cfg(test)]
 mod testing;
 
-use std::any::Any;
-
-use tokio::sync::oneshot;
-
 pub use embed::EmbedWorker;
 pub use generate::GenerateWorker;
 
-use crate::{error::InferenceError, observe::Counters};
-
-/// The answer of a worker that is shut to a caller that still waits, or a note that it left.
-fn answer_shut<T>(
-    model: &str,
-    counters: &Counters,
-    reply: oneshot::Sender<Result<T, InferenceError>>,
-) {
-    Counters::add(&counters.withdrawn, usize::from(reply.is_closed()));
-    // Who left needs no answer.
-    let _ = reply.send(Err(InferenceError::Shut {
-        model: model.to_owned(),
-    }));
-}
-
-/// What a panic said.
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no text")
-}
+/// What an engine is asked before it counts as open. Any model can read it.
+const WARM_UP_TEXT: &str = "a";

@@ -5,16 +5,17 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use colony_core::port::Clock;
+use tokio::sync::watch;
 
 use super::{
     fnv,
     solo::{MODEL, Solo},
 };
 use crate::{
+    batch_stats::{BatchKind, BatchObserver},
     embedder::{EmbedRequest, Embedded, Embedder, EmbedderInfo},
     error::InferenceError,
-    observe::{Counters, Observation},
-    ride::{BatchKind, BatchObserver},
+    stats::{Counters, WorkerState, WorkerStats},
 };
 
 /// As many as minilm has, so that one can stand in for the other.
@@ -74,12 +75,16 @@ impl Embedder for EchoEmbedder {
         Ok(Embedded {
             vector,
             tokens: u32::try_from(words).unwrap_or(u32::MAX),
-            ride: self.0.end(BatchKind::Embed, words, began, request.trace),
+            stats: self.0.end(BatchKind::Embed, words, began, request.trace),
         })
     }
 
-    fn observe(&self) -> Observation {
+    fn observe(&self) -> WorkerStats {
         self.0.observe()
+    }
+
+    fn watch_state(&self) -> watch::Receiver<WorkerState> {
+        self.0.state.subscribe()
     }
 }
 

@@ -4,16 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use colony_core::port::Clock;
+use tokio::sync::watch;
 
 use super::{
     instance::first_instance,
     solo::{MODEL, Solo},
 };
 use crate::{
+    batch_stats::{BatchKind, BatchObserver},
     error::InferenceError,
     generator::{FinishReason, GenerateRequest, Generated, Generator, GeneratorInfo, Prompt},
-    observe::{Counters, Observation},
-    ride::{BatchKind, BatchObserver},
+    stats::{Counters, WorkerState, WorkerStats},
 };
 
 /// Words in a prompt; the same order as real small models.
@@ -106,14 +107,18 @@ impl Generator for EchoGenerator {
             finish,
             logprob_sum: 0.0,
             logprob_mean: 0.0,
-            ride: self
+            stats: self
                 .0
                 .end(BatchKind::Decode, completion_tokens, began, request.trace),
         })
     }
 
-    fn observe(&self) -> Observation {
+    fn observe(&self) -> WorkerStats {
         self.0.observe()
+    }
+
+    fn watch_state(&self) -> watch::Receiver<WorkerState> {
+        self.0.state.subscribe()
     }
 }
 

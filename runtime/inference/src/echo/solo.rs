@@ -3,11 +3,12 @@
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use colony_core::{port::Clock, task::TraceContext, unit::Timestamp};
+use tokio::sync::watch;
 
 use crate::{
+    batch_stats::{BatchKind, BatchObserver, BatchReport, BatchStats, NoObserver},
     error::InferenceError,
-    observe::{Counters, Observation},
-    ride::{BatchKind, BatchObserver, BatchReport, NoObserver, Ride},
+    stats::{Counters, WorkerState, WorkerStats},
 };
 
 /// The name of both models.
@@ -19,6 +20,8 @@ pub(super) struct Solo {
     latency: Option<Duration>,
     pub(super) counters: Counters,
     pub(super) observer: Arc<dyn BatchObserver>,
+    /// There is no engine to lose: it stays as it is.
+    pub(super) state: watch::Sender<WorkerState>,
 }
 
 impl Solo {
@@ -28,6 +31,7 @@ impl Solo {
             latency,
             counters: Counters::default(),
             observer: Arc::new(NoObserver),
+            state: watch::Sender::new(WorkerState::Ready),
         }
     }
 
@@ -59,7 +63,7 @@ impl Solo {
         tokens: usize,
         began: Timestamp,
         trace: TraceContext,
-    ) -> Ride {
+    ) -> BatchStats {
         let Counters {
             batches,
             rows,
@@ -80,7 +84,7 @@ impl Solo {
             computed,
             links: Some(trace).filter(|it| it.sampled).into_iter().collect(),
         });
-        Ride {
+        BatchStats {
             batch: id,
             batch_size: 1,
             queued: Duration::ZERO,
@@ -88,7 +92,7 @@ impl Solo {
         }
     }
 
-    pub(super) fn observe(&self) -> Observation {
-        self.counters.observe(MODEL, 0)
+    pub(super) fn observe(&self) -> WorkerStats {
+        self.counters.observe(MODEL, 0, WorkerState::Ready)
     }
 }

@@ -13,11 +13,13 @@ use ort::{
 };
 
 use super::{
-    DecoderEngine, EngineError, Language,
-    hf_language::HfLanguage,
+    DecoderEngine, EngineError, TextCodec,
+    hf_codec::HfTextCodec,
     ort_session::{Opened, chain, open},
 };
-use crate::{error::InferenceError, generator::GeneratorInfo, home::Home, manifest::Decoder};
+use crate::{
+    error::InferenceError, generator::GeneratorInfo, manifest::Decoder, model_store::ModelStore,
+};
 
 /// The capacity grows in steps of so many tokens. A layout copies the whole cache (some 10 ms for
 /// 16 rows), an unused place costs memory only.
@@ -28,7 +30,7 @@ const CAPACITY_STEP: usize = 64;
 pub struct OrtDecoder {
     info: GeneratorInfo,
     decoder: Decoder,
-    language: Arc<HfLanguage>,
+    codec: Arc<HfTextCodec>,
     session: Session,
     /// Names of cache inputs and outputs, keys and values of layer 0, then of layer 1.
     names: Vec<(String, String)>,
@@ -52,17 +54,17 @@ struct Running {
 }
 
 impl OrtDecoder {
-    /// Opens the model called `name` in `home`, with `threads` threads inside each call. Blocks
+    /// Opens the model called `name` in `store`, with `threads` threads inside each call. Blocks
     /// for some tenths of a second.
     ///
     /// # Errors
     /// [`InferenceError::Model`] names the file and what is wrong with it.
-    pub fn open(home: &Home, name: &str, threads: usize) -> Result<Self, InferenceError> {
+    pub fn open(store: &ModelStore, name: &str, threads: usize) -> Result<Self, InferenceError> {
         let Opened {
             manifest,
             tokenizer,
             session,
-        } = open(home, name, threads)?;
+        } = open(store, name, threads)?;
         let failed = |what: String| InferenceError::Model {
             model: name.to_owned(),
             what,
@@ -71,7 +73,7 @@ impl OrtDecoder {
             .decoder()
             .map_err(|error| failed(chain(&error)))?
             .clone();
-        let language = Arc::new(HfLanguage::new(name, manifest, &decoder, tokenizer)?);
+        let codec = Arc::new(HfTextCodec::new(name, manifest, &decoder, tokenizer)?);
         let info = GeneratorInfo {
             model: name.to_owned(),
             context_tokens_max: decoder.context_tokens_max,
@@ -86,7 +88,7 @@ impl OrtDecoder {
         });
         Ok(Self {
             info,
-            language,
+            codec,
             session,
             names: layers.collect(),
             decoder,
@@ -172,8 +174,8 @@ impl DecoderEngine for OrtDecoder {
         self.info.clone()
     }
 
-    fn language(&self) -> Arc<dyn Language> {
-        Arc::<HfLanguage>::clone(&self.language)
+    fn codec(&self) -> Arc<dyn TextCodec> {
+        Arc::<HfTextCodec>::clone(&self.codec)
     }
 
     fn prefill(

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     embedder::EmbedderInfo,
     error::InferenceError,
-    home::Home,
     manifest::{Encoder, Pooling},
+    model_store::ModelStore,
 };
 
 /// Bytes of text a token is taken to have at most. Only decides where an overlong text is cut
@@ -33,17 +33,17 @@ pub struct OrtEncoder {
 }
 
 impl OrtEncoder {
-    /// Opens the model called `name` in `home`, with `threads` threads inside each call. Blocks
+    /// Opens the model called `name` in `store`, with `threads` threads inside each call. Blocks
     /// for some tenths of a second.
     ///
     /// # Errors
     /// [`InferenceError::Model`] names the file and what is wrong with it.
-    pub fn open(home: &Home, name: &str, threads: usize) -> Result<Self, InferenceError> {
+    pub fn open(store: &ModelStore, name: &str, threads: usize) -> Result<Self, InferenceError> {
         let Opened {
             manifest,
             mut tokenizer,
             session,
-        } = open(home, name, threads)?;
+        } = open(store, name, threads)?;
         let failed = |what: String| InferenceError::Model {
             model: name.to_owned(),
             what,

@@ -4,7 +4,9 @@ use ort::session::{Session, builder::GraphOptimizationLevel};
 use tokenizers::Tokenizer;
 
 use super::EngineError;
-use crate::{error::InferenceError, home::Home, manifest::ModelManifest, runtime::onnx_runtime};
+use crate::{
+    error::InferenceError, manifest::ModelManifest, model_store::ModelStore, runtime::onnx_runtime,
+};
 
 /// A model ready to run.
 #[derive(Debug)]
@@ -14,18 +16,22 @@ pub(super) struct Opened {
     pub(super) session: Session,
 }
 
-/// Opens `home`'s model called `name`. Blocks for some tenths of a second.
-pub(super) fn open(home: &Home, name: &str, threads: usize) -> Result<Opened, InferenceError> {
+/// Opens `store`'s model called `name`. Blocks for some tenths of a second.
+pub(super) fn open(
+    store: &ModelStore,
+    name: &str,
+    threads: usize,
+) -> Result<Opened, InferenceError> {
     let failed = |what: String| InferenceError::Model {
         model: name.to_owned(),
         what,
     };
-    let dir = home.model_dir(name);
+    let dir = store.model_dir(name);
     let manifest = ModelManifest::load(&dir).map_err(|error| failed(chain(&error)))?;
     let tokenizer = Tokenizer::from_file(dir.join("tokenizer.json"))
         .map_err(|error| failed(format!("{}: {error}", dir.join("tokenizer.json").display())))?;
     let environment =
-        onnx_runtime(&home.runtime_library()).map_err(|error| failed(chain(&error)))?;
+        onnx_runtime(&store.runtime_library()).map_err(|error| failed(chain(&error)))?;
     let path = dir.join("model.onnx");
     let session = (|| {
         // Shapes change with every batch: a memory pattern would be planned anew each time.

@@ -60,7 +60,7 @@ pub(super) fn build(
         graph,
         blob,
     };
-    build.doors();
+    build.declare_io();
     build.positions()?;
     let (residual, head) = build.embedding(gguf)?;
     let mut stream = Stream {
@@ -120,7 +120,7 @@ impl Build<'_> {
     }
 
     /// Declares inputs and outputs.
-    fn doors(&mut self) {
+    fn declare_io(&mut self) {
         use Axis::{Fixed, Named};
         let ids =
             |name, width| ValueInfo::tensor(name, ElementType::I64, &[Named("rows"), Named(width)]);

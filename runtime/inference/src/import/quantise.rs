@@ -47,7 +47,7 @@ pub(super) fn quantise(weights: &[f32]) -> Blocks {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "clamped to 0..=255; `as` turns NaN into 0"
+    reason = "clamped to 0..=255; `as` fair_queue NaN into 0"
 )]
 fn byte(steps: f32) -> u8 {
     (steps.round() + f32::from(ZERO_POINT)).clamp(0.0, 255.0) as u8

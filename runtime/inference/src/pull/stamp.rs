@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{PullError, wheel};
 use crate::digest::digest_file;
-use crate::home::Home;
+use crate::model_store::ModelStore;
 
 const FILE_NAME: &str = "verified.json";
 
-/// All stamps of a home folder. Places are relative to it.
+/// All stamps of a model store. Places are relative to it.
 #[derive(Debug)]
 pub(super) struct Stamps {
     root: PathBuf,
@@ -32,8 +32,8 @@ struct Stamp {
 
 impl Stamps {
     /// What is remembered; nothing if the file is missing or unreadable, which costs one hashing.
-    pub(super) fn load(home: &Home) -> Self {
-        let root = home.root().to_path_buf();
+    pub(super) fn load(store: &ModelStore) -> Self {
+        let root = store.root().to_path_buf();
         let text = fs::read(root.join(FILE_NAME)).unwrap_or_default();
         Self {
             root,
@@ -110,12 +110,12 @@ mod tests {
     #[test]
     fn a_stamp_ends_with_any_change_of_the_file() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let home = Home::new(dir.path());
+        let store = ModelStore::new(dir.path());
         let place = Path::new("file");
         fs::write(dir.path().join(place), "one").expect("written");
-        let mut stamps = Stamps::load(&home);
+        let mut stamps = Stamps::load(&store);
         stamps.record(place, "hash").expect("stamped");
-        let stamps = Stamps::load(&home);
+        let stamps = Stamps::load(&store);
         assert!(stamps.holds(place, "hash"));
         assert!(!stamps.holds(place, "other"));
         fs::write(dir.path().join(place), "longer").expect("written");
@@ -129,7 +129,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let place = Path::new("file");
         fs::write(dir.path().join(place), "one").expect("written");
-        let mut stamps = Stamps::load(&Home::new(dir.path()));
+        let mut stamps = Stamps::load(&ModelStore::new(dir.path()));
         stamps.adopt(place, "wrong").expect("hashed");
         assert!(!stamps.holds(place, "wrong"));
         let right = digest_file(&dir.path().join(place)).expect("hashed").sha256;

@@ -60,9 +60,9 @@ fn extract(
     // One byte more than pinned is enough to fail; a bomb is not unpacked to its end.
     let mut left = wanted.bytes + 1;
     while left > 0 {
-        let room = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+        let wanted = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
         let read = entry
-            .read(&mut chunk[..room])
+            .read(&mut chunk[..wanted])
             .map_err(ZipError::Io)
             .map_err(broken)?;
         if read == 0 {

@@ -10,130 +10,109 @@
 //! Prompts are read one at a time on purpose: on a processor, reading does not get cheaper in a
 //! batch, and a prompt read alone may begin with a cached prefix.
 
-mod run;
+mod batcher;
 
-use std::{
-    fmt,
-    sync::Arc,
-    thread::{self, JoinHandle},
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use colony_core::port::Clock;
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
-use self::run::Run;
+use self::batcher::GenerateBatcher;
 use super::{
-    intake::{Caller, Intake, Ticket},
+    engine_loop::open_engine,
+    engine_thread::{EngineThread, Start},
+    pending::Caller,
     row::Row,
 };
 use crate::{
-    engine::{DecoderEngine, Language, PromptTokens},
+    batch_stats::BatchObserver,
+    engine::{DecoderEngine, PromptTokens, TextCodec},
     error::InferenceError,
     generator::{GenerateRequest, Generated, Generator, GeneratorInfo},
-    guide::Guides,
+    grammar::Grammars,
     limits::GenerateLimits,
-    observe::{Counters, Observation},
-    ride::BatchObserver,
+    stats::{WorkerState, WorkerStats},
 };
 
-/// Answers many callers with one decoder. Dropping it shuts it.
+/// Answers many callers with one decoder. Dropping it closes it.
+#[derive(Debug)]
 pub struct GenerateWorker {
     info: GeneratorInfo,
     /// Longest prompt and answer together that this worker takes.
     tokens_max: usize,
-    language: Arc<dyn Language>,
-    guides: Guides,
-    clock: Arc<dyn Clock>,
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    codec: Arc<dyn TextCodec>,
+    grammars: Grammars,
+    thread: EngineThread<Generation, Generated>,
 }
 
-struct Shared {
-    intake: Intake<Entry>,
-    counters: Counters,
-}
-
-struct Entry {
-    ticket: Ticket,
+/// What is to be generated.
+struct Generation {
     prompt: PromptTokens,
+    /// Longest answer, in tokens.
     tokens_max: usize,
+    /// The answer before its first token; each try continues a copy.
     row: Row,
-    reply: oneshot::Sender<Result<Generated, InferenceError>>,
 }
 
 impl GenerateWorker {
-    /// Starts the engine's thread.
+    /// Opens an engine with `open`, and starts the thread that owns it and opens it again after a
+    /// panic. Blocks while the model's files are read.
     ///
     /// # Errors
-    /// [`InferenceError::Model`] when the limits are out of range, the model's words cannot be
-    /// used for constrained answers, or the system gives no thread.
+    /// That of `open`; [`InferenceError::Model`] when the limits are out of range, the engine
+    /// cannot answer a probe, the model's vocabulary cannot be used for constrained answers, or the
+    /// system gives no thread.
     pub fn start<E: DecoderEngine>(
-        engine: E,
+        open: impl FnMut() -> Result<E, InferenceError> + Send + 'static,
         limits: &GenerateLimits,
         clock: Arc<dyn Clock>,
         observer: Arc<dyn BatchObserver>,
     ) -> Result<Arc<Self>, InferenceError> {
+        let mut open: Box<dyn FnMut() -> _ + Send> = Box::new(open);
+        let engine: E = open_engine::<GenerateBatcher<E>>(&mut open)?;
         let info = engine.info();
-        let failed = |what: String| InferenceError::Model {
-            model: info.model.clone(),
-            what,
-        };
-        if let Some(problem) = limits.problems().into_iter().next() {
-            return Err(failed(problem));
+        if let Some(what) = limits.problems().into_iter().next() {
+            let model = info.model;
+            return Err(InferenceError::Model { model, what });
         }
-        let language = engine.language();
-        let guides = Guides::new(&info.model, &language, limits.schemas_max)?;
-        let shared = Arc::new(Shared {
-            intake: Intake::new(info.model.clone(), limits.waiting_max),
-            counters: Counters::default(),
-        });
-        let run = Run::new(
+        let codec = engine.codec();
+        let grammars = Grammars::new(&info.model, &codec, limits.schemas_max)?;
+        let start = Start {
+            model: info.model.clone(),
             engine,
-            limits,
-            Arc::clone(&clock),
-            observer,
-            Arc::clone(&shared),
-        );
-        let thread = thread::Builder::new()
-            .name(format!("generate-{}", info.model))
-            .spawn(move || run.until_shut())
-            .map_err(|error| failed(format!("no thread for the engine: {error}")))?;
-        let tokens_max = info.context_tokens_max.min(limits.cache_tokens_max);
-        let thread = Mutex::new(Some(thread));
-        Ok(Arc::new(Self {
-            info,
-            tokens_max,
-            language,
-            guides,
+            open,
+            waiting_max: limits.waiting_max,
             clock,
-            shared,
+            observer,
+        };
+        let thread = EngineThread::start(start, |shared| GenerateBatcher::new(shared, limits))?;
+        Ok(Arc::new(Self {
+            tokens_max: info.context_tokens_max.min(limits.cache_tokens_max),
+            info,
+            codec,
+            grammars,
             thread,
         }))
     }
 
-    /// Refuses new requests, answers all others with [`InferenceError::Shut`], and returns when
+    /// Refuses new requests, answers all others with [`InferenceError::Closed`], and returns when
     /// the model call that runs has ended and the thread is gone. Blocks: not for async code,
     /// unless nothing else is left to run.
-    pub fn shut(&self) {
-        self.shared.intake.close();
-        if let Some(thread) = self.thread.lock().take() {
-            // It catches panics, and an observer's panic would have been reported by its thread.
-            let _ = thread.join();
-        }
+    pub fn close(&self) {
+        self.thread.close();
     }
 
     /// Everything that can be refused or computed before the engine is needed.
-    fn prepare(&self, request: &GenerateRequest) -> Result<(PromptTokens, Row), InferenceError> {
-        let prompt = self.language.prompt(&request.prompt)?;
+    fn prepare(&self, request: GenerateRequest) -> Result<Generation, InferenceError> {
+        let prompt = self.codec.prompt(&request.prompt)?;
         if prompt.tokens.is_empty() {
             return Err(InferenceError::Request {
                 what: "a prompt without tokens".to_owned(),
             });
         }
-        let answer_max = usize::try_from(request.tokens_max).unwrap_or(usize::MAX);
-        let tokens = prompt.tokens.len().saturating_add(answer_max);
+        let tokens_max = usize::try_from(request.tokens_max).unwrap_or(usize::MAX);
+        let tokens = prompt.tokens.len().saturating_add(tokens_max);
         if tokens > self.tokens_max {
             let (model, max) = (self.info.model.clone(), self.tokens_max);
             return Err(InferenceError::TooLong { model, tokens, max });
@@ -141,31 +120,21 @@ impl GenerateWorker {
         let matcher = request
             .schema
             .as_ref()
-            .map(|it| self.guides.matcher(it))
+            .map(|it| self.grammars.matcher(it))
             .transpose()?;
         let row = Row::new(
-            Arc::clone(&self.language),
+            Arc::clone(&self.codec),
             matcher,
             request.sampling,
-            request.stop.clone(),
-            answer_max,
+            request.stop,
+            tokens_max,
         )
         .map_err(|what| InferenceError::Schema { what })?;
-        Ok((prompt, row))
-    }
-}
-
-impl Drop for GenerateWorker {
-    fn drop(&mut self) {
-        self.shut();
-    }
-}
-
-impl fmt::Debug for GenerateWorker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GenerateWorker")
-            .field("info", &self.info)
-            .finish_non_exhaustive()
+        Ok(Generation {
+            prompt,
+            tokens_max,
+            row,
+        })
     }
 }
 
@@ -183,30 +152,15 @@ impl Generator for GenerateWorker {
             deadline: request.deadline,
             trace: request.trace,
         };
-        let Shared { intake, counters } = &*self.shared;
-        let ticket = intake.admit(caller, self.clock.now(), counters)?;
-        let (prompt, row) = self.prepare(&request)?;
-        let tokens_max = usize::try_from(request.tokens_max).unwrap_or(usize::MAX);
-        let (reply, answer) = oneshot::channel();
-        intake.push(Entry {
-            ticket,
-            prompt,
-            tokens_max,
-            row,
-            reply,
-        })?;
-        // A dropped sender means that the thread is gone.
-        answer.await.unwrap_or_else(|_| {
-            Err(InferenceError::Shut {
-                model: self.info.model.clone(),
-            })
-        })
+        self.thread.ask(caller, || self.prepare(request)).await
     }
 
-    fn observe(&self) -> Observation {
-        self.shared
-            .counters
-            .observe(&self.info.model, self.shared.intake.waiting())
+    fn observe(&self) -> WorkerStats {
+        self.thread.observe()
+    }
+
+    fn watch_state(&self) -> watch::Receiver<WorkerState> {
+        self.thread.shared.state.subscribe()
     }
 }
 

@@ -1,20 +1,20 @@
 //! One answer on its way: which token comes next, and whether it was the last.
 //!
-//! A row knows its request and its words, but not the engine: scores in, tokens out.
+//! A row knows its request and the vocabulary, but not the engine: scores in, tokens out.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use llguidance::Matcher;
 
 use crate::{
-    engine::Language,
+    engine::TextCodec,
     generator::{FinishReason, Sampling},
     sample::choose,
 };
 
 /// The growing answer of one request.
 pub(super) struct Row {
-    language: Arc<dyn Language>,
+    codec: Arc<dyn TextCodec>,
     matcher: Option<Matcher>,
     sampling: Sampling,
     stop: Vec<String>,
@@ -44,14 +44,14 @@ pub(super) struct Answer {
 impl Row {
     /// A row before its first token. What its schema forces at the beginning is written at once.
     pub(super) fn new(
-        language: Arc<dyn Language>,
+        codec: Arc<dyn TextCodec>,
         matcher: Option<Matcher>,
         sampling: Sampling,
         stop: Vec<String>,
         tokens_max: usize,
     ) -> Result<Self, String> {
         let mut row = Self {
-            language,
+            codec,
             matcher,
             sampling,
             stop,
@@ -67,6 +67,18 @@ impl Row {
         row.write_forced()?;
         row.end_if_full();
         Ok(row)
+    }
+
+    /// A copy that shares nothing with this row: the copies of a row go their own ways.
+    pub(super) fn fork(&self) -> Self {
+        Self {
+            codec: Arc::clone(&self.codec),
+            matcher: self.matcher.as_ref().map(Matcher::deep_clone),
+            stop: self.stop.clone(),
+            text: self.text.clone(),
+            unread: self.unread.clone(),
+            ..*self
+        }
     }
 
     /// Everything written that the engine has not read; for the call that reads the prompt.
@@ -98,7 +110,7 @@ impl Row {
         self.choices += 1;
         self.logprob_sum += choice.logprob;
         self.free_choices += u32::from(choice.free);
-        if self.language.end_tokens().contains(&choice.token) {
+        if self.codec.end_tokens().contains(&choice.token) {
             self.finish = Some(FinishReason::Stop);
             return Ok(());
         }
@@ -131,7 +143,7 @@ impl Row {
             return Err(error);
         }
         for token in forced {
-            if self.finish.is_none() && !self.language.end_tokens().contains(&token) {
+            if self.finish.is_none() && !self.codec.end_tokens().contains(&token) {
                 self.write(token);
             }
         }
@@ -153,7 +165,7 @@ impl Row {
             self.finish = Some(FinishReason::Length);
             return;
         }
-        let bytes = self.language.bytes(token);
+        let bytes = self.codec.bytes(token);
         let before = self.text.len();
         self.text.extend_from_slice(bytes);
         self.tokens += 1;

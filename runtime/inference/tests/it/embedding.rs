@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use colony_core::{port::Clock, unit::Timestamp};
 use colony_inference::{
-    EmbedLimits, EmbedRequest, EmbedWorker, Embedder, Home, Item, NoObserver, OrtEncoder,
+    EmbedLimits, EmbedRequest, EmbedWorker, Embedder, Item, ModelStore, NoObserver, OrtEncoder,
 };
 use serde_json::Value;
 
@@ -20,11 +20,11 @@ impl Clock for StoppedClock {
     }
 }
 
-fn worker(home: &Home) -> Arc<EmbedWorker> {
+fn worker(store: &ModelStore) -> Arc<EmbedWorker> {
     let limits = EmbedLimits::default();
-    let engine = OrtEncoder::open(home, "minilm", limits.threads).unwrap();
+    let (store, threads) = (store.clone(), limits.threads);
     EmbedWorker::start(
-        engine,
+        move || OrtEncoder::open(&store, "minilm", threads),
         &limits,
         Arc::new(StoppedClock),
         Arc::new(NoObserver),
@@ -42,10 +42,10 @@ async fn embeddings_agree_with_the_reference_and_do_not_depend_on_company() {
     let Some(reference) = fixture::reference("minilm.json") else {
         return;
     };
-    let Some(home) = fixture::home_with(&[Item::Runtime, Item::Minilm]) else {
+    let Some(store) = fixture::store_with(&[Item::Runtime, Item::Minilm]) else {
         return;
     };
-    let worker = worker(&home);
+    let worker = worker(&store);
     let texts: Vec<String> = serde_json::from_value(reference["texts"].clone()).unwrap();
     let ids: Vec<Vec<u32>> = serde_json::from_value(reference["token_ids"].clone()).unwrap();
     let mut solo = Vec::new();
@@ -97,7 +97,7 @@ async fn embeddings_agree_with_the_reference_and_do_not_depend_on_company() {
         assert!(
             far < 1e-4,
             "a number moved by {far} in a batch of {}",
-            batched.ride.batch_size
+            batched.stats.batch_size
         );
     }
     let seen = worker.observe();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use colony_inference::catalog::{Item, SMOLLM2_GGUF};
 use colony_inference::pull::pull;
-use colony_inference::{Home, Network, PullError};
+use colony_inference::{ModelStore, Network, PullError};
 use serde_json::Value;
 
 /// `smollm2.json` or `minilm.json`: what other programs computed with the same models. Absent
@@ -31,12 +31,12 @@ pub(crate) fn skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {name}: {why}");
 }
 
-/// The home folder with `items` in it: fetched on first use by the same code as anywhere else.
+/// The model store with `items` in it: fetched on first use by the same code as anywhere else.
 /// `None` (said in a line) when `COLONY_OFFLINE` forbids fetching what is missing.
-pub(crate) fn home_with(items: &[Item]) -> Option<Home> {
-    let home = Home::from_env().expect("a home folder");
-    match pull(&home, items, Network::from_env(), &mut |_| {}) {
-        Ok(_) => Some(home),
+pub(crate) fn store_with(items: &[Item]) -> Option<ModelStore> {
+    let store = ModelStore::from_env().expect("a model store");
+    match pull(&store, items, Network::from_env(), &mut |_| {}) {
+        Ok(_) => Some(store),
         Err(error @ PullError::Offline { .. }) => {
             skipped(&error.to_string());
             None
@@ -52,11 +52,11 @@ pub(crate) fn home_with(items: &[Item]) -> Option<Home> {
 }
 
 /// What the generation tests need, or `None` as above.
-pub(crate) fn smollm2() -> Option<Home> {
-    home_with(&[Item::Runtime, Item::Smollm2])
+pub(crate) fn smollm2() -> Option<ModelStore> {
+    store_with(&[Item::Runtime, Item::Smollm2])
 }
 
 /// The GGUF that `smollm2` was imported from.
-pub(crate) fn smollm2_gguf(home: &Home) -> PathBuf {
-    home.sources_dir().join(SMOLLM2_GGUF)
+pub(crate) fn smollm2_gguf(store: &ModelStore) -> PathBuf {
+    store.sources_dir().join(SMOLLM2_GGUF)
 }

@@ -1,4 +1,4 @@
-//! The language model behind its worker: company must not change an answer, nor may a cached
+//! The language model behind its worker: the rest of a batch must not change an answer, nor may a cached
 //! beginning, and a schema holds.
 
 use std::{
@@ -9,15 +9,16 @@ use std::{
 
 use colony_inference::{
     ChatMessage, ChatRole, FinishReason, GenerateLimits, GenerateRequest, GenerateWorker,
-    Generated, Generator, Home, InferenceError, NoObserver, OrtDecoder, Sampling,
+    Generated, Generator, InferenceError, ModelStore, NoObserver, OrtDecoder, Sampling,
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Value, json};
 
 use crate::{embedding::StoppedClock, fixture};
 
-pub(crate) fn worker(home: &Home, limits: &GenerateLimits) -> Arc<GenerateWorker> {
-    let engine = OrtDecoder::open(home, "smollm2", limits.threads).unwrap();
+pub(crate) fn worker(store: &ModelStore, limits: &GenerateLimits) -> Arc<GenerateWorker> {
+    let (store, threads) = (store.clone(), limits.threads);
+    let engine = move || OrtDecoder::open(&store, "smollm2", threads);
     GenerateWorker::start(engine, limits, Arc::new(StoppedClock), Arc::new(NoObserver)).unwrap()
 }
 
@@ -47,7 +48,7 @@ fn question(number: usize, tokens_max: u32) -> GenerateRequest {
     request
 }
 
-/// Everything about an answer that company must not change.
+/// Everything about an answer that the rest of its batch must not change.
 fn essence(answer: &Generated) -> (String, u32, FinishReason, u64) {
     let sum = answer.logprob_sum.to_bits();
     (
@@ -111,8 +112,8 @@ async fn let_work(worker: &GenerateWorker, times: u8) {
 }
 
 #[test]
-fn an_answer_does_not_depend_on_who_rides_along() {
-    let Some(home) = fixture::smollm2() else {
+fn an_answer_does_not_depend_on_the_rest_of_its_batch() {
+    let Some(store) = fixture::smollm2() else {
         return;
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -124,10 +125,10 @@ fn an_answer_does_not_depend_on_who_rides_along() {
         rows_max: 3,
         ..GenerateLimits::default()
     };
-    let crowded = worker(&home, &limits);
-    let alone = worker(&home, &limits);
+    let crowded = worker(&store, &limits);
+    let alone = worker(&store, &limits);
     let known = RefCell::new(BTreeMap::new());
-    let rode_along = Cell::new(0);
+    let batched = Cell::new(0);
     let mut runner = TestRunner::new(ProptestConfig {
         cases: 12,
         failure_persistence: None,
@@ -164,7 +165,7 @@ fn an_answer_does_not_depend_on_who_rides_along() {
                 let Some(answer) = answer else {
                     continue;
                 };
-                rode_along.set(rode_along.get() + u32::from(answer.ride.batch_size > 1));
+                batched.set(batched.get() + u32::from(answer.stats.batch_size > 1));
                 let key = (ask.question, ask.tokens_max, ask.seed);
                 let mut known = known.borrow_mut();
                 let solo = known.entry(key).or_insert_with(|| {
@@ -175,8 +176,8 @@ fn an_answer_does_not_depend_on_who_rides_along() {
             Ok(())
         })
         .unwrap();
-    let rode_along = rode_along.get();
-    assert!(rode_along > 10, "only {rode_along} answers had company");
+    let batched = batched.get();
+    assert!(batched > 10, "only {batched} answers were batched");
     while crowded.observe().waiting > 0 {
         std::thread::yield_now();
     }
@@ -185,12 +186,12 @@ fn an_answer_does_not_depend_on_who_rides_along() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cached_beginning_does_not_change_the_answer() {
-    let Some(home) = fixture::smollm2() else {
+    let Some(store) = fixture::smollm2() else {
         return;
     };
-    let cached = worker(&home, &GenerateLimits::default());
+    let cached = worker(&store, &GenerateLimits::default());
     let plain = worker(
-        &home,
+        &store,
         &GenerateLimits {
             prefixes_max: 0,
             ..GenerateLimits::default()
@@ -211,10 +212,10 @@ async fn a_cached_beginning_does_not_change_the_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_random_answers_all_fit_their_schema() {
-    let Some(home) = fixture::smollm2() else {
+    let Some(store) = fixture::smollm2() else {
         return;
     };
-    let worker = worker(&home, &GenerateLimits::default());
+    let worker = worker(&store, &GenerateLimits::default());
     let labels = [
         "refund",
         "card_lost",
@@ -266,10 +267,10 @@ async fn two_hundred_random_answers_all_fit_their_schema() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_name_what_is_wrong() {
-    let Some(home) = fixture::smollm2() else {
+    let Some(store) = fixture::smollm2() else {
         return;
     };
-    let worker = worker(&home, &GenerateLimits::default());
+    let worker = worker(&store, &GenerateLimits::default());
     let refused = |request: GenerateRequest| async { worker.generate(request).await.unwrap_err() };
     let long = refused(question(0, 100_000)).await;
     assert!(
@@ -287,7 +288,7 @@ async fn refusals_name_what_is_wrong() {
         matches!(sampling, InferenceError::Request { .. }),
         "{sampling}"
     );
-    let missing = OrtDecoder::open(&home, "no-such-model", 1).unwrap_err();
+    let missing = OrtDecoder::open(&store, "no-such-model", 1).unwrap_err();
     assert!(missing.to_string().contains("no-such-model"), "{missing}");
     assert_eq!(worker.observe().waiting, 0);
 }

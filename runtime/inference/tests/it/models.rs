@@ -31,10 +31,10 @@ fn token_ids_and_chat_prompts_equal_the_reference() {
     let Some(reference) = fixture::reference("smollm2.json") else {
         return;
     };
-    let Some(home) = fixture::smollm2() else {
+    let Some(store) = fixture::smollm2() else {
         return;
     };
-    let dir = home.model_dir("smollm2");
+    let dir = store.model_dir("smollm2");
     let manifest = ModelManifest::load(&dir).expect("manifest");
     let tokenizer = Tokenizer::from_file(dir.join("tokenizer.json")).expect("tokenizer");
     let rows = reference["rows"].as_array().expect("rows");
@@ -67,10 +67,10 @@ fn token_ids_and_chat_prompts_equal_the_reference() {
 
 #[test]
 fn digits_are_tokens_of_their_own_in_any_script() {
-    let Some(home) = fixture::smollm2() else {
+    let Some(store) = fixture::smollm2() else {
         return;
     };
-    let path = home.model_dir("smollm2").join("tokenizer.json");
+    let path = store.model_dir("smollm2").join("tokenizer.json");
     let tokenizer = Tokenizer::from_file(path).expect("tokenizer");
     // Byte-level splitting alone keeps the two spaces together here.
     assert_ne!(encode(&tokenizer, "a  1  22"), encode(&tokenizer, "a 1 22"));
@@ -89,19 +89,19 @@ fn digits_are_tokens_of_their_own_in_any_script() {
 
 #[test]
 fn an_fp32_import_gives_the_reference_tokens_and_the_8_bit_one_agrees() {
-    let Some(home) = fixture::smollm2() else {
+    let Some(store) = fixture::smollm2() else {
         return;
     };
     let dir = tempfile::tempdir().expect("temporary folder");
     let fp32_dir = dir.path().join("smollm2-fp32");
     import(
-        &fixture::smollm2_gguf(&home),
+        &fixture::smollm2_gguf(&store),
         &fp32_dir,
         Precision::Fp32,
         &mut |_| {},
     )
     .expect("imported");
-    let mut fp32 = Ort::load(&home.runtime_library(), &fp32_dir);
+    let mut fp32 = Ort::load(&store.runtime_library(), &fp32_dir);
     if let Some(reference) = fixture::reference("smollm2.json") {
         equals_reference(&mut fp32, &reference);
     }
@@ -115,7 +115,7 @@ fn an_fp32_import_gives_the_reference_tokens_and_the_8_bit_one_agrees() {
     );
     let wanted = teacher_forced(&mut fp32, &tokens[..2000]);
     drop(fp32);
-    let mut int8 = Ort::load(&home.runtime_library(), &home.model_dir("smollm2"));
+    let mut int8 = Ort::load(&store.runtime_library(), &store.model_dir("smollm2"));
     let found = teacher_forced(&mut int8, &tokens[..2000]);
     let same = wanted.iter().zip(&found).filter(|(a, b)| a == b).count();
     assert_eq!(wanted.len(), 2000);
@@ -157,12 +157,12 @@ fn teacher_forced(model: &mut Ort, tokens: &[u32]) -> Vec<u32> {
 
 #[test]
 fn rows_of_different_length_joined_in_one_cache_decode_as_if_alone() {
-    let Some(home) = fixture::smollm2() else {
+    let Some(store) = fixture::smollm2() else {
         return;
     };
-    let dir = home.model_dir("smollm2");
+    let dir = store.model_dir("smollm2");
     let tokenizer = Tokenizer::from_file(dir.join("tokenizer.json")).expect("tokenizer");
-    let mut model = Ort::load(&home.runtime_library(), &dir);
+    let mut model = Ort::load(&store.runtime_library(), &dir);
     let texts = [
         "The capital of France is",
         "Ants",
@@ -212,12 +212,12 @@ fn rows_of_different_length_joined_in_one_cache_decode_as_if_alone() {
 
 #[test]
 fn a_prompt_after_a_cached_prefix_continues_as_one_prompt() {
-    let Some(home) = fixture::smollm2() else {
+    let Some(store) = fixture::smollm2() else {
         return;
     };
-    let dir = home.model_dir("smollm2");
+    let dir = store.model_dir("smollm2");
     let tokenizer = Tokenizer::from_file(dir.join("tokenizer.json")).expect("tokenizer");
-    let mut model = Ort::load(&home.runtime_library(), &dir);
+    let mut model = Ort::load(&store.runtime_library(), &dir);
     let tokens = encode(
         &tokenizer,
         "A ticket about a broken printer belongs to the group called",
@@ -240,10 +240,10 @@ fn a_prompt_after_a_cached_prefix_continues_as_one_prompt() {
 
 #[test]
 fn the_8_bit_model_is_small() {
-    let Some(home) = fixture::smollm2() else {
+    let Some(store) = fixture::smollm2() else {
         return;
     };
-    let dir = home.model_dir("smollm2");
+    let dir = store.model_dir("smollm2");
     let manifest = ModelManifest::load(&dir).expect("manifest");
     let on_disk = |name: &String| fs::metadata(dir.join(name)).expect("listed").len();
     let bytes: u64 = manifest.files.keys().map(on_disk).sum();

@@ -11,7 +11,7 @@ use colony_inference::catalog::Item;
 use colony_inference::import::{ImportError, import};
 use colony_inference::manifest::Precision;
 use colony_inference::pull::{FileState, is_ready, pull, verify};
-use colony_inference::{Home, ModelManifest, Network, PullError};
+use colony_inference::{ModelManifest, ModelStore, Network, PullError};
 
 use crate::decoder::{Cache, Ort};
 use crate::fixture;
@@ -132,7 +132,7 @@ fn refusal(gguf: &Path) -> String {
 
 #[test]
 fn a_model_with_its_own_output_layer_imports_and_runs_in_both_precisions() {
-    let Some(home) = fixture::home_with(&[Item::Runtime]) else {
+    let Some(store) = fixture::store_with(&[Item::Runtime]) else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
@@ -140,7 +140,7 @@ fn a_model_with_its_own_output_layer_imports_and_runs_in_both_precisions() {
     let logits = [Precision::Fp32, Precision::Int8].map(|precision| {
         let out = dir.path().join(format!("{precision:?}"));
         import(&gguf, &out, precision, &mut |_| {}).expect("imported");
-        let mut model = Ort::load(&home.runtime_library(), &out);
+        let mut model = Ort::load(&store.runtime_library(), &out);
         let step = model.call(&[vec![1, 2, 3], vec![4, 4, 0]], &[3, 2], Cache::default());
         let alone = model.call(&[vec![4, 4]], &[2], Cache::default());
         assert_eq!(step.logits[1], alone.logits[0], "padding is not seen");
@@ -282,32 +282,32 @@ fn a_damaged_file_is_refused_wherever_it_is_cut_or_bent() {
 
 #[test]
 fn a_damaged_library_is_found_by_hashing_and_not_used_again() {
-    let Some(shared) = fixture::home_with(&[Item::Runtime]) else {
+    let Some(shared) = fixture::store_with(&[Item::Runtime]) else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let home = Home::new(dir.path());
-    let library = home.runtime_library();
-    fs::create_dir_all(home.runtime_dir()).unwrap();
+    let store = ModelStore::new(dir.path());
+    let library = store.runtime_library();
+    fs::create_dir_all(store.runtime_dir()).unwrap();
     fs::copy(shared.runtime_library(), &library).unwrap();
     assert!(
-        !is_ready(&home, Item::Runtime),
+        !is_ready(&store, Item::Runtime),
         "nothing is trusted before it was hashed"
     );
 
-    let offline = || pull(&home, &[Item::Runtime], Network::Forbidden, &mut |_| {});
+    let offline = || pull(&store, &[Item::Runtime], Network::Forbidden, &mut |_| {});
     assert_eq!(offline().expect("adopted by its hash").fetched_bytes, 0);
-    assert!(is_ready(&home, Item::Runtime));
+    assert!(is_ready(&store, Item::Runtime));
 
     let mut bytes = fs::read(&library).unwrap();
     bytes[1000] ^= 1;
     fs::write(&library, bytes).unwrap();
-    let checks = verify(&home, &[Item::Runtime]).expect("hashed");
+    let checks = verify(&store, &[Item::Runtime]).expect("hashed");
     assert!(
         matches!(checks[0].state, FileState::Damaged { .. }),
         "{checks:?}"
     );
-    assert!(!is_ready(&home, Item::Runtime));
+    assert!(!is_ready(&store, Item::Runtime));
     let error = offline().expect_err("would have to fetch");
     assert!(matches!(error, PullError::Offline { .. }));
     assert_eq!(

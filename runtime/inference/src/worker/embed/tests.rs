@@ -5,31 +5,45 @@
 )]
 
 use std::{
-    sync::{Condvar as StdCondvar, Mutex as StdMutex},
+    sync::{
+        Mutex as StdMutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
-use colony_core::{id::Tenant, task::Priority, task::TraceContext};
+use colony_core::{
+    id::Tenant,
+    task::{Priority, TraceContext},
+    unit::Timestamp,
+};
 
 use super::*;
 use crate::{
-    engine::EngineError,
-    ride::NoObserver,
-    worker::testing::{Reports, StepClock},
+    batch_stats::NoObserver,
+    worker::testing::{Gate, ManualClock, Reports, StepClock},
 };
 
-/// One token a byte; the vector is the row's length. `panic` panics, `fail` fails. While the gate
-/// is shut, calls wait in front of it.
+/// One token a byte; the vector is the row's length. `panic` panics, `fail` fails, and calls wait
+/// in front of the gate.
 #[derive(Debug, Clone, Default)]
 struct Toy {
-    gate: Arc<(StdMutex<bool>, StdCondvar)>,
+    gate: Gate,
+    /// It cannot be opened.
+    is_missing: Arc<AtomicBool>,
     calls: Arc<StdMutex<Vec<Vec<usize>>>>,
 }
 
 impl Toy {
-    fn open(&self, open: bool) {
-        *self.gate.0.lock().unwrap() = !open;
-        self.gate.1.notify_all();
+    fn open(&self) -> Result<Self, InferenceError> {
+        if self.is_missing.load(Ordering::Relaxed) {
+            return Err(InferenceError::Model {
+                model: "toy".into(),
+                what: "no file".into(),
+            });
+        }
+        Ok(self.clone())
     }
 }
 
@@ -54,16 +68,15 @@ impl EncoderEngine for Toy {
 
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     fn encode(&mut self, rows: &[&[u32]]) -> Result<Vec<Arc<[f32]>>, EngineError> {
-        self.calls
-            .lock()
-            .unwrap()
-            .push(rows.iter().map(|row| row.len()).collect());
-        let shut = self.gate.0.lock().unwrap();
-        drop(self.gate.1.wait_while(shut, |shut| *shut).unwrap());
         let is = |text: &str| {
             rows.iter()
                 .any(|row| text.bytes().map(u32::from).eq(row.iter().copied()))
         };
+        if !is(WARM_UP_TEXT) {
+            let lengths = rows.iter().map(|row| row.len()).collect();
+            self.calls.lock().unwrap().push(lengths);
+            self.gate.pass();
+        }
         assert!(!is("panic"), "as asked");
         if is("fail") {
             return Err(EngineError("as asked".into()));
@@ -76,13 +89,22 @@ impl EncoderEngine for Toy {
 }
 
 fn start(toy: &Toy, limits: &EmbedLimits) -> Arc<EmbedWorker> {
-    EmbedWorker::start(
-        toy.clone(),
+    start_with(
+        toy,
         limits,
         Arc::new(StepClock::default()),
         Arc::new(NoObserver),
     )
-    .unwrap()
+}
+
+fn start_with(
+    toy: &Toy,
+    limits: &EmbedLimits,
+    clock: Arc<dyn Clock>,
+    observer: Arc<dyn BatchObserver>,
+) -> Arc<EmbedWorker> {
+    let toy = toy.clone();
+    EmbedWorker::start(move || toy.open(), limits, clock, observer).unwrap()
 }
 
 fn request(text: &str) -> EmbedRequest {
@@ -108,7 +130,7 @@ async fn blocked(
     worker: &Arc<EmbedWorker>,
     toy: &Toy,
 ) -> tokio::task::JoinHandle<Result<Embedded, InferenceError>> {
-    toy.open(false);
+    toy.gate.shut();
     let first = ask(worker, request("first")).await;
     while toy.calls.lock().unwrap().is_empty() {
         tokio::task::yield_now().await;
@@ -117,7 +139,7 @@ async fn blocked(
 }
 
 #[tokio::test]
-async fn what_waits_rides_together_sorted_by_length_within_the_budget() {
+async fn what_waits_is_one_batch_sorted_by_length_within_the_budget() {
     let toy = Toy::default();
     let limits = EmbedLimits {
         batch_tokens_max: 12,
@@ -129,15 +151,15 @@ async fn what_waits_rides_together_sorted_by_length_within_the_budget() {
     for text in ["4444", "1", "666666", "22"] {
         rest.push(ask(&worker, request(text)).await);
     }
-    toy.open(true);
+    toy.gate.open();
     assert_eq!(first.await.unwrap().unwrap().vector[0], 5.0);
-    let mut rides = Vec::new();
+    let mut batches = Vec::new();
     for (answer, length) in rest.into_iter().zip([4.0, 1.0, 6.0, 2.0]) {
         let answer = answer.await.unwrap().unwrap();
         assert_eq!(answer.vector[0], length);
-        rides.push((answer.ride.batch, answer.ride.batch_size));
+        batches.push((answer.stats.batch, answer.stats.batch_size));
     }
-    assert_eq!(rides, [(2, 3), (2, 3), (3, 1), (2, 3)]);
+    assert_eq!(batches, [(2, 3), (2, 3), (3, 1), (2, 3)]);
     assert_eq!(
         *toy.calls.lock().unwrap(),
         [vec![5], vec![1, 2, 4], vec![6]]
@@ -179,7 +201,7 @@ async fn urgent_ones_go_first_and_tenants_take_turns() {
             .await,
         );
     }
-    toy.open(true);
+    toy.gate.open();
     for answer in rest {
         answer.await.unwrap().unwrap();
     }
@@ -208,7 +230,7 @@ async fn the_queue_is_bounded_and_says_so() {
         }
     ));
     assert!(refused.is_retryable() && refused.retry_after().is_some());
-    toy.open(true);
+    toy.gate.open();
     assert!(first.await.unwrap().is_ok() && second.await.unwrap().is_ok());
     assert!(worker.embed(request("third")).await.is_ok());
     let seen = worker.observe();
@@ -223,8 +245,15 @@ async fn late_and_withdrawn_requests_cost_no_model_call() {
     let toy = Toy::default();
     let worker = start(&toy, &EmbedLimits::default());
     let first = blocked(&worker, &toy).await;
-    let withdrawn = ask(&worker, request("withdrawn")).await;
-    let deadline = Some(worker.clock.now().after(Duration::from_millis(3)));
+    let cancelled = ask(&worker, request("cancelled")).await;
+    let deadline = Some(
+        worker
+            .thread
+            .shared
+            .clock
+            .now()
+            .after(Duration::from_millis(3)),
+    );
     let late = ask(
         &worker,
         EmbedRequest {
@@ -233,12 +262,12 @@ async fn late_and_withdrawn_requests_cost_no_model_call() {
         },
     )
     .await;
-    withdrawn.abort();
-    assert!(withdrawn.await.unwrap_err().is_cancelled());
+    cancelled.abort();
+    assert!(cancelled.await.unwrap_err().is_cancelled());
     for _ in 0..10 {
-        worker.clock.now();
+        worker.thread.shared.clock.now();
     }
-    toy.open(true);
+    toy.gate.open();
     first.await.unwrap().unwrap();
     assert!(matches!(
         late.await.unwrap(),
@@ -246,69 +275,199 @@ async fn late_and_withdrawn_requests_cost_no_model_call() {
     ));
     assert_eq!(*toy.calls.lock().unwrap(), [[5]]);
     let seen = worker.observe();
-    assert_eq!((seen.late, seen.withdrawn, seen.waiting), (1, 1, 0));
+    assert_eq!((seen.late, seen.cancelled, seen.waiting), (1, 1, 0));
 }
 
 #[tokio::test]
-async fn a_panic_is_an_answer_and_the_worker_goes_on_until_it_has_had_enough() {
+async fn a_text_that_panics_alone_is_refused_and_costs_the_worker_nothing() {
     let toy = Toy::default();
-    let worker = start(
-        &toy,
-        &EmbedLimits {
-            panics_max: 2,
-            ..EmbedLimits::default()
-        },
-    );
-    let error = worker.embed(request("fail")).await.unwrap_err();
-    assert_eq!(error.to_string(), "toy failed: as asked");
-    for _ in 0..3 {
+    let worker = start(&toy, &EmbedLimits::default());
+    for _ in 0..5 {
         let error = worker.embed(request("panic")).await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "toy failed: the engine panicked: as asked"
-        );
+        assert_eq!(error.to_string(), "toy panics over this request: as asked");
+        assert!(!error.is_retryable() && !error.is_infrastructure());
         assert!(worker.embed(request("fine")).await.is_ok());
     }
-    for _ in 0..2 {
-        assert!(
-            worker
-                .embed(request("panic"))
-                .await
-                .unwrap_err()
-                .is_retryable()
-        );
-    }
-    let error = worker.embed(request("fine")).await.unwrap_err();
-    assert!(matches!(error, InferenceError::Shut { .. }));
-    assert_eq!(worker.observe().panics, 5);
+    let seen = worker.observe();
+    assert_eq!((seen.panics, seen.poisoned, seen.answered), (10, 5, 5));
+    assert_eq!((seen.state, seen.waiting), (WorkerState::Ready, 0));
 }
 
 #[tokio::test]
-async fn shutting_answers_everybody_and_ends_the_thread() {
+async fn the_rest_of_a_batch_that_one_text_fails_gets_its_answers() {
+    for (bad, message) in [
+        ("panic", "toy panics over this request: as asked"),
+        ("fail", "toy failed: as asked"),
+    ] {
+        let toy = Toy::default();
+        let worker = start(&toy, &EmbedLimits::default());
+        let first = blocked(&worker, &toy).await;
+        let mut rest = Vec::new();
+        for text in ["4444", bad, "22"] {
+            rest.push(ask(&worker, request(text)).await);
+        }
+        toy.gate.open();
+        first.await.unwrap().unwrap();
+        let mut answers = Vec::new();
+        for answer in rest {
+            let answer = answer.await.unwrap();
+            answers.push(match answer {
+                Ok(answer) => answer.vector[0].to_string(),
+                Err(error) => error.to_string(),
+            });
+        }
+        assert_eq!(answers, ["4", message, "2"]);
+        let bad = bad.len();
+        let mut calls = vec![vec![5], vec![2, 4, bad], vec![2], vec![4], vec![bad]];
+        if message.contains("panics") {
+            calls.push(vec![bad]);
+        }
+        assert_eq!(*toy.calls.lock().unwrap(), calls, "each alone, in its turn");
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_is_gone_is_opened_again_when_it_is_back() {
+    let (toy, clock) = (Toy::default(), Arc::new(ManualClock::default()));
+    let worker = start_with(
+        &toy,
+        &EmbedLimits::default(),
+        Arc::<ManualClock>::clone(&clock),
+        Arc::new(NoObserver),
+    );
+    toy.is_missing.store(true, Ordering::Relaxed);
+    let mut delay = Duration::from_millis(100);
+    // The first loses the engine and waits for its second try; opening fails.
+    for (text, failures) in [("panic", 1), ("fine", 2), ("fine", 3)] {
+        let error = worker.embed(request(text)).await.unwrap_err();
+        let unavailable = InferenceError::Unavailable {
+            model: "toy".into(),
+            what: "model toy: no file".into(),
+            retry_after: delay,
+        };
+        assert_eq!(error, unavailable);
+        assert!(error.is_infrastructure() && error.is_retryable());
+        let reopening = WorkerState::Reopening {
+            since: Timestamp::default(),
+            failures,
+            reason: "model toy: no file".into(),
+        };
+        assert_eq!(worker.state(), reopening);
+        assert_eq!(worker.observe().state, reopening);
+        let error = worker.embed(request("too early")).await.unwrap_err();
+        assert_eq!(error, unavailable);
+        clock.advance(delay);
+        delay *= 2;
+    }
+    toy.is_missing.store(false, Ordering::Relaxed);
+    clock.advance(delay);
+    assert!(worker.embed(request("fine")).await.is_ok());
+    assert_eq!(worker.state(), WorkerState::Ready);
+    assert_eq!(worker.observe().waiting, 0);
+}
+
+#[derive(Debug)]
+struct PanickingObserver;
+
+impl BatchObserver for PanickingObserver {
+    fn batch_ran(&self, report: &BatchReport) {
+        assert_ne!(report.tokens, 5, "as asked");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_beside_the_engine_is_nobodys_fault_and_leaves_nobody_waiting() {
+    let toy = Toy::default();
+    let worker = start_with(
+        &toy,
+        &EmbedLimits::default(),
+        Arc::new(StepClock::default()),
+        Arc::new(PanickingObserver),
+    );
+    let error = worker.embed(request("five!")).await.unwrap_err();
+    assert!(error.is_infrastructure() && error.is_retryable(), "{error}");
+    assert!(worker.embed(request("fine")).await.is_ok());
+    let seen = worker.observe();
+    assert_eq!((seen.panics, seen.poisoned, seen.waiting), (1, 0, 0));
+}
+
+/// Panics on the engine's thread, once it is told to.
+#[derive(Debug, Default)]
+struct PanickingClock(AtomicBool);
+
+impl Clock for PanickingClock {
+    fn now(&self) -> Timestamp {
+        let on_engine_thread = thread::current().name() == Some("engine-toy");
+        assert!(
+            !on_engine_thread || !self.0.load(Ordering::Relaxed),
+            "as asked"
+        );
+        Timestamp::default()
+    }
+}
+
+#[tokio::test]
+async fn whatever_ends_the_thread_everybody_is_answered_and_every_permit_is_free() {
+    let (toy, clock) = (Toy::default(), Arc::new(PanickingClock::default()));
+    let worker = start_with(
+        &toy,
+        &EmbedLimits::default(),
+        Arc::<PanickingClock>::clone(&clock),
+        Arc::new(NoObserver),
+    );
+    let in_flight = blocked(&worker, &toy).await;
+    let waits = ask(&worker, request("waits")).await;
+    let mut state = worker.watch_state();
+    clock.0.store(true, Ordering::Relaxed);
+    toy.gate.open();
+    for answer in [in_flight, waits] {
+        let error = answer.await.unwrap().unwrap_err();
+        assert!(error.is_infrastructure() && error.is_retryable(), "{error}");
+    }
+    state
+        .wait_for(|it| *it == WorkerState::Closed)
+        .await
+        .unwrap();
+    let error = worker.embed(request("after")).await.unwrap_err();
+    assert!(matches!(error, InferenceError::Closed { .. }), "{error}");
+    assert!(error.is_infrastructure());
+    worker.close();
+    assert_eq!(worker.observe().waiting, 0);
+}
+
+#[tokio::test]
+async fn closing_answers_everybody_and_ends_the_thread() {
     let toy = Toy::default();
     let worker = start(&toy, &EmbedLimits::default());
     let first = blocked(&worker, &toy).await;
     let waits = ask(&worker, request("waits")).await;
-    worker.shared.intake.close();
-    toy.open(true);
-    worker.shut();
-    assert!(first.await.unwrap().is_ok());
+    let closing = thread::spawn({
+        let worker = Arc::clone(&worker);
+        move || worker.close()
+    });
     assert!(matches!(
         waits.await.unwrap(),
-        Err(InferenceError::Shut { .. })
+        Err(InferenceError::Closed { .. })
     ));
+    toy.gate.open();
+    closing.join().unwrap();
+    assert!(first.await.unwrap().is_ok());
     let error = worker.embed(request("after")).await.unwrap_err();
-    assert!(matches!(error, InferenceError::Shut { .. }));
-    assert_eq!(Arc::strong_count(&worker.shared), 1, "the thread is gone");
+    assert!(matches!(error, InferenceError::Closed { .. }));
+    assert_eq!(worker.state(), WorkerState::Closed);
+    assert_eq!(
+        Arc::strong_count(&worker.thread.shared),
+        1,
+        "the thread is gone"
+    );
 }
 
 #[tokio::test]
-async fn a_batch_is_reported_with_the_spans_of_its_riders() {
+async fn a_batch_is_reported_with_the_spans_of_its_requests() {
     let reports = Arc::new(Reports::default());
     let clock = Arc::new(StepClock::default());
     let observer = Arc::<Reports>::clone(&reports);
-    let worker =
-        EmbedWorker::start(Toy::default(), &EmbedLimits::default(), clock, observer).unwrap();
+    let worker = start_with(&Toy::default(), &EmbedLimits::default(), clock, observer);
     let trace = TraceContext {
         trace_id: 7,
         span_id: 9,
@@ -326,7 +485,7 @@ async fn a_batch_is_reported_with_the_spans_of_its_riders() {
     assert_eq!(reports[0].links, [trace]);
     assert_eq!(
         (reports[0].id, reports[0].rows, reports[0].tokens),
-        (answer.ride.batch, 1, 3)
+        (answer.stats.batch, 1, 3)
     );
     assert_eq!(reports[1].links, []);
 }

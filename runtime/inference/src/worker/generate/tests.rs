@@ -12,15 +12,15 @@ use tokio::{runtime::Handle, task::JoinHandle};
 use self::toy::Toy;
 use super::*;
 use crate::{
+    batch_stats::{BatchKind, NoObserver},
     chat::{ChatMessage, ChatRole},
     generator::{FinishReason, Sampling},
-    ride::{BatchKind, NoObserver},
     worker::testing::{Reports, StepClock},
 };
 
 fn start(toy: &Toy, limits: &GenerateLimits) -> Arc<GenerateWorker> {
-    let clock = Arc::new(StepClock::default());
-    GenerateWorker::start(toy.clone(), limits, clock, Arc::new(NoObserver)).unwrap()
+    let (toy, clock) = (toy.clone(), Arc::new(StepClock::default()));
+    GenerateWorker::start(move || Ok(toy.clone()), limits, clock, Arc::new(NoObserver)).unwrap()
 }
 
 fn raw(text: &str, tokens_max: u32) -> GenerateRequest {
@@ -59,10 +59,16 @@ struct Ask {
     schema: bool,
     pause: u8,
     cancel_after: Option<u8>,
+    poison: bool,
 }
 
 fn request(ask: &Ask) -> GenerateRequest {
-    let mut request = raw(&ask.text, ask.tokens_max);
+    let text = if ask.poison {
+        "!panic in step"
+    } else {
+        &ask.text
+    };
+    let mut request = raw(text, ask.tokens_max);
     if let Some(seed) = ask.seed {
         request.sampling = Sampling {
             temperature: 1.0,
@@ -86,15 +92,17 @@ fn any_ask() -> impl Strategy<Value = Ask> {
         any::<bool>(),
         0..12_u8,
         cancel,
+        prop::bool::weighted(0.05),
     )
         .prop_map(
-            |(text, tokens_max, seed, schema, pause, cancel_after)| Ask {
+            |(text, tokens_max, seed, schema, pause, cancel_after, poison)| Ask {
                 text,
                 tokens_max,
                 seed,
                 schema,
                 pause,
                 cancel_after,
+                poison,
             },
         )
 }
@@ -103,7 +111,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn an_answer_does_not_depend_on_who_rides_along(
+    fn an_answer_does_not_depend_on_the_rest_of_its_batch(
         asks in prop::collection::vec(any_ask(), 1..12),
         rows_max in 1..5_usize,
     ) {
@@ -120,16 +128,16 @@ proptest! {
                 let (worker, ask) = (Arc::clone(&crowded), ask.clone());
                 tasks.push(Handle::current().spawn(async move {
                     let answer = worker.generate(request(&ask));
-                    let Some(patience) = ask.cancel_after else { return Some(answer.await) };
-                    let impatience = async {
-                        for _ in 0..patience {
+                    let Some(polls_max) = ask.cancel_after else { return Some(answer.await) };
+                    let give_up = async {
+                        for _ in 0..polls_max {
                             tokio::task::yield_now().await;
                         }
                     };
                     tokio::select! {
                         biased;
                         answer = answer => Some(answer),
-                        () = impatience => None,
+                        () = give_up => None,
                     }
                 }));
             }
@@ -140,17 +148,23 @@ proptest! {
             answers
         });
         for (ask, answer) in asks.iter().zip(answers) {
-            let Some(answer) = answer.transpose().unwrap() else { continue };
-            let solo = runtime.block_on(alone.generate(request(ask))).unwrap();
+            let Some(answer) = answer else { continue };
+            let solo = runtime.block_on(alone.generate(request(ask)));
+            if ask.poison && (answer.is_err() || solo.is_err()) {
+                prop_assert_eq!(answer, solo);
+                continue;
+            }
+            let (answer, solo) = (answer.unwrap(), solo.unwrap());
             prop_assert_eq!(&answer.text, &solo.text);
             prop_assert_eq!(answer.logprob_sum.to_bits(), solo.logprob_sum.to_bits());
             prop_assert_eq!((answer.finish, answer.completion_tokens),
                 (solo.finish, solo.completion_tokens));
         }
-        crowded.shut();
+        crowded.close();
         let seen = crowded.observe();
         prop_assert_eq!(seen.waiting, 0);
-        prop_assert_eq!(seen.answered + seen.withdrawn, seen.requests);
+        prop_assert_eq!(seen.failed, seen.poisoned);
+        prop_assert_eq!(seen.answered + seen.cancelled + seen.poisoned, seen.requests);
     }
 }
 
@@ -170,13 +184,20 @@ async fn a_caller_that_leaves_frees_its_row_before_the_next_token() {
     first.abort();
     assert_eq!(second.await.unwrap().unwrap().completion_tokens, 3);
     let seen = worker.observe();
-    assert_eq!((seen.withdrawn, seen.answered, seen.waiting), (1, 1, 0));
+    assert_eq!((seen.cancelled, seen.answered, seen.waiting), (1, 1, 0));
 }
 
 #[tokio::test]
 async fn a_deadline_ends_an_answer_between_two_tokens() {
     let worker = start(&Toy::endless(), &GenerateLimits::default());
-    let deadline = Some(worker.clock.now().after(Duration::from_millis(500)));
+    let deadline = Some(
+        worker
+            .thread
+            .shared
+            .clock
+            .now()
+            .after(Duration::from_millis(500)),
+    );
     let error = worker
         .generate(GenerateRequest {
             deadline,
@@ -204,40 +225,39 @@ async fn a_deadline_ends_an_answer_between_two_tokens() {
 }
 
 #[tokio::test]
-async fn a_panic_is_the_answer_of_those_in_the_call_and_the_worker_goes_on() {
+async fn a_prompt_that_panics_is_refused_and_the_rest_of_its_batch_begins_again() {
     let toy = Toy::endless();
-    let worker = start(
-        &toy,
-        &GenerateLimits {
-            panics_max: 2,
-            ..GenerateLimits::default()
-        },
-    );
-    for _ in 0..3 {
-        let rides = ask(&worker, raw("rides along", 5_000)).await;
-        another_step(&worker).await;
-        // Its first token comes with the prompt; the toy panics when it is to continue from it.
-        let error = worker.generate(raw("!panic in step", 5)).await.unwrap_err();
+    let worker = start(&toy, &GenerateLimits::default());
+    let undisturbed = worker.generate(raw("shares", 40)).await.unwrap();
+    for poison in ["!panic in step", "!panic in prefill"] {
+        let before = worker.observe();
+        toy.gate.shut();
+        let shares = ask(&worker, raw("shares", 40)).await;
+        while worker.observe().batches == before.batches {
+            tokio::task::yield_now().await;
+        }
+        let poisoned = ask(&worker, raw(poison, 5)).await;
+        toy.gate.open();
+        let error = poisoned.await.unwrap().unwrap_err();
         assert_eq!(
-            error.to_string(),
-            "toy failed: the engine panicked: as asked"
+            error.to_string().split(": ").next(),
+            Some("toy panics over this request")
         );
-        assert!(rides.await.unwrap().unwrap_err().is_retryable());
+        assert!(!error.is_retryable() && !error.is_infrastructure());
+        let answer = shares.await.unwrap().unwrap();
+        assert_eq!(answer.text, undisturbed.text);
         assert!(worker.generate(raw("fine", 5)).await.is_ok());
-        let error = worker
-            .generate(raw("!panic in prefill", 5))
-            .await
-            .unwrap_err();
-        assert!(matches!(error, InferenceError::Engine { .. }), "{error}");
-        let error = worker.generate(raw("!fail", 5)).await.unwrap_err();
-        assert_eq!(error.to_string(), "toy failed: as asked");
-        assert!(worker.generate(raw("fine", 5)).await.is_ok());
+        let after = worker.observe();
+        assert_eq!(
+            after.panics - before.panics,
+            3,
+            "together, alone, and alone again"
+        );
+        assert_eq!((after.poisoned - before.poisoned, after.waiting), (1, 0));
     }
-    for _ in 0..2 {
-        assert!(worker.generate(raw("!panic in prefill", 5)).await.is_err());
-    }
-    let error = worker.generate(raw("fine", 5)).await.unwrap_err();
-    assert!(matches!(error, InferenceError::Shut { .. }), "{error}");
+    let error = worker.generate(raw("!fail", 5)).await.unwrap_err();
+    assert_eq!(error.to_string(), "toy failed: as asked");
+    assert_eq!(worker.state(), WorkerState::Ready);
 }
 
 #[tokio::test]
@@ -331,10 +351,10 @@ async fn an_answer_ends_before_a_stop_text() {
 }
 
 #[tokio::test]
-async fn batches_are_reported_with_the_spans_of_their_riders() {
+async fn batches_are_reported_with_the_spans_of_their_requests() {
     let reports = Arc::new(Reports::default());
     let worker = GenerateWorker::start(
-        Toy::endless(),
+        || Ok(Toy::endless()),
         &GenerateLimits::default(),
         Arc::new(StepClock::default()),
         Arc::<Reports>::clone(&reports),
@@ -363,11 +383,11 @@ async fn batches_are_reported_with_the_spans_of_their_riders() {
         [(1, BatchKind::Prefill, 1, 3), (2, BatchKind::Decode, 1, 3)]
     );
     assert!(reports.iter().all(|report| report.links == [trace]));
-    assert_eq!((answer.ride.batch, answer.ride.batch_size), (2, 1));
+    assert_eq!((answer.stats.batch, answer.stats.batch_size), (2, 1));
 }
 
 #[tokio::test]
-async fn the_door_refuses_what_could_never_be_answered() {
+async fn what_could_never_be_answered_is_refused() {
     let limits = GenerateLimits {
         cache_tokens_max: 64,
         waiting_max: 1,
@@ -387,7 +407,7 @@ async fn the_door_refuses_what_could_never_be_answered() {
 }
 
 #[tokio::test]
-async fn shutting_answers_everybody_and_ends_the_thread() {
+async fn closing_answers_everybody_and_ends_the_thread() {
     let worker = start(
         &Toy::endless(),
         &GenerateLimits {
@@ -397,14 +417,18 @@ async fn shutting_answers_everybody_and_ends_the_thread() {
     );
     let runs = ask(&worker, raw("runs", 8_000)).await;
     let waits = ask(&worker, raw("waits", 8_000)).await;
-    worker.shut();
+    worker.close();
     for task in [runs, waits] {
         assert!(matches!(
             task.await.unwrap(),
-            Err(InferenceError::Shut { .. })
+            Err(InferenceError::Closed { .. })
         ));
     }
     let error = worker.generate(raw("after", 1)).await.unwrap_err();
-    assert!(matches!(error, InferenceError::Shut { .. }));
-    assert_eq!(Arc::strong_count(&worker.shared), 1, "the thread is gone");
+    assert!(matches!(error, InferenceError::Closed { .. }));
+    assert_eq!(
+        Arc::strong_count(&worker.thread.shared),
+        1,
+        "the thread is gone"
+    );
 }

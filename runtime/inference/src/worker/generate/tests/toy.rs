@@ -7,9 +7,10 @@ use std::{
 };
 
 use crate::{
-    engine::{DecoderEngine, EngineError, Language, PromptTokens},
+    engine::{DecoderEngine, EngineError, PromptTokens, TextCodec},
     error::InferenceError,
     generator::{GeneratorInfo, Prompt},
+    worker::{WARM_UP_TEXT, testing::Gate},
 };
 
 const END: u32 = 256;
@@ -19,6 +20,8 @@ pub(super) struct Toy {
     endless: bool,
     rows: Vec<Vec<u32>>,
     read: Arc<Mutex<Vec<String>>>,
+    /// Decode steps wait in front of it.
+    pub(super) gate: Gate,
 }
 
 impl Toy {
@@ -59,7 +62,7 @@ impl DecoderEngine for Toy {
         }
     }
 
-    fn language(&self) -> Arc<dyn Language> {
+    fn codec(&self) -> Arc<dyn TextCodec> {
         Arc::new(Bytes)
     }
 
@@ -77,7 +80,9 @@ impl DecoderEngine for Toy {
         if text == "!fail" {
             return Err(EngineError("as asked".into()));
         }
-        self.read.lock().unwrap().push(text);
+        if text != WARM_UP_TEXT {
+            self.read.lock().unwrap().push(text);
+        }
         let row = [before.map_or(&[][..], Vec::as_slice), tokens].concat();
         logits.clear();
         self.scores(&row, logits);
@@ -91,6 +96,7 @@ impl DecoderEngine for Toy {
     }
 
     fn step(&mut self, tokens: &[u32], logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.gate.pass();
         assert_eq!(tokens.len(), self.rows.len(), "a token for each row");
         logits.clear();
         for (row, token) in self.rows.iter_mut().zip(tokens) {
@@ -127,7 +133,7 @@ static BYTES: [u8; 256] = {
     bytes
 };
 
-impl Language for Bytes {
+impl TextCodec for Bytes {
     fn vocabulary_size(&self) -> usize {
         257
     }

@@ -1,4 +1,4 @@
-//! Answers held to a JSON schema: llguidance with the model's own words.
+//! Answers held to a JSON schema: llguidance over the model's vocabulary.
 
 use std::{fmt, sync::Arc};
 
@@ -7,52 +7,52 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use toktrie::{TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
-use crate::{engine::Language, error::InferenceError};
+use crate::{engine::TextCodec, error::InferenceError};
 
 /// Compiled schemas of one model, the last ones used.
-pub(crate) struct Guides {
+pub(crate) struct Grammars {
     factory: ParserFactory,
     schemas_max: usize,
     /// Most recently used last.
     compiled: Mutex<Vec<(Arc<Value>, Matcher)>>,
 }
 
-impl fmt::Debug for Guides {
+impl fmt::Debug for Grammars {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guides")
+        f.debug_struct("Grammars")
             .field("compiled", &self.compiled.lock().len())
             .finish()
     }
 }
 
-impl Guides {
+impl Grammars {
     pub(crate) fn new(
         model: &str,
-        language: &Arc<dyn Language>,
+        codec: &Arc<dyn TextCodec>,
         schemas_max: usize,
     ) -> Result<Self, InferenceError> {
         let failed = |what: String| InferenceError::Model {
             model: model.to_owned(),
             what,
         };
-        let words: Vec<Vec<u8>> = (0..u32::try_from(language.vocabulary_size()).unwrap_or(0))
-            .map(|token| match language.control_name(token) {
+        let tokens: Vec<Vec<u8>> = (0..u32::try_from(codec.vocabulary_size()).unwrap_or(0))
+            .map(|token| match codec.control_name(token) {
                 Some(name) => [&[TokTrie::SPECIAL_TOKEN_MARKER], name.as_bytes()].concat(),
-                None => language.bytes(token).to_vec(),
+                None => codec.bytes(token).to_vec(),
             })
             .collect();
-        let size = u32::try_from(words.len()).unwrap_or(0);
-        let end = *language
+        let size = u32::try_from(tokens.len()).unwrap_or(0);
+        let end = *codec
             .end_tokens()
             .first()
             .ok_or_else(|| failed("no end token".into()))?;
-        let trie = TokTrie::from(&TokRxInfo::new(size, end), &words)
-            .with_eos_tokens(language.end_tokens());
-        let words: TokEnv = Arc::new(Words {
-            language: Arc::clone(language),
+        let trie =
+            TokTrie::from(&TokRxInfo::new(size, end), &tokens).with_eos_tokens(codec.end_tokens());
+        let tokenizer: TokEnv = Arc::new(CodecTokenizer {
+            codec: Arc::clone(codec),
             trie,
         });
-        let mut factory = ParserFactory::new_simple(&words)
+        let mut factory = ParserFactory::new_simple(&tokenizer)
             .map_err(|error| failed(format!("no constrained answers: {error:#}")))?;
         factory.quiet();
         Ok(Self {
@@ -101,19 +101,19 @@ impl Guides {
     }
 }
 
-/// The model's words as llguidance wants them.
-struct Words {
-    language: Arc<dyn Language>,
+/// The codec as llguidance wants it.
+struct CodecTokenizer {
+    codec: Arc<dyn TextCodec>,
     trie: TokTrie,
 }
 
-impl TokenizerEnv for Words {
+impl TokenizerEnv for CodecTokenizer {
     fn tok_trie(&self) -> &TokTrie {
         &self.trie
     }
 
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
         self.trie
-            .tokenize_with_greedy_fallback(bytes, |text| self.language.text_tokens(text))
+            .tokenize_with_greedy_fallback(bytes, |text| self.codec.text_tokens(text))
     }
 }

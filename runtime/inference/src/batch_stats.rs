@@ -1,13 +1,13 @@
-//! What is told about a batch: to each rider, and once to an observer.
+//! What is told about a batch: to each request in it, and once to an observer.
 
 use std::{fmt, time::Duration};
 
 use colony_core::{task::TraceContext, unit::Timestamp};
 
-/// How one request travelled through its worker.
+/// How one request was batched.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Ride {
-    /// The batch, as in [`BatchReport::id`]: for a generation the last one it rode in.
+pub struct BatchStats {
+    /// The batch, as in [`BatchReport::id`]: for a generation the last one it was in.
     pub batch: u64,
     /// Rows in that batch; for a generation the mean over its tokens, rounded.
     pub batch_size: u32,
@@ -24,7 +24,7 @@ pub enum BatchKind {
     Embed,
     /// A prompt (or a prompt's shared beginning) read into the cache, one model call.
     Prefill,
-    /// A stretch of decoding with the same rows: one model call a token.
+    /// Decoding with the same rows: one model call a token.
     Decode,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for BatchKind {
     }
 }
 
-/// One batch that ran, for a span with links to the spans of its riders.
+/// One batch that ran, for a span with links to the spans of its requests.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchReport {
     /// Counted from 1 in each worker.
@@ -63,17 +63,17 @@ pub struct BatchReport {
     pub started_at: Timestamp,
     /// How long it took.
     pub computed: Duration,
-    /// The riders' spans, as they were handed in; riders without a sampled trace are left out.
+    /// The requests' spans, as they were handed in; those without a sampled trace are left out.
     pub links: Vec<TraceContext>,
 }
 
-/// Hears of every batch, on the engine's thread: it must be quick and must not block.
+/// Is told of every batch, on the engine's thread: it must be quick and must not block.
 pub trait BatchObserver: Send + Sync + fmt::Debug {
     /// A batch ended, well or badly.
     fn batch_ran(&self, report: &BatchReport);
 }
 
-/// An observer that does not care.
+/// An observer that does nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoObserver;
 

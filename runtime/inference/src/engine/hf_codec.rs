@@ -1,8 +1,8 @@
-//! A decoder's words, from `tokenizer.json` and `model.json`.
+//! A decoder's vocabulary and prompt format, from `tokenizer.json` and `model.json`.
 
 use tokenizers::Tokenizer;
 
-use super::{Language, PromptTokens};
+use super::{PromptTokens, TextCodec};
 use crate::{
     chat::{ChatError, PromptEnd},
     error::InferenceError,
@@ -10,9 +10,9 @@ use crate::{
     manifest::{Decoder, ModelManifest},
 };
 
-/// A [`Language`] over a byte-level tokenizer.
+/// A [`TextCodec`] over a byte-level tokenizer.
 #[derive(Debug)]
-pub(super) struct HfLanguage {
+pub(super) struct HfTextCodec {
     model: String,
     manifest: ModelManifest,
     tokenizer: Tokenizer,
@@ -27,7 +27,7 @@ enum Word {
     Control(String),
 }
 
-impl HfLanguage {
+impl HfTextCodec {
     pub(super) fn new(
         model: &str,
         manifest: ModelManifest,
@@ -79,7 +79,7 @@ impl HfLanguage {
     }
 }
 
-impl Language for HfLanguage {
+impl TextCodec for HfTextCodec {
     fn vocabulary_size(&self) -> usize {
         self.words.len()
     }

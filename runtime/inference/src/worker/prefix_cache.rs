@@ -2,14 +2,14 @@
 
 /// Caches of a few recent beginnings; the one not used for longest goes first.
 #[derive(Debug)]
-pub(super) struct Prefixes<C> {
+pub(super) struct PrefixCache<C> {
     /// Most recently used last.
     kept: Vec<(Vec<u32>, C)>,
     prefixes_max: usize,
     tokens_max: usize,
 }
 
-impl<C> Prefixes<C> {
+impl<C> PrefixCache<C> {
     /// At most `prefixes_max` beginnings with `tokens_max` tokens together.
     pub(super) fn new(prefixes_max: usize, tokens_max: usize) -> Self {
         Self {
@@ -32,6 +32,11 @@ impl<C> Prefixes<C> {
         let found = self.kept.remove(found);
         self.kept.push(found);
         self.kept.last().map(|(_, cache)| cache)
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.kept.clear();
     }
 
     /// Keeps a beginning, at the cost of older ones.
@@ -58,24 +63,24 @@ mod tests {
 
     #[test]
     fn the_one_not_used_for_longest_goes_first() {
-        let mut prefixes = Prefixes::new(2, 100);
-        prefixes.keep(&[1], 'a');
-        prefixes.keep(&[2], 'b');
-        assert_eq!(prefixes.find(&[1]), Some(&'a'));
-        prefixes.keep(&[3], 'c');
-        assert_eq!(prefixes.find(&[1]), Some(&'a'));
-        assert_eq!(prefixes.find(&[2]), None);
-        assert_eq!(prefixes.find(&[3]), Some(&'c'));
+        let mut prefix_cache = PrefixCache::new(2, 100);
+        prefix_cache.keep(&[1], 'a');
+        prefix_cache.keep(&[2], 'b');
+        assert_eq!(prefix_cache.find(&[1]), Some(&'a'));
+        prefix_cache.keep(&[3], 'c');
+        assert_eq!(prefix_cache.find(&[1]), Some(&'a'));
+        assert_eq!(prefix_cache.find(&[2]), None);
+        assert_eq!(prefix_cache.find(&[3]), Some(&'c'));
     }
 
     #[test]
     fn the_tokens_kept_are_bounded() {
-        let mut prefixes = Prefixes::new(9, 4);
-        prefixes.keep(&[1, 1], ());
-        prefixes.keep(&[2, 2, 2], ());
-        prefixes.keep(&[3, 3, 3, 3, 3], ());
-        assert!(prefixes.find(&[1, 1]).is_none() && prefixes.find(&[2, 2, 2]).is_some());
-        assert!(!prefixes.keeps(5) && prefixes.keeps(4));
-        assert!(!Prefixes::<()>::new(0, 4).keeps(1));
+        let mut prefix_cache = PrefixCache::new(9, 4);
+        prefix_cache.keep(&[1, 1], ());
+        prefix_cache.keep(&[2, 2, 2], ());
+        prefix_cache.keep(&[3, 3, 3, 3, 3], ());
+        assert!(prefix_cache.find(&[1, 1]).is_none() && prefix_cache.find(&[2, 2, 2]).is_some());
+        assert!(!prefix_cache.keeps(5) && prefix_cache.keeps(4));
+        assert!(!PrefixCache::<()>::new(0, 4).keeps(1));
     }
 }

@@ -18,13 +18,13 @@ use crate::catalog;
 
 /// The folder that holds everything fetched from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Home {
+pub struct ModelStore {
     root: PathBuf,
 }
 
-/// Why there is no home folder.
+/// Why there is no model store.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum HomeError {
+pub enum ModelStoreError {
     /// None of the three variables names a folder.
     #[error("no folder for models: set COLONY_HOME (XDG_CACHE_HOME and HOME are unset too)")]
     Unknown,
@@ -38,17 +38,17 @@ pub enum HomeError {
     },
 }
 
-impl Home {
-    /// A home at `root`; nothing is created yet.
+impl ModelStore {
+    /// A store at `root`; nothing is created yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// The home this process's environment asks for.
+    /// The store this process's environment asks for.
     ///
     /// # Errors
-    /// [`HomeError`] when no variable is set or the one that decides is relative.
-    pub fn from_env() -> Result<Self, HomeError> {
+    /// [`ModelStoreError`] when no variable is set or the one that decides is relative.
+    pub fn from_env() -> Result<Self, ModelStoreError> {
         let var = |name| std::env::var_os(name);
         Self::from_vars(var("COLONY_HOME"), var("XDG_CACHE_HOME"), var("HOME"))
     }
@@ -57,12 +57,12 @@ impl Home {
     /// empty value counts as unset.
     ///
     /// # Errors
-    /// As [`Home::from_env`].
+    /// As [`ModelStore::from_env`].
     pub fn from_vars(
         colony_home: Option<OsString>,
         xdg_cache_home: Option<OsString>,
         home: Option<OsString>,
-    ) -> Result<Self, HomeError> {
+    ) -> Result<Self, ModelStoreError> {
         let candidates = [
             ("COLONY_HOME", colony_home, ""),
             ("XDG_CACHE_HOME", xdg_cache_home, "colony"),
@@ -73,7 +73,7 @@ impl Home {
                 continue;
             };
             if value.is_relative() {
-                return Err(HomeError::Relative { variable, value });
+                return Err(ModelStoreError::Relative { variable, value });
             }
             let root = if below.is_empty() {
                 value
@@ -82,7 +82,7 @@ impl Home {
             };
             return Ok(Self { root });
         }
-        Err(HomeError::Unknown)
+        Err(ModelStoreError::Unknown)
     }
 
     /// The folder itself.
@@ -125,31 +125,31 @@ impl Home {
 mod tests {
     use super::*;
 
-    fn home(values: [Option<&str>; 3]) -> Result<Home, HomeError> {
+    fn store(values: [Option<&str>; 3]) -> Result<ModelStore, ModelStoreError> {
         let [a, b, c] = values.map(|value| value.map(OsString::from));
-        Home::from_vars(a, b, c)
+        ModelStore::from_vars(a, b, c)
     }
 
     #[test]
     fn the_first_variable_that_is_set_decides() {
         assert_eq!(
-            home([Some("/a"), Some("/b"), Some("/c")]),
-            Ok(Home::new("/a"))
+            store([Some("/a"), Some("/b"), Some("/c")]),
+            Ok(ModelStore::new("/a"))
         );
         assert_eq!(
-            home([Some(""), Some("/b"), Some("/c")]),
-            Ok(Home::new("/b/colony"))
+            store([Some(""), Some("/b"), Some("/c")]),
+            Ok(ModelStore::new("/b/colony"))
         );
         assert_eq!(
-            home([None, None, Some("/c")]),
-            Ok(Home::new("/c/.cache/colony"))
+            store([None, None, Some("/c")]),
+            Ok(ModelStore::new("/c/.cache/colony"))
         );
-        assert_eq!(home([None, None, None]), Err(HomeError::Unknown));
+        assert_eq!(store([None, None, None]), Err(ModelStoreError::Unknown));
     }
 
     #[test]
     fn a_relative_home_is_refused_by_name() {
-        let error = home([Some("models"), None, None]).expect_err("relative");
+        let error = store([Some("models"), None, None]).expect_err("relative");
         assert_eq!(
             error.to_string(),
             "COLONY_HOME must be an absolute path, not models"
