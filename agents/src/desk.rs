@@ -78,15 +78,4 @@ impl Desk {
     pub async fn perform(&self, effect: Effect) -> Result<Value, PortError> {
         self.effects.perform(effect, &self.call).await
     }
-
-    /// Remembers the right answer for the percept at hand.
-    ///
-    /// # Errors
-    /// [`PortError`].
-    pub async fn teach(&self, label: &str) -> Result<(), PortError> {
-        match &self.work.percept {
-            Some(percept) => self.ports.memory.teach(percept, label, &self.call).await,
-            None => Ok(()),
-        }
-    }
 }

@@ -96,14 +96,11 @@ pub trait Kind: Send + Sync + fmt::Debug {
         Ok(verify_by_ruling(desk))
     }
 
-    /// Learns. Default: what a human corrected or confirmed, or the submitter expected, is remembered
-    /// when the type has an embedder.
+    /// Learns: says what is to be remembered; it is written down with the end of the task, or not at all.
+    /// Default: what a human corrected or confirmed, or the submitter expected, when the type has an
+    /// embedder. A failure here does not undo the task: nothing is learned then.
     async fn learn(&self, desk: &Desk) -> Result<Lesson, StepError> {
-        let lesson = lesson_of(desk);
-        if let Some(label) = &lesson.teach {
-            desk.teach(label).await?;
-        }
-        Ok(lesson)
+        Ok(lesson_of(desk))
     }
 
     /// Does one step.

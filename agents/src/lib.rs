@@ -15,6 +15,6 @@ pub use desk::Desk;
 pub use kind::{Kind, Kinds, StepError, TypeSettings, UnknownKind};
 pub use kinds::{echo::Echo, triage::Triage};
 pub use port::{
-    Call, Effects, Embed, Form, Generate, Missing, PortError, Ports, Prompt, Recollect, Reply,
+    Call, Effects, Embed, Form, Generate, MemoryPort, Missing, PortError, Ports, Prompt, Reply,
 };
 pub use tool::{FileTicket, Manner, Post, Tool, ToolOutcome, Tools};

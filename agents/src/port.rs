@@ -28,8 +28,10 @@ pub struct Call {
     pub agent: AgentId,
     /// The task's urgency.
     pub priority: Priority,
-    /// After this moment the answer is of no use.
+    /// After this moment the answer is of no use: the end of the step, or of the task if that is earlier.
     pub deadline: Option<Timestamp>,
+    /// After this moment the task has expired. A port that was not given more time has not failed.
+    pub task_deadline: Option<Timestamp>,
     /// The step's span, parent of the call's.
     pub trace: TraceContext,
 }
@@ -48,6 +50,14 @@ pub enum PortError {
     /// The other side is full, restarting or slow: the same call may succeed later.
     #[error("{port} is busy: {what}")]
     Busy {
+        /// The port.
+        port: &'static str,
+        /// Its words.
+        what: String,
+    },
+    /// The other side is there and failed over this call: the attempt has failed.
+    #[error("{port} failed: {what}")]
+    Failed {
         /// The port.
         port: &'static str,
         /// Its words.
@@ -136,19 +146,12 @@ pub trait Generate: Send + Sync + fmt::Debug {
 
 /// The node's memory of solved episodes.
 #[async_trait]
-pub trait Recollect: Send + Sync + fmt::Debug {
+pub trait MemoryPort: Send + Sync + fmt::Debug {
     /// What comes to mind at `percept`.
     ///
     /// # Errors
     /// [`PortError`].
     async fn recall(&self, percept: &Percept, call: &Call) -> Result<Recall, PortError>;
-
-    /// Remembers that `label` is right for `percept`. Durable when it returns; once per task, the last
-    /// label counts.
-    ///
-    /// # Errors
-    /// [`PortError`].
-    async fn teach(&self, percept: &Percept, label: &str, call: &Call) -> Result<(), PortError>;
 }
 
 /// Makes effects: writes the intent down, calls the tool, writes the outcome down.
@@ -169,7 +172,7 @@ pub struct Ports {
     /// Its language model.
     pub generate: Arc<dyn Generate>,
     /// Its memory.
-    pub memory: Arc<dyn Recollect>,
+    pub memory: Arc<dyn MemoryPort>,
 }
 
 /// A port with nothing behind it.
@@ -199,16 +202,8 @@ impl Generate for Missing {
 }
 
 #[async_trait]
-impl Recollect for Missing {
+impl MemoryPort for Missing {
     async fn recall(&self, _: &Percept, _: &Call) -> Result<Recall, PortError> {
         Ok(Recall::default())
-    }
-
-    async fn teach(&self, _: &Percept, _: &str, _: &Call) -> Result<(), PortError> {
-        let missing = "name an embedding model with `embedder` in the agent type's table";
-        Err(PortError::Unplugged {
-            port: "memory",
-            missing,
-        })
     }
 }

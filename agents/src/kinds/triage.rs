@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use colony_core::{
     cycle::{Deed, Doubt, Effect, Lesson, ModelCall, Percept, Recall, Ruling, Thought},
-    memory::{Recollection, Verdict},
+    memory::{Certainty, MemoryVerdict},
     task::{Answer, Source},
     unit::Share,
 };
@@ -100,24 +100,24 @@ impl Kind for Triage {
     }
 
     async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
-        let recollection = desk
+        let verdict = desk
             .work
             .recall
             .as_ref()
-            .and_then(|recall| recall.recollection.as_ref());
+            .and_then(|recall| recall.verdict.as_ref());
         let text = desk
             .work
             .percept
             .as_ref()
             .map_or("", |percept| percept.text.as_str());
-        let Some(recollection) = recollection.filter(|r| !r.candidates.is_empty()) else {
+        let Some(verdict) = verdict.filter(|r| !r.candidates.is_empty()) else {
             return Ok(nothing_known(risk(desk)));
         };
-        let best = &recollection.candidates[0];
+        let best = &verdict.candidates[0];
         let mut thought = Thought {
             answer: Answer {
                 text: best.label.clone(),
-                confidence: Share::clamped(recollection.confidence),
+                confidence: Share::clamped(verdict.confidence),
                 source: Source::Memory,
                 reason: format!(
                     "nearest solved tickets, {:.0} % of their say",
@@ -127,14 +127,14 @@ impl Kind for Triage {
             doubt: None,
             model_calls: Vec::new(),
         };
-        match recollection.verdict {
-            Verdict::Sure => {}
-            Verdict::New => {
+        match verdict.certainty {
+            Certainty::Sure => {}
+            Certainty::New => {
                 thought.doubt = Some(Doubt::New);
                 thought.answer.reason = "unlike the tickets solved so far".to_owned();
             }
-            Verdict::Unsure => {
-                second_opinion(desk, text, recollection, &mut thought).await?;
+            Certainty::Unsure => {
+                second_opinion(desk, text, verdict, &mut thought).await?;
                 if thought.answer.confidence.get() < UNCERTAIN_BELOW {
                     thought.doubt = Some(Doubt::Uncertain);
                 }
@@ -170,9 +170,6 @@ impl Kind for Triage {
         let accepted = matches!(&desk.work.decision, Some(d) if d.ruling == Ruling::Accept);
         // Who accepts "unknown" has not said where the ticket belongs.
         lesson.teach = lesson.teach.filter(|label| !(accepted && label == UNKNOWN));
-        if let Some(label) = &lesson.teach {
-            desk.teach(label).await?;
-        }
         Ok(lesson)
     }
 }
@@ -202,14 +199,14 @@ fn nothing_known(risk: Option<String>) -> Thought {
 async fn second_opinion(
     desk: &Desk,
     text: &str,
-    recollection: &Recollection,
+    verdict: &MemoryVerdict,
     thought: &mut Thought,
 ) -> Result<(), StepError> {
     if desk.settings.model.is_none() {
         thought.doubt = Some(Doubt::Uncertain);
         return Ok(());
     }
-    let labels: Vec<&str> = recollection
+    let labels: Vec<&str> = verdict
         .candidates
         .iter()
         .map(|c| c.label.as_str())
@@ -232,7 +229,11 @@ async fn second_opinion(
         Ok(reply) => reply,
         // A model that cannot answer, or none at all, is no reason to lose the ticket: memory's answer goes to
         // a human.
-        Err(error @ (PortError::Refused { .. } | PortError::Unplugged { .. })) => {
+        Err(
+            error @ (PortError::Refused { .. }
+            | PortError::Failed { .. }
+            | PortError::Unplugged { .. }),
+        ) => {
             thought.doubt = Some(Doubt::Uncertain);
             thought.answer.reason = error.to_string();
             return Ok(());
@@ -246,7 +247,7 @@ async fn second_opinion(
     {
         thought.answer = Answer {
             text: labels[place].to_owned(),
-            confidence: Share::clamped(recollection.confidence.max(reply.likelihood.get() / 2.0)),
+            confidence: Share::clamped(verdict.confidence.max(reply.likelihood.get() / 2.0)),
             source: Source::Model,
             reason: format!("{} chose among {}", reply.model, labels.join(", ")),
         };

@@ -10,13 +10,13 @@ use colony_agents::{
 };
 use colony_core::{
     cycle::{Decision, Deed, Doubt, Effect, Ruling, Teaching, Thought},
-    id::TypeName,
+    id::{RequestId, TypeName},
     journal::EffectKey,
     port::{Chance, Clock},
     task::{Answer, Ending, Spec, State},
 };
 use colony_node::{
-    Colony, Config, World,
+    Config, Dependencies, Node,
     config::AgentType,
     ports::{SystemChance, SystemClock},
 };
@@ -99,10 +99,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // --8<-- node
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let chance: Arc<dyn Chance> = Arc::new(SystemChance);
-    let ledger: Arc<dyn Ledger> = Arc::new(MemoryLedger::new(Policy::default()));
-    let mut world = World::new(clock, chance, ledger);
-    world.kinds = Kinds::builtin().with(Arc::new(Pager));
-    world.tools = Tools::builtin().with(Arc::new(Page));
+    let ledger: Arc<dyn Ledger> =
+        Arc::new(MemoryLedger::new(Policy::default(), Arc::clone(&clock)));
+    let mut dependencies = Dependencies::new(clock, chance, ledger);
+    dependencies.kinds = Kinds::builtin().with(Arc::new(Pager));
+    dependencies.tools = Tools::builtin().with(Arc::new(Page));
     // The same as a table [agents.night-watch] in colony.toml.
     let declared = AgentType {
         kind: "pager".to_owned(),
@@ -110,40 +111,41 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..AgentType::default()
     };
     let agents = BTreeMap::from([("night-watch".to_owned(), declared)]);
-    let colony = Colony::start(
+    let node = Node::start(
         &Config {
             agents,
             ..Config::default()
         },
-        world,
+        dependencies,
     )
     .await?;
     // --8<-- node
 
-    let rooms = colony.rooms();
+    let handle = node.handle();
     let watch = TypeName::new("night-watch")?;
     for text in [
         "the printer is out of paper",
         "the shop is down",
         "I smell smoke",
     ] {
-        let submitted = rooms
-            .submit(vec![Spec::new(watch.clone(), text)], None)
+        let submitted = handle
+            .submit(vec![Spec::new(watch.clone(), text).into()], None)
             .await?;
         let Some(Submitted::Accepted(task)) = submitted.first() else {
             return Err(format!("not accepted: {submitted:?}").into());
         };
-        let mut changes = rooms.ledger.latest();
+        let mut changes = handle.latest();
         let record = loop {
-            let record = rooms.ledger.get(*task).await?;
-            if record.state == State::Parked {
-                for open in rooms.ledger.approvals(ApprovalFilter::default()).await? {
+            let record = handle.task(*task).await?;
+            if record.head.state == State::Waiting {
+                for open in handle.approvals(ApprovalFilter::default()).await?.items {
                     say(&format!("a human is asked: {}", open.question.question));
                     let by = "example".to_owned();
                     let (ruling, teaching) = (Ruling::Accept, Teaching::Keep);
-                    rooms
+                    handle
                         .decide(
                             open.question.id,
+                            RequestId::new([7; 16]),
                             Decision {
                                 ruling,
                                 teaching,
@@ -153,17 +155,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                         .await?;
                 }
             }
-            if record.state.is_final() {
+            if record.head.state.is_final() {
                 break record;
             }
             tokio::time::timeout(Duration::from_secs(10), changes.changed()).await??;
         };
-        match record.ending {
+        match record.head.ending {
             Some(Ending::Done(answer)) => say(&format!("{text:?} is {}", answer.text)),
             other => return Err(format!("{text:?} ended otherwise: {other:?}").into()),
         }
     }
-    colony.stop().await;
+    node.stop().await;
     Ok(())
 }
 

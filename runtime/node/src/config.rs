@@ -11,7 +11,6 @@ mod check;
 mod layer;
 mod rooms;
 mod show;
-mod span;
 mod unknown;
 
 use std::{
@@ -20,12 +19,13 @@ use std::{
     path::PathBuf,
 };
 
-use figment::{Figment, providers::Serialized};
+use colony_core::breaker;
+use figment::{Figment, providers::Serialized, value::Value};
 use serde::{Deserialize, Serialize};
 
 pub use rooms::{
     Admission, AgentType, Engine, Field, Gateway, HalfLives, Inference, LedgerEngine, LedgerRules,
-    Market, Memory, Model, ModelRole, Node, Risk, Roster, Telemetry,
+    LogFormat, Market, Memory, Model, ModelRole, Node, Risk, Roster, Telemetry,
 };
 pub use show::{Origin, Setting};
 
@@ -45,6 +45,8 @@ pub struct Config {
     pub market: Market,
     /// How agents live.
     pub roster: Roster,
+    /// When something outside that fails is left alone.
+    pub breaker: breaker::Policy,
     /// How trails fade.
     pub field: Field,
     /// What is remembered.
@@ -80,12 +82,55 @@ pub struct Sources {
 pub struct Loaded {
     /// The values.
     pub config: Config,
+    /// What is allowed, and probably not meant.
+    pub warnings: Vec<Problem>,
     layers: Layers,
+}
+
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// No node starts with it.
+    Error,
+    /// It is allowed, and probably not meant.
+    Warning,
+}
+
+/// What a check says about a key; [`Config::load_checked`] adds where its value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The key path, such as `node.listen`.
+    pub key: String,
+    /// What is wrong with the value and what would be right.
+    pub what: String,
+}
+
+impl Finding {
+    /// A value that no node starts with.
+    pub fn error(key: impl Into<String>, what: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            key: key.into(),
+            what: what.into(),
+        }
+    }
+
+    /// A value that is allowed, and probably not meant.
+    pub fn warning(key: impl Into<String>, what: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(key, what)
+        }
+    }
 }
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
     /// The key path, such as `node.listen`.
     pub key: String,
     /// Where the value came from.
@@ -96,6 +141,9 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.severity == Severity::Warning {
+            f.write_str("warning: ")?;
+        }
         write!(f, "{}: {} ({})", self.key, self.what, self.origin)
     }
 }
@@ -121,18 +169,19 @@ pub enum ConfigError {
         /// The parser's words.
         what: String,
     },
-    /// Unknown keys and values that break a rule, all of them.
-    #[error("{} in the configuration:{}", plural(problems.len()), lines(problems))]
+    /// Unknown keys and values that break a rule, all of them, and the warnings beside them.
+    #[error("{} in the configuration:{}", errors(problems), lines(problems))]
     Problems {
-        /// At least one.
+        /// At least one is an error.
         problems: Vec<Problem>,
     },
 }
 
-fn plural(count: usize) -> String {
-    match count {
+fn errors(problems: &[Problem]) -> String {
+    let errors = problems.iter().filter(|p| p.severity == Severity::Error);
+    match errors.count() {
         1 => "1 problem".to_owned(),
-        _ => format!("{count} problems"),
+        count => format!("{count} problems"),
     }
 }
 
@@ -146,26 +195,52 @@ impl Config {
     /// # Errors
     /// [`ConfigError`]; of unknown keys and broken rules it lists all.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        Self::load_checked(sources, |_| Vec::new())
+    }
+
+    /// The same with the rules of those who know more: which kinds there are, which files lie where. `more` sees
+    /// the values that could be read, and defaults in place of the others.
+    ///
+    /// # Errors
+    /// As for [`Config::load`]; what `more` finds is in the same list.
+    pub fn load_checked(
+        sources: &Sources,
+        more: impl FnOnce(&Self) -> Vec<Finding>,
+    ) -> Result<Loaded, ConfigError> {
         let layers = Layers::read(sources)?;
         let mut problems = unknown::keys(&layers);
         let merged = layers.merge_over(Figment::from(Serialized::defaults(Self::default())));
-        let extracted = Self::extract(&merged);
-        let broken = match &extracted {
-            Ok(config) => config.validate(),
-            Err(broken) => broken.clone(),
+        let (config, unread) = Self::extract(&merged);
+        let models_unread = unread.iter().any(|(key, _)| key.starts_with("models."));
+        let as_errors = |found: Vec<(String, String)>| {
+            let findings = found.into_iter();
+            findings.map(|(key, what)| Finding::error(key, what))
         };
-        problems.extend(broken.into_iter().map(|(key, what)| Problem {
-            origin: layers.origin(&key),
-            key,
-            what,
+        let found = as_errors(unread)
+            .chain(as_errors(config.validate()))
+            .chain(check::warnings(&config, &layers))
+            .chain(more(&config));
+        problems.extend(found.map(|finding| Problem {
+            severity: finding.severity,
+            origin: layers.origin(&finding.key),
+            key: finding.key,
+            what: finding.what,
         }));
-        // An unknown key is also a wrong one for serde; it is listed once, with its suggestion.
+        // An unknown key is also a wrong one for serde, and an unread one has its default for the checks: what is
+        // said first is the cause.
         let mut seen = BTreeSet::new();
         problems.retain(|problem| seen.insert(problem.key.clone()));
-        match extracted {
-            Ok(config) if problems.is_empty() => Ok(Loaded { config, layers }),
-            Ok(_) | Err(_) => Err(ConfigError::Problems { problems }),
+        if models_unread {
+            problems.retain(|problem| !is_model_use(&problem.key));
         }
+        if problems.iter().any(|p| p.severity == Severity::Error) {
+            return Err(ConfigError::Problems { problems });
+        }
+        Ok(Loaded {
+            config,
+            warnings: problems,
+            layers,
+        })
     }
 
     /// Every rule that the values break: (key path, what is wrong and what would be right).
@@ -174,8 +249,8 @@ impl Config {
         check::problems(self)
     }
 
-    /// All sections, or for each that does not fit its type the first reason.
-    fn extract(merged: &Figment) -> Result<Self, Vec<(String, String)>> {
+    /// All sections, and what could not be read of them: its key and why. In its place stands the default.
+    fn extract(merged: &Figment) -> (Self, Vec<(String, String)>) {
         let mut problems = Vec::new();
         let mut section = Sections {
             merged,
@@ -187,6 +262,7 @@ impl Config {
             admission: section.take("admission"),
             market: section.take("market"),
             roster: section.take("roster"),
+            breaker: section.take("breaker"),
             field: section.take("field"),
             memory: section.take("memory"),
             inference: section.take("inference"),
@@ -196,15 +272,17 @@ impl Config {
             telemetry: section.take("telemetry"),
             gateway: section.take("gateway"),
         };
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(problems)
-        }
+        (config, problems)
     }
 }
 
-/// Takes sections out one by one, so that one wrong value does not hide those of other sections.
+/// Whether `key` says which model an agent type uses.
+fn is_model_use(key: &str) -> bool {
+    let last = key.rsplit('.').next();
+    key.starts_with("agents.") && matches!(last, Some("model" | "embedder"))
+}
+
+/// Takes sections out one by one and leaves out what cannot be read, so that one wrong value does not hide others.
 struct Sections<'a> {
     merged: &'a Figment,
     problems: &'a mut Vec<(String, String)>,
@@ -212,20 +290,49 @@ struct Sections<'a> {
 
 impl Sections<'_> {
     fn take<T: for<'de> Deserialize<'de> + Default>(&mut self, name: &str) -> T {
-        match self.merged.extract_inner(name) {
-            Ok(section) => section,
-            Err(errors) => {
-                self.problems.extend(errors.into_iter().map(|error| {
-                    // The path within the section, with the section itself at the end.
-                    let mut path = error.path;
-                    path.pop_if(|last| last == name);
-                    path.insert(0, name.to_owned());
-                    let path = path.join(".");
-                    (path, error.kind.to_string())
-                }));
-                T::default()
+        let Ok(mut section) = self.merged.find_value(name) else {
+            return T::default();
+        };
+        loop {
+            let errors =
+                match Figment::from(Serialized::default(name, &section)).extract_inner(name) {
+                    Ok(taken) => return taken,
+                    Err(errors) => errors,
+                };
+            let mut removed = false;
+            for error in errors {
+                // The path within the section, with the section itself at the end.
+                let mut path = error.path;
+                path.pop_if(|last| last == name);
+                removed |= remove(&mut section, &path);
+                path.insert(0, name.to_owned());
+                let key = path.join(".");
+                // That a field is missing follows, if it was just taken out.
+                let below = format!("{key}.");
+                if !self
+                    .problems
+                    .iter()
+                    .any(|(known, _)| known.starts_with(&below))
+                {
+                    self.problems.push((key, error.kind.to_string()));
+                }
+            }
+            if !removed {
+                return T::default();
             }
         }
+    }
+}
+
+/// Takes the value at `path` out of `table`, or the list or text that the path leads into.
+fn remove(table: &mut Value, path: &[String]) -> bool {
+    let (Value::Dict(_, entries), [first, rest @ ..]) = (table, path) else {
+        return false;
+    };
+    match entries.get_mut(first) {
+        Some(inner @ Value::Dict(..)) if !rest.is_empty() => remove(inner, rest),
+        Some(_) => entries.remove(first).is_some(),
+        None => false,
     }
 }
 
@@ -237,6 +344,7 @@ impl Default for Config {
             admission: Admission::default(),
             market: Market::default(),
             roster: Roster::default(),
+            breaker: breaker::Policy::default(),
             field: Field::default(),
             memory: Memory::default(),
             inference: Inference::default(),

@@ -21,7 +21,8 @@ use colony_core::{
 };
 use colony_store::{Ledger, LedgerError};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+
+use crate::snapshots::Snapshots;
 
 /// Locks; more than the cores that could wait for one another.
 const SHARDS: usize = 16;
@@ -31,12 +32,8 @@ pub(crate) const NO_SCENT: Share = Share::HALF;
 const LAW: &str = "field/law";
 /// The snapshot of the trails.
 const TRAILS: &str = "field/trails";
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Kept<T> {
-    schema: u32,
-    body: T,
-}
+/// The layout of both.
+const VERSION: u32 = 1;
 
 /// The door to the field.
 #[derive(Debug, Clone)]
@@ -49,7 +46,7 @@ struct Inner {
     law: DecayLaw,
     origin: Origin,
     clock: Arc<dyn Clock>,
-    ledger: Arc<dyn Ledger>,
+    snapshots: Snapshots,
     shards: Vec<Mutex<Shard>>,
 }
 
@@ -65,17 +62,22 @@ impl Field {
         ledger: Arc<dyn Ledger>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, LedgerError> {
-        let broken = |what: String| LedgerError::Storage { what };
-        let law = match ledger.snapshot(LAW).await? {
-            Some(body) => {
-                let kept: Kept<DecayLaw> =
-                    serde_json::from_slice(&body).map_err(|e| broken(format!("{LAW}: {e}")))?;
-                kept.body
-            }
+        let snapshots = Snapshots::new(ledger, origin.node.clone());
+        let known = snapshots.load(LAW, VERSION).await?;
+        // Trails of another law would be misread.
+        let trails: Option<Vec<Entry>> = match known {
+            Some(_) => snapshots.load(TRAILS, VERSION).await?,
+            None => None,
+        };
+        let law = match known {
+            Some(law) => law,
             None => {
-                let law =
-                    DecayLaw::new(clock.now(), half_lives).map_err(|e| broken(e.to_string()))?;
-                save(&*ledger, LAW, &law).await?;
+                let law = DecayLaw::new(clock.now(), half_lives).map_err(|error| {
+                    LedgerError::Storage {
+                        what: error.to_string(),
+                    }
+                })?;
+                snapshots.save(LAW, VERSION, &law).await?;
                 law
             }
         };
@@ -87,17 +89,13 @@ impl Field {
                 law,
                 origin,
                 clock,
-                ledger,
+                snapshots,
                 shards,
             }),
         };
-        if let Some(body) = field.inner.ledger.snapshot(TRAILS).await? {
-            let kept: Kept<Vec<Entry>> =
-                serde_json::from_slice(&body).map_err(|e| broken(format!("{TRAILS}: {e}")))?;
-            for entry in kept.body {
-                if let Err(error) = field.merge(entry) {
-                    tracing::debug!(%error, "a trail was left out");
-                }
+        for entry in trails.into_iter().flatten() {
+            if let Err(error) = field.merge(entry) {
+                tracing::debug!(%error, "a trail was left out");
             }
         }
         Ok(field)
@@ -213,7 +211,7 @@ impl Field {
         for shard in &self.inner.shards {
             trails.extend(shard.lock().entries());
         }
-        save(&*self.inner.ledger, TRAILS, &trails).await
+        self.inner.snapshots.save(TRAILS, VERSION, &trails).await
     }
 }
 
@@ -249,18 +247,6 @@ impl Trail {
 
 fn location(agent_type: &TypeName) -> Option<Location> {
     Location::new(agent_type.as_str()).ok()
-}
-
-async fn save<T: Serialize + Sync>(
-    ledger: &dyn Ledger,
-    name: &str,
-    body: &T,
-) -> Result<(), LedgerError> {
-    let kept =
-        serde_json::to_vec(&Kept { schema: 1, body }).map_err(|error| LedgerError::Storage {
-            what: error.to_string(),
-        })?;
-    ledger.save_snapshot(name, kept).await
 }
 
 #[cfg(test)]

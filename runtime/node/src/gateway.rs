@@ -1,28 +1,33 @@
-//! The door: `colony.v1` over gRPC, with health and reflection.
+//! The gRPC API: `colony.v1`, with health and reflection.
 //!
 //! ```text
-//!   connection ─► guard (room for one more? time limit) ─► tasks, agents, approvals, models, field, cluster
-//!                   ◄── refuse: every error becomes a status with a stable code and details ◄── rooms
+//!   connections (bounded, closed when unused) ─► load_shed (room for one more? time limit) ─► services ─► NodeHandle
+//!                 ◄── status: every problem becomes a status with a stable code and details ◄──────────────┘
 //! ```
+//! The services (tasks, agents, approvals, models, field, cluster) translate, by `convert`, and decide nothing.
 //! Called by the `colony` binary with a TCP listener and by the simulator with a simulated one. Promises:
-//! nothing is acknowledged that is not in the book; every refusal says what to change or when to come
-//! back; when the node stops, requests in hand are answered and streams are closed with a cursor to go on
-//! from. There is no authentication yet; the default address is a loopback one.
+//! nothing is acknowledged that is not in the ledger; every refusal says what to change or when to come
+//! back; a list is cut into pages that clients take by default; when the node stops, requests in hand are
+//! answered and streams are closed, with a cursor to go on from. There is no authentication yet; the default
+//! address is a loopback one.
 
 mod agents;
 mod approvals;
 mod cluster;
+mod connections;
+mod convert;
 mod field;
-mod guard;
+mod health;
+mod load_shed;
 mod models;
-mod refuse;
+mod pages;
+mod status;
 mod tasks;
 mod trace;
 mod watch;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use colony_core::id::Tenant;
 use colony_proto::v1::{
     agents_server::AgentsServer, approvals_server::ApprovalsServer, cluster_server::ClusterServer,
     field_server::FieldServer, models_server::ModelsServer, tasks_server::TasksServer,
@@ -33,38 +38,41 @@ use tokio::{
     sync::Semaphore,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status,
-    transport::server::{Connected, Server},
-};
+use tonic::transport::server::{Connected, Server};
 
-use crate::{Rooms, config::Gateway};
+use crate::{NodeHandle, config::Gateway};
 
-/// How long connections may take to end after the door was closed: streams end at once, requests in hand
+/// How long connections may take to end after the server was closed: streams end at once, requests in hand
 /// take as long as a group commit.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Streams that a client has reset before the server took them up, after which the connection is closed: h2's
+/// own default, said here because it is the answer to a rapid-reset attack (CVE-2023-44487).
+const RESET_STREAMS_MAX: usize = 20;
+/// Streams that the server has reset because the client broke the protocol, after which the connection is
+/// closed: hyper's own default.
+const ERROR_STREAMS_MAX: usize = 1_024;
+/// Longest metadata of a request, in bytes: a hundred times a `traceparent`.
+const METADATA_BYTES_MAX: u32 = 16 * 1024;
 
-/// Longest page, and the page of those who name no length.
-const PAGE_MAX: u32 = 1_000;
-const PAGE_DEFAULT: u32 = 100;
-
-/// Why the door could not be opened or had to be closed.
+/// Why the API could not be opened or had to be closed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The transport failed.
-    #[error("the gRPC door failed")]
+    #[error("the gRPC server failed")]
     Transport(#[from] tonic::transport::Error),
     /// The descriptors of the interface are damaged: a defect of the build.
     #[error("the gRPC interface cannot describe itself")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// What every service needs.
+/// All services, and what they need.
 #[derive(Debug, Clone)]
-struct Door {
-    rooms: Arc<Rooms>,
+struct GrpcServer {
+    node: NodeHandle,
     limits: Arc<Gateway>,
     watches: Arc<Semaphore>,
+    /// A verification reads the whole ledger: one at a time.
+    verifications: Arc<Semaphore>,
     closing: CancellationToken,
 }
 
@@ -75,7 +83,7 @@ struct Door {
 /// # Errors
 /// [`ServeError`].
 pub async fn serve<I, IO>(
-    rooms: Arc<Rooms>,
+    node: NodeHandle,
     limits: Gateway,
     incoming: I,
     shutdown: impl Future<Output = ()> + Send,
@@ -85,57 +93,54 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let closing = CancellationToken::new();
-    let door = Door {
-        rooms,
+    let server = GrpcServer {
+        node,
         watches: Arc::new(Semaphore::new(limits.watches_max)),
+        verifications: Arc::new(Semaphore::new(1)),
         limits: Arc::new(limits),
         closing: closing.clone(),
     };
-    let limits = Arc::clone(&door.limits);
-    let bytes = limits.message_bytes_max;
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<TasksServer<Door>>().await;
-    health.set_serving::<AgentsServer<Door>>().await;
-    health.set_serving::<ApprovalsServer<Door>>().await;
-    health.set_serving::<ModelsServer<Door>>().await;
-    health.set_serving::<FieldServer<Door>>().await;
-    health.set_serving::<ClusterServer<Door>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(colony_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
-
-    macro_rules! sized {
-        ($server:ident) => {
-            $server::new(door.clone())
-                .max_decoding_message_size(bytes)
-                .max_encoding_message_size(bytes)
+    let limits = Arc::clone(&server.limits);
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(colony_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    macro_rules! with_limits {
+        ($service:ident) => {
+            $service::new(server.clone()).max_decoding_message_size(limits.message_bytes_max)
         };
     }
-    let server = Server::builder()
+    let mut builder = Server::builder()
         .max_concurrent_streams(limits.streams_max)
+        .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS_MAX))
+        .http2_max_local_error_reset_streams(Some(ERROR_STREAMS_MAX))
+        .http2_max_header_list_size(METADATA_BYTES_MAX)
         .http2_keepalive_interval(Some(limits.keepalive_interval))
-        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
-        .layer(guard::GuardLayer::new(
+        .http2_keepalive_timeout(Some(limits.keepalive_timeout));
+    if !limits.connection_age_max.is_zero() {
+        builder = builder.max_connection_age(limits.connection_age_max);
+    }
+    let router = builder
+        .layer(load_shed::LoadShedLayer::new(
             limits.requests_max,
             limits.request_timeout,
         ))
         .add_service(health_service)
-        .add_service(reflection)
-        .add_service(sized!(TasksServer))
-        .add_service(sized!(AgentsServer))
-        .add_service(sized!(ApprovalsServer))
-        .add_service(sized!(ModelsServer))
-        .add_service(sized!(FieldServer))
-        .add_service(sized!(ClusterServer));
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(with_limits!(TasksServer))
+        .add_service(with_limits!(AgentsServer))
+        .add_service(with_limits!(ApprovalsServer))
+        .add_service(with_limits!(ModelsServer))
+        .add_service(with_limits!(FieldServer))
+        .add_service(with_limits!(ClusterServer));
 
+    let incoming = connections::bounded(incoming, &limits);
     let stop = async {
         shutdown.await;
         closing.cancel();
-        health.set_not_serving::<TasksServer<Door>>().await;
-        health
-            .set_service_status("", tonic_health::ServingStatus::NotServing)
-            .await;
     };
     let closed = async {
         closing.cancelled().await;
@@ -143,34 +148,11 @@ where
     };
     tokio::select! {
         biased;
-        served = server.serve_with_incoming_shutdown(incoming, stop) => Ok(served?),
+        served = router.serve_with_incoming_shutdown(incoming, stop) => Ok(served?),
+        never = health::follow(&server.node, reporter, &closing) => match never {},
         () = closed => {
-            tracing::warn!("connections still open after the door was closed are cut");
+            tracing::warn!("connections still open after the server was closed are cut");
             Ok(())
         }
-    }
-}
-
-/// The length of a page, from what the caller asks for.
-fn page_size(asked: u32) -> u32 {
-    match asked {
-        0 => PAGE_DEFAULT,
-        n => n.min(PAGE_MAX),
-    }
-}
-
-/// A tenant as callers write it: empty is the default one.
-fn tenant(name: &str, field: &str) -> Result<Tenant, Status> {
-    if name.is_empty() {
-        return Ok(Tenant::default());
-    }
-    Tenant::new(name).map_err(|error| refuse::argument(field, &error))
-}
-
-/// A tenant to filter by: empty is all of them.
-fn tenant_filter(name: &str) -> Result<Option<Tenant>, Status> {
-    match name {
-        "" => Ok(None),
-        name => tenant(name, "tenant").map(Some),
     }
 }

@@ -1,23 +1,31 @@
-//! The building: rooms of actors around the laws of `colony-core`, supervision, and the doors.
+//! One process of a colony: components around the rules of `colony-core`, supervision, and the APIs.
 //!
-//! A library only: the `colony` binary and the simulator start it. [`Colony::start`] takes a [`Config`] and
-//! a [`World`] (clock, chance, ledger, models, spans) and gives a running node; [`gateway::serve`] opens
-//! its gRPC door on a stream of connections.
+//! A library only: the `colony` binary and the simulator start it. [`Node::start`] takes a [`Config`] and
+//! [`Dependencies`] (clock, chance, ledger, models, spans) and gives a running node; [`gateway::serve`]
+//! opens its gRPC API on a stream of connections.
 
-mod aside;
-mod colony;
+mod breakers;
 pub mod config;
 pub mod field;
 pub mod gateway;
+mod handle;
 mod market;
 pub mod memory;
+mod node;
+mod pipe;
 pub mod ports;
-mod rooms;
+mod problem;
+pub mod revive;
+mod root;
 mod roster;
+mod snapshots;
+mod sweep;
 pub mod telemetry;
 pub mod view;
 pub mod workers;
 
-pub use colony::{Colony, StartError, World, check_agents};
 pub use config::Config;
-pub use rooms::{FeedbackError, Rooms, SubmitError};
+pub use handle::{NodeHandle, Submission};
+pub use node::{Dependencies, Node, StartError, check_agents};
+pub use problem::Problem;
+pub use root::Health;

@@ -1,43 +1,37 @@
 //! The market: claimed tasks meet agents.
 //!
 //! ```text
-//!                    claim (batch, as many as agents are free)
-//!   ledger ◄──────────────────────────────────────────────── market ◄── Poke ── submit, decide, timer
-//!          ── claims ──────────────────────────────────────►   │
-//!                                   core::market::Book::award  │ Award
-//!   agent ◄──────────────────────────────────────────────────── ┘
-//!         ── freed ─────────────────────────────────────────► market
+//!            ready_wakes ─────────────┐      ┌── the timer (next_due, a breaker's hold, the re-check)
+//!                                     ▼      ▼
+//!   ledger ◄── claim (as many as agents are free, as far as breakers allow) ── market ◄── Released ──┐
+//!          ── claims ──────────────────────────────────────────────────────────► │                   │
+//!                                              core::market::Book::award         │ Bidder::award     │
+//!   agent ◄──────────────────────────────────────────────────────────────────────┘                   │
+//!         ───────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! Who wins a bid is decided in [`colony_core::market::score`]; this room only carries the law out. What it
-//! promises: a claimed task is with exactly one agent, or on its way back to the book. Its mailbox is bounded
-//! by what can be under way: one message per agent, one claim, and pokes, which are folded into one.
+//! Who wins a bid is decided in [`colony_core::market::score`], what is claimed in
+//! [`colony_core::ledger::plan_claim`]; this component only carries the rules out. What it promises: a
+//! claimed task is with exactly one agent, or on its way back to the ledger; a task that is claimable is
+//! claimed as soon as an agent of its type is free, whoever made it so and whether or not they are still
+//! there. Its mailbox is bounded by what can be under way: one message per agent, one claim, one wake-up
+//! each of ledger, breakers and timer.
 
 mod actor;
 mod messages;
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use colony_core::{
     id::{AgentId, Incarnation, NodeId, TaskId, TypeName},
-    market::{Outcome, Rules},
+    market::{Award, Outcome, Rules},
     port::{Chance, Clock},
     unit::Share,
 };
-use colony_store::{Ledger, Track};
-use ractor::{Actor, ActorRef, SpawnErr, rpc::CallResult};
+use colony_store::{AttemptCounts, Claim, Ledger, Track};
+use ractor::{Actor, ActorCell, ActorRef, SpawnErr, rpc::CallResult};
 
 use self::messages::Message;
-use crate::{
-    roster::{AgentRef, SupervisorMessage},
-    telemetry::Telemetry,
-};
+use crate::{breakers::Breakers, telemetry::Telemetry};
 
 /// Longest wait for the market's answer to a question.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -45,12 +39,40 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How the market works.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// The rules of the law.
+    /// The rules.
     pub rules: Rules,
     /// Most tasks taken with one claim.
     pub claim_max: u32,
-    /// An agent idle for this long goes to sleep; none = never.
-    pub sleep_after: Option<Duration>,
+    /// An agent idle for this long becomes a row; none = never.
+    pub passivate_after: Option<Duration>,
+    /// How often an idle market looks for work though nobody woke it; none = never. A second net: what
+    /// makes a task claimable also wakes the market.
+    pub recheck_every: Option<Duration>,
+}
+
+/// A task given to an agent.
+#[derive(Debug)]
+pub(crate) struct Assignment {
+    /// The task in hand.
+    pub(crate) claim: Claim,
+    /// How it was won.
+    pub(crate) award: Award,
+}
+
+/// Where an agent's tasks are sent: stable for as long as the agent is declared, whether it is an actor or
+/// a row, crashes or is started again.
+pub(crate) trait Bidder: Send + Sync + fmt::Debug {
+    /// Sends it a task; wakes it on the way. False when it cannot be reached: the task was not sent.
+    fn award(&self, assignment: Box<Assignment>) -> bool;
+
+    /// Tells it to drop a task, if it has it still.
+    fn cancel(&self, task: TaskId);
+
+    /// Lets it become a row. Tasks awarded afterwards reach it all the same. False when it is one.
+    fn passivate(&self) -> bool;
+
+    /// Whether it is an actor at present.
+    fn is_active(&self) -> bool;
 }
 
 /// What the market needs of the node.
@@ -60,6 +82,7 @@ pub(crate) struct Needs {
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
     pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) breakers: Breakers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) chance: Arc<dyn Chance>,
     pub(crate) telemetry: Telemetry,
@@ -72,78 +95,70 @@ pub(crate) struct Observation {
     pub(crate) held: BTreeMap<TaskId, AgentId>,
     /// Free slots by type.
     pub(crate) free: BTreeMap<TypeName, u32>,
-    /// Agents asleep.
+    /// Agents that are rows.
     pub(crate) asleep: u64,
     /// Tasks awarded since the node started.
     pub(crate) awarded: u64,
 }
 
-/// The door to the market.
+/// The market does not answer: it has ended, or is far behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the market does not answer within {ANSWER_WAIT:?}")]
+pub(crate) struct Silent;
+
+/// The way into the market.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     market: ActorRef<Message>,
-    poked: Arc<AtomicBool>,
 }
 
 impl Handle {
-    /// Opens the market.
-    pub(crate) async fn open(needs: Needs) -> Result<Self, SpawnErr> {
-        let poked = Arc::new(AtomicBool::new(false));
-        let rest = needs
+    /// Opens the market under `supervisor`.
+    pub(crate) async fn open(needs: Needs, supervisor: ActorCell) -> Result<Self, SpawnErr> {
+        let passivate = needs
             .settings
-            .sleep_after
+            .passivate_after
             .map(|idle| (idle / 4).max(Duration::from_millis(50)));
-        let actor = actor::Market {
-            needs,
-            poked: Arc::clone(&poked),
-        };
-        let (market, _) = Actor::spawn(None, actor, ()).await?;
-        if let Some(every) = rest {
-            market.send_interval(every, || Message::Rest);
+        let actor = actor::Market { needs };
+        let (market, _) = Actor::spawn_linked(None, actor, (), supervisor).await?;
+        if let Some(every) = passivate {
+            market.send_interval(every, || Message::Passivate);
         }
-        Ok(Self { market, poked })
+        Ok(Self { market })
     }
 
-    /// There may be work: look. Many calls before the market gets to it count as one.
-    pub(crate) fn poke(&self) {
-        if !self.poked.swap(true, Ordering::AcqRel) {
-            self.tell(Message::Poke);
-        }
+    /// Which actor it is, for its supervisor.
+    pub(crate) fn actor(&self) -> ractor::ActorId {
+        self.market.get_id()
     }
 
     /// An agent is there and free.
-    pub(crate) fn offer(
-        &self,
-        agent: AgentId,
-        track: Track,
-        address: AgentRef,
-        supervisor: ActorRef<SupervisorMessage>,
-    ) {
+    pub(crate) fn offer(&self, agent: AgentId, track: Track, bidder: Arc<dyn Bidder>) {
         self.tell(Message::Offer {
             agent,
             track,
-            address,
-            supervisor,
+            bidder,
         });
     }
 
-    /// A sleeping agent was woken.
-    pub(crate) fn awake(&self, agent: AgentId, address: AgentRef) {
-        self.tell(Message::Awake { agent, address });
+    /// An agent is gone; `counts` says whether a task that it held is charged for it.
+    pub(crate) fn terminated(&self, agent: AgentId, counts: AttemptCounts) {
+        self.tell(Message::Terminated { agent, counts });
     }
 
-    /// An agent crashed.
-    pub(crate) fn gone(&self, agent: AgentId) {
-        self.tell(Message::Gone(agent));
-    }
-
-    /// An agent has laid its task down; `scent` is what the field says of it now.
-    pub(crate) fn freed(&self, agent: AgentId, task: TaskId, outcome: Outcome, scent: Share) {
-        self.tell(Message::Freed {
+    /// An agent has let its task go; `attraction` is what the field says of it now.
+    pub(crate) fn released(
+        &self,
+        agent: AgentId,
+        task: TaskId,
+        outcome: Outcome,
+        attraction: Share,
+    ) {
+        self.tell(Message::Released {
             agent,
             task,
             outcome,
-            scent,
+            attraction,
         });
     }
 
@@ -163,17 +178,26 @@ impl Handle {
         self.market.stop(None);
     }
 
-    /// Who holds what; empty when the market does not answer in time.
-    pub(crate) async fn observe(&self) -> Observation {
+    /// Ends the market as a bug would.
+    #[cfg(test)]
+    pub(crate) fn kill(&self) {
+        self.market.kill();
+    }
+
+    /// Who holds what.
+    ///
+    /// # Errors
+    /// [`Silent`].
+    pub(crate) async fn observe(&self) -> Result<Observation, Silent> {
         match self.market.call(Message::Observe, Some(ANSWER_WAIT)).await {
-            Ok(CallResult::Success(observation)) => observation,
-            Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => Observation::default(),
+            Ok(CallResult::Success(observation)) => Ok(observation),
+            Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => Err(Silent),
         }
     }
 
     fn tell(&self, message: Message) {
-        // The market ends last of all rooms; a message after its end concerns a claim that the next life
-        // of the node takes up.
+        // The market ends last of all components; a message after its end concerns a claim that the next
+        // life of the node takes up.
         let _ = self.market.cast(message);
     }
 }

@@ -1,20 +1,23 @@
 //! The roster: who works here.
 //!
 //! ```text
-//!   colony ── open ──► roster ──► one supervisor per agent type ──► agents
-//!   market ── Award ─────────────────────────────────────────────►   │
-//!   market ◄─ freed ──────────────────────────────────────────────── ┘
+//!   root ── open ──► roster ──► one supervisor per agent type ──► agents
+//!   market ── Bidder::award ──────────────────────────────────────►   │
+//!   market ◄─ released ───────────────────────────────────────────────┘
 //! ```
-//! An agent is data first: a row with its type, number and track record. Only an awake agent is an actor. The
-//! roster starts the supervisors with the rows of the book, saves changed records every [`SAVE_EVERY`],
+//! An agent is data first: a row with its type, number and track record. Only an active agent is an actor. The
+//! roster starts the supervisors with the rows of the ledger, saves changed records every [`SAVE_EVERY`],
 //! and lets everyone leave in order when the node stops. Deliberately absent: which agent gets which task
 //! (the market) and what comes next in a task (`colony_core::cycle`).
 
 mod agent;
+mod bidder;
 mod job;
+mod journal_buffer;
 mod messages;
-mod notebook;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -23,13 +26,10 @@ use colony_core::{
     port::Chance,
 };
 use colony_store::{LedgerError, Track};
-use ractor::{Actor, ActorRef, SpawnErr, rpc::CallResult};
+use ractor::{Actor, ActorCell, ActorId, ActorRef, SpawnErr, rpc::CallResult};
 
-pub(crate) use self::supervisor::Restarts;
-pub(crate) use self::{
-    job::Hands,
-    messages::{AgentMessage, AgentRef, Assignment, SupervisorMessage},
-};
+pub(crate) use self::{job::AgentDeps, supervisor::Restarts};
+use self::{messages::SupervisorMessage, supervisor::MemberRow};
 
 /// How often changed track records are written down. A crash forgets at most this much of them; tasks
 /// themselves lose nothing.
@@ -37,27 +37,38 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for a supervisor's answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
+/// How an agent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AgentStatus {
+    /// An actor.
+    Active,
+    /// A row, started by its next task.
+    Row,
+    /// It crashed too often and is not started for a while.
+    Down,
+}
+
 /// One agent as the roster knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct AgentState {
     /// Who.
     pub(crate) id: AgentId,
-    /// Whether it is an actor at present, or a row.
-    pub(crate) awake: bool,
+    /// How it is.
+    pub(crate) status: AgentStatus,
     /// What it has done.
     pub(crate) track: Track,
 }
 
-/// A type as the roster starts it.
+/// The agents of a type as the roster starts them.
 #[derive(Debug)]
-pub(crate) struct Troop {
-    /// What the agents share.
-    pub(crate) hands: Arc<Hands>,
+pub(crate) struct AgentGroup {
+    /// What they share.
+    pub(crate) deps: Arc<AgentDeps>,
     /// How many there are.
     pub(crate) count: u32,
 }
 
-/// The door to the roster.
+/// The way into the roster.
 #[derive(Debug, Clone)]
 pub(crate) struct Roster {
     supervisors: Arc<BTreeMap<TypeName, ActorRef<SupervisorMessage>>>,
@@ -66,7 +77,7 @@ pub(crate) struct Roster {
 /// Why the roster could not open.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The book could not be read.
+    /// The ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// The actor system refused.
@@ -75,24 +86,27 @@ pub enum Error {
 }
 
 impl Roster {
-    /// Starts the supervisors and their agents, with the records the book has of them.
+    /// Starts the supervisors under `root`, and their agents, with the records the ledger has of them.
     ///
     /// # Errors
     /// [`Error`].
     pub(crate) async fn open(
-        troops: Vec<Troop>,
+        groups: Vec<AgentGroup>,
         restarts: Restarts,
         chance: Arc<dyn Chance>,
+        root: ActorCell,
     ) -> Result<Self, Error> {
-        let mut known: BTreeMap<AgentId, Track> = BTreeMap::new();
-        if let Some(troop) = troops.first() {
-            let rows = troop.hands.ledger.agents().await?;
-            known = rows.into_iter().map(|row| (row.id, row.track)).collect();
+        let mut known: BTreeMap<AgentId, MemberRow> = BTreeMap::new();
+        if let Some(group) = groups.first() {
+            for row in group.deps.ledger.agents().await? {
+                let (track, revision) = (row.track, row.revision);
+                known.insert(row.id, MemberRow { track, revision });
+            }
         }
         let mut supervisors = BTreeMap::new();
-        for troop in troops {
-            let agent_type = troop.hands.settings.name.clone();
-            let members = (1..=troop.count).map(|ordinal| {
+        for group in groups {
+            let agent_type = group.deps.settings.name.clone();
+            let members = (1..=group.count).map(|ordinal| {
                 let id = AgentId {
                     agent_type: agent_type.clone(),
                     ordinal,
@@ -101,11 +115,11 @@ impl Roster {
             });
             let members = members.collect();
             let supervisor = supervisor::Supervisor {
-                hands: troop.hands,
+                deps: group.deps,
                 restarts,
                 chance: Arc::clone(&chance),
             };
-            let (address, _) = Actor::spawn(None, supervisor, members).await?;
+            let (address, _) = Actor::spawn_linked(None, supervisor, members, root.clone()).await?;
             address.send_interval(SAVE_EVERY, || SupervisorMessage::Save);
             supervisors.insert(agent_type, address);
         }
@@ -114,21 +128,28 @@ impl Roster {
         })
     }
 
+    /// Which actors its supervisors are, for the root.
+    pub(crate) fn actors(&self) -> impl Iterator<Item = (ActorId, &TypeName)> {
+        self.supervisors
+            .iter()
+            .map(|(name, supervisor)| (supervisor.get_id(), name))
+    }
+
     /// Every agent, by type and number. A supervisor that does not answer in time is left out.
-    pub(crate) async fn standings(&self) -> Vec<Standing> {
+    pub(crate) async fn states(&self) -> Vec<AgentState> {
         let mut all = Vec::new();
         for supervisor in self.supervisors.values() {
             let answer = supervisor
                 .call(SupervisorMessage::Observe, Some(ANSWER_WAIT))
                 .await;
-            if let Ok(CallResult::Success(mut standings)) = answer {
-                all.append(&mut standings);
+            if let Ok(CallResult::Success(mut states)) = answer {
+                all.append(&mut states);
             }
         }
         all
     }
 
-    /// Lets everyone hand back what they hold and end, for at most `wait`. True when all did.
+    /// Lets everyone give back what they hold and end, for at most `wait`. True when all did.
     pub(crate) async fn leave(&self, wait: Duration) -> bool {
         let leaving = self
             .supervisors

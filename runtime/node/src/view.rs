@@ -1,4 +1,4 @@
-//! What the rooms tell of themselves, for the doors to show.
+//! What the components tell of themselves, for the doors to show.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,9 +6,10 @@ use colony_core::{
     id::{AgentId, Incarnation, NodeId, TaskId, TypeName},
     unit::Timestamp,
 };
-use colony_inference::Observation;
+use colony_inference::WorkerStats;
 use colony_store::{Counts, Track};
 
+pub use crate::breakers::OpenPort;
 use crate::ports::Member;
 
 /// One agent.
@@ -20,7 +21,7 @@ pub struct AgentView {
     pub kind: String,
     /// The version of its type's declaration.
     pub version: u32,
-    /// `busy`, `idle` or `asleep`.
+    /// `busy`, `idle`, `asleep`, or `down` where it crashed too often.
     pub state: &'static str,
     /// What it works on.
     pub task: Option<TaskId>,
@@ -42,7 +43,7 @@ pub struct ModelView {
     /// Longest text, or context, in tokens.
     pub tokens_max: usize,
     /// The worker's counters.
-    pub figures: Observation,
+    pub figures: WorkerStats,
 }
 
 /// One request through a model, as `colony model test` shows it.
@@ -73,6 +74,10 @@ pub struct Status {
     pub counts: Counts,
     /// Agents by type: all, and those at work.
     pub agents: BTreeMap<TypeName, (u64, u64)>,
+    /// Agents that crashed too often and are not started for a while.
+    pub down: u64,
+    /// Ports that are taken for away: their agents claim nothing.
+    pub open_ports: Vec<OpenPort>,
     /// Episodes in memory.
     pub episodes: u64,
     /// Tasks awarded in this life.

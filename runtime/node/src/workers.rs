@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use colony_inference::{
     BatchObserver, BatchReport, ChatMessage, ChatRole, EmbedRequest, Embedder, GenerateRequest,
-    Generator, InferenceError, Observation,
+    Generator, InferenceError, WorkerStats,
 };
 
 pub use self::open::{OpenError, open};
@@ -68,7 +68,7 @@ impl Workers {
         role: &'static str,
         dimensions: usize,
         tokens_max: usize,
-        figures: &Observation,
+        figures: &WorkerStats,
     ) -> ModelView {
         ModelView {
             name: name.to_owned(),
@@ -94,7 +94,7 @@ impl Workers {
                 .map(|x| format!("{x:.4}"))
                 .collect();
             return Ok(ModelTest {
-                computed: embedded.ride.computed,
+                computed: embedded.stats.computed,
                 tokens: embedded.tokens,
                 preview: format!("{} numbers: {}, …", embedded.vector.len(), head.join(", ")),
             });
@@ -105,7 +105,7 @@ impl Workers {
             request.tokens_max = 32;
             let generated = generator.generate(request).await?;
             return Ok(ModelTest {
-                computed: generated.ride.computed,
+                computed: generated.stats.computed,
                 tokens: generated.completion_tokens,
                 preview: generated.text,
             });

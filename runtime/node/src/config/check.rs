@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
-use colony_core::{escalation::risk, id::TypeName, task};
+use colony_core::{escalation::risk, id::TypeName, ledger::claim::WEIGHT_MAX, span, task};
 
-use super::{Config, ModelRole, span, unknown::nearest};
+use super::{Config, Finding, ModelRole, Risk, layer::Layers, unknown::nearest};
 
 /// (key path, what is wrong and what would be right).
 type Problems = Vec<(String, String)>;
@@ -22,6 +22,35 @@ pub(super) fn problems(config: &Config) -> Problems {
     found.names(config);
     found.texts(config);
     found.0
+}
+
+/// What is allowed, and probably not meant.
+pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<Finding> {
+    lost_patterns(config, layers).into_iter().collect()
+}
+
+/// A list of risk patterns takes the place of the ready-made ones. Whoever writes one pattern rarely means that.
+fn lost_patterns(config: &Config, layers: &Layers) -> Option<Finding> {
+    const KEY: &str = "risk.patterns";
+    let patterns = &config.risk.patterns;
+    if !layers.set.contains_key(KEY) || patterns.is_empty() {
+        return None;
+    }
+    let ready_made = Risk::default().patterns;
+    let lost: Vec<&str> = ready_made
+        .iter()
+        .map(|pattern| pattern.name.as_str())
+        .filter(|name| patterns.iter().all(|pattern| pattern.name != *name))
+        .collect();
+    let (first, count) = (*lost.first()?, lost.len());
+    let what = format!(
+        "{} of your own replace all {} ready-made patterns; {count} of these hold no more ({first}{}). Copy those \
+         that shall hold into your file",
+        patterns.len(),
+        ready_made.len(),
+        if count > 1 { ", …" } else { "" }
+    );
+    Some(Finding::warning(KEY, what))
 }
 
 #[derive(Default)]
@@ -49,11 +78,21 @@ impl Checks {
 
     fn numbers(&mut self, config: &Config) {
         let ledger = &config.ledger;
+        self.number("ledger.attempts_max", ledger.attempts_max.into(), 1..=1_000);
         self.number(
-            "ledger.deliveries_max",
-            ledger.deliveries_max.into(),
+            "ledger.suspect_losses",
+            ledger.suspect_losses.into(),
             1..=1_000,
         );
+        for (tenant, weight) in &ledger.tenant_weights {
+            self.number(
+                &format!("ledger.tenant_weights.{tenant}"),
+                (*weight).into(),
+                1..=WEIGHT_MAX.into(),
+            );
+        }
+        let failures = config.breaker.failures_max;
+        self.number("breaker.failures_max", failures.into(), 1..=1_000);
         self.number("ledger.live_max", ledger.live_max, 1..=100_000_000);
         let admission = &config.admission;
         let sizes = [
@@ -116,6 +155,11 @@ impl Checks {
             65_536..=67_108_864,
         );
         self.number(
+            "gateway.connections_max",
+            gateway.connections_max as u64,
+            1..=100_000,
+        );
+        self.number(
             "gateway.streams_max",
             gateway.streams_max.into(),
             1..=10_000,
@@ -164,6 +208,11 @@ impl Checks {
             ledger.backoff_base..=DAY,
         );
         self.span("ledger.head_start", ledger.head_start, Duration::ZERO..=DAY);
+        let recheck = config.market.recheck_every;
+        self.span("market.recheck_every", recheck, Duration::ZERO..=DAY);
+        let breaker = &config.breaker;
+        self.span("breaker.hold", breaker.hold, MILLISECOND..=HOUR);
+        self.span("breaker.hold_max", breaker.hold_max, breaker.hold..=DAY);
         self.span(
             "ledger.dedupe_ttl",
             ledger.dedupe_ttl,
@@ -218,6 +267,21 @@ impl Checks {
             "gateway.keepalive_timeout",
             gateway.keepalive_timeout,
             100 * MILLISECOND..=HOUR,
+        );
+        self.span(
+            "gateway.first_request_timeout",
+            gateway.first_request_timeout,
+            100 * MILLISECOND..=HOUR,
+        );
+        self.span(
+            "gateway.idle_timeout",
+            gateway.idle_timeout,
+            100 * MILLISECOND..=DAY,
+        );
+        self.span(
+            "gateway.connection_age_max",
+            gateway.connection_age_max,
+            Duration::ZERO..=365 * DAY,
         );
     }
 

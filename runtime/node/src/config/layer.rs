@@ -1,7 +1,12 @@
 //! The layers below the flags: reads file, environment and flags into values and remembers where each
 //! key was set.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
 
 use figment::{
     Error, Figment, Metadata, Profile, Provider,
@@ -15,6 +20,8 @@ use super::{ConfigError, Origin, Sources};
 
 /// What the names of environment variables begin with.
 const ENV_PREFIX: &str = "COLONY__";
+/// Longest file read, in bytes: a hundred times the one with every setting. A wrong file must not fill the memory.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// What was set, and where.
 #[derive(Debug, Clone, Default)]
@@ -52,7 +59,7 @@ impl Layers {
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        let text = read(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
             source,
         })?;
@@ -142,6 +149,19 @@ impl Layers {
         }
         merged
     }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!(
+            "longer than {FILE_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(text)
 }
 
 /// Text that looks like a number, a truth value or a list is one; everything else is text.

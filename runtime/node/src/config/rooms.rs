@@ -6,9 +6,10 @@ use colony_core::{
     admission::Limits,
     escalation::risk,
     field,
-    id::NodeId,
+    id::{NodeId, Tenant},
     market::{Mode, Rules, SAMPLE_DEFAULT, Weights},
     memory::Rule,
+    span,
 };
 use colony_inference::{EmbedLimits, GenerateLimits};
 use colony_store::Policy;
@@ -18,7 +19,6 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::span;
 use crate::{market, memory};
 
 /// Who this node is and where it listens.
@@ -60,12 +60,16 @@ pub enum LedgerEngine {
 pub struct LedgerRules {
     /// What keeps the book.
     pub engine: LedgerEngine,
-    /// Abnormal ends after which a task is dead.
-    pub deliveries_max: u32,
-    /// Wait before the first redelivery; doubles each time.
+    /// Failed attempts after which a task is dead.
+    pub attempts_max: u32,
+    /// Node losses after which a task that was in hand at each is called a suspect.
+    pub suspect_losses: u32,
+    /// What each tenant's claims weigh against the others'.
+    pub tenant_weights: BTreeMap<Tenant, u32>,
+    /// Wait after the first failed attempt; doubles each time.
     #[serde(with = "span")]
     pub backoff_base: Duration,
-    /// Longest wait before a redelivery.
+    /// Longest wait after a failed attempt.
     #[serde(with = "span")]
     pub backoff_max: Duration,
     /// How much earlier one step of priority sorts.
@@ -83,7 +87,9 @@ impl Default for LedgerRules {
         let policy = Policy::default();
         Self {
             engine: LedgerEngine::default(),
-            deliveries_max: policy.deliveries_max,
+            attempts_max: policy.attempts_max,
+            suspect_losses: policy.suspect_losses,
+            tenant_weights: policy.tenant_weights,
             backoff_base: policy.backoff_base,
             backoff_max: policy.backoff_max,
             head_start: policy.head_start,
@@ -98,7 +104,9 @@ impl LedgerRules {
     #[must_use]
     pub fn policy(&self) -> Policy {
         Policy {
-            deliveries_max: self.deliveries_max,
+            attempts_max: self.attempts_max,
+            suspect_losses: self.suspect_losses,
+            tenant_weights: self.tenant_weights.clone(),
             backoff_base: self.backoff_base,
             backoff_max: self.backoff_max,
             head_start: self.head_start,
@@ -161,6 +169,9 @@ pub struct Market {
     pub sample: u32,
     /// Most tasks claimed at once.
     pub claim_max: u32,
+    /// How often an idle market looks for work though nobody woke it; 0 = never.
+    #[serde(with = "span")]
+    pub recheck_every: Duration,
     /// What counts how much in a bid.
     pub weights: Weights,
 }
@@ -171,6 +182,7 @@ impl Default for Market {
             mode: Mode::default(),
             sample: SAMPLE_DEFAULT,
             claim_max: 256,
+            recheck_every: Duration::from_secs(30),
             weights: Weights::default(),
         }
     }
@@ -187,7 +199,12 @@ impl Market {
                 weights: self.weights,
             },
             claim_max: self.claim_max,
-            sleep_after: Some(roster.sleep_after),
+            passivate_after: Some(roster.sleep_after),
+            recheck_every: if self.recheck_every.is_zero() {
+                None
+            } else {
+                Some(self.recheck_every)
+            },
         }
     }
 }
@@ -528,6 +545,19 @@ pub struct Telemetry {
     pub service_name: String,
     /// What is logged: a level, or directives such as `info,colony_node=debug`.
     pub log: String,
+    /// The form of a log line.
+    pub log_format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 impl Default for Telemetry {
@@ -537,16 +567,19 @@ impl Default for Telemetry {
             sample_ratio: 1.0,
             service_name: "colony".to_owned(),
             log: "info".to_owned(),
+            log_format: LogFormat::default(),
         }
     }
 }
 
-/// Limits of the gRPC door.
+/// Limits of the gRPC API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gateway {
-    /// Largest message in either direction, in bytes.
+    /// Largest message of a request, in bytes. Answers are cut into pages that clients take by default.
     pub message_bytes_max: usize,
+    /// Most connections at once.
+    pub connections_max: usize,
     /// Most requests at once on one connection.
     pub streams_max: u32,
     /// Most requests at once on all connections.
@@ -562,6 +595,15 @@ pub struct Gateway {
     /// A connection that does not answer for so long is closed.
     #[serde(with = "span")]
     pub keepalive_timeout: Duration,
+    /// A connection without a first request after so long is closed.
+    #[serde(with = "span")]
+    pub first_request_timeout: Duration,
+    /// A connection without a request in hand for so long is closed.
+    #[serde(with = "span")]
+    pub idle_timeout: Duration,
+    /// A connection that is older takes no new requests and is closed when it has none; 0 = never.
+    #[serde(with = "span")]
+    pub connection_age_max: Duration,
 }
 
 impl Default for Gateway {
@@ -569,12 +611,16 @@ impl Default for Gateway {
         Self {
             // A batch of a thousand ordinary tasks fits.
             message_bytes_max: 4 * 1024 * 1024,
+            connections_max: 1_024,
             streams_max: 256,
             requests_max: 1_024,
             watches_max: 256,
             request_timeout: Duration::from_secs(30),
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(5),
+            first_request_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(300),
+            connection_age_max: Duration::ZERO,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{AgentType, Config, Model, Problem, layer::Layers};
+use super::{AgentType, Config, Model, Problem, Severity, layer::Layers};
 
 /// A suggestion is offered up to this many edits away, or a third of the word if that is more.
 const EDITS_MAX: usize = 2;
@@ -13,6 +13,7 @@ pub(super) fn keys(layers: &Layers) -> Vec<Problem> {
     for (key, origin) in &layers.set {
         if let Some((at, what)) = unknown(&known, key) {
             problems.push(Problem {
+                severity: Severity::Error,
                 key: at,
                 origin: origin.clone(),
                 what,

@@ -59,7 +59,7 @@ async fn open(ledger: &Arc<dyn Ledger>, clock: &Arc<Hand>, life: u64, half_life:
 }
 
 fn ledger() -> Arc<dyn Ledger> {
-    Arc::new(MemoryLedger::new(Policy::default()))
+    Arc::new(MemoryLedger::new(Policy::default(), Hand::at(0)))
 }
 
 fn near(share: Share, expected: f64) -> bool {

@@ -1,28 +1,28 @@
 //! `colony.v1.Agents`.
 
-use colony_core::id::AgentId;
 use colony_proto::v1::{self, agents_server::Agents};
 use tonic::{Request, Response, Status};
 
-use super::{Door, page_size, refuse, tasks};
-use crate::view::AgentView;
+use super::{
+    GrpcServer,
+    convert::{agent_to_wire, parse_agent_id, parse_optional, parse_page_size, parse_type},
+    pages::{ANSWER_BYTES_MAX, fit, next_token},
+    status,
+};
 
 #[tonic::async_trait]
-impl Agents for Door {
+impl Agents for GrpcServer {
     async fn list(
         &self,
         request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
         let request = request.into_inner();
-        let agent_type = match request.agent_type.as_str() {
-            "" => None,
-            name => Some(tasks::type_name(name, "agent_type")?),
-        };
-        let after = match request.page_token.as_str() {
-            "" => None,
-            token => Some(agent_id(token, "page_token")?),
-        };
-        let mut agents = self.rooms.agents().await;
+        let agent_type =
+            parse_optional(&request.agent_type, |name| parse_type(name, "agent_type"))?;
+        let after = parse_optional(&request.page_token, |text| {
+            parse_agent_id(text, "page_token")
+        })?;
+        let mut agents = self.node.agents().await?;
         agents.retain(|agent| {
             agent_type
                 .as_ref()
@@ -30,17 +30,13 @@ impl Agents for Door {
                 && after.as_ref().is_none_or(|after| agent.id > *after)
         });
         agents.sort_by(|a, b| a.id.cmp(&b.id));
-        let limit = page_size(request.page_size) as usize;
-        let is_last = agents.len() <= limit;
-        agents.truncate(limit);
-        let next_page_token = match agents.last() {
-            Some(agent) if !is_last => agent.id.to_string(),
-            Some(_) | None => String::new(),
-        };
-        let agents = agents.iter().map(agent_out).collect();
+        let limit = parse_page_size(request.page_size) as usize;
+        let more = agents.len() > limit;
+        let agents = agents.iter().take(limit).map(agent_to_wire);
+        let page = fit(agents, more, ANSWER_BYTES_MAX);
         Ok(Response::new(v1::ListAgentsResponse {
-            agents,
-            next_page_token,
+            next_page_token: next_token(&page, |agent| agent.id.clone()),
+            agents: page.items,
         }))
     }
 
@@ -49,39 +45,12 @@ impl Agents for Door {
         request: Request<v1::GetAgentRequest>,
     ) -> Result<Response<v1::GetAgentResponse>, Status> {
         let name = request.into_inner().agent_id;
-        let id = agent_id(&name, "agent_id")?;
-        let agents = self.rooms.agents().await;
+        let id = parse_agent_id(&name, "agent_id")?;
+        let agents = self.node.agents().await?;
         let found = agents.iter().find(|agent| agent.id == id);
-        let agent = found
-            .map(agent_out)
-            .ok_or_else(|| refuse::nothing("agent", &name))?;
-        Ok(Response::new(v1::GetAgentResponse { agent: Some(agent) }))
-    }
-}
-
-/// Reads `triage/17`.
-fn agent_id(text: &str, field: &str) -> Result<AgentId, Status> {
-    let wrong = || refuse::argument(field, &"is no agent; write type and number, like triage/17");
-    let (agent_type, ordinal) = text.split_once('/').ok_or_else(wrong)?;
-    Ok(AgentId {
-        agent_type: tasks::type_name(agent_type, field)?,
-        ordinal: ordinal.parse().map_err(|_| wrong())?,
-    })
-}
-
-fn agent_out(agent: &AgentView) -> v1::Agent {
-    v1::Agent {
-        id: agent.id.to_string(),
-        agent_type: agent.id.agent_type.to_string(),
-        kind: agent.kind.clone(),
-        state: agent.state.to_owned(),
-        task_id: agent.task.map(|task| task.to_string()),
-        track: Some(v1::Track {
-            tasks: agent.track.tasks,
-            successes: agent.track.successes,
-            escalations: agent.track.escalations,
-            crashes: agent.track.crashes,
-        }),
-        version: agent.version,
+        let agent = found.ok_or_else(|| status::nothing("agent", &name))?;
+        Ok(Response::new(v1::GetAgentResponse {
+            agent: Some(agent_to_wire(agent)),
+        }))
     }
 }

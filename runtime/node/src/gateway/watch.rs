@@ -1,13 +1,15 @@
 //! The stream of state changes.
 //!
 //! ```text
-//!   present states of the given tasks ─► changes after the cursor, page by page ─► wait for `latest` ─┐
-//!                                          ▲                                                          │
-//!                                          └──────────────────────────────────────────────────────────┘
+//!   cursor ─► present states of the given tasks ─► changes after the cursor, page by page ─► wait for `latest` ─┐
+//!                                                    ▲                                                          │
+//!                                                    └──────────────────────────────────────────────────────────┘
 //! ```
-//! Reading the book by cursor rather than listening to events: nothing is buffered for a slow watcher, a
-//! broken stream is taken up again from its last cursor, and none of the last 100,000 is missed. What was seen
-//! just before the present states were read may be seen again.
+//! Reading the ledger by cursor rather than listening to events: nothing is buffered for a slow watcher, and a
+//! broken stream is taken up again from its last cursor. Every message carries one, the first one nothing else.
+//! A present state carries the cursor that the stream began at: whoever goes on from there misses none of the
+//! changes that led to it. A cursor names its ledger. One of another ledger, or one whose changes are not kept
+//! any more or have not happened, is refused with the oldest cursor that is good: gaps are never passed over.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -16,25 +18,31 @@ use std::{
 };
 
 use colony_core::id::TaskId;
-use colony_proto::v1;
-use colony_store::{Change, Cursor, Ledger};
+use colony_proto::v1::{self, watch_response::Event};
+use colony_store::{Change, Cursor, LedgerError};
 use futures_util::{Stream, stream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use uuid::Uuid;
 
-use super::{Door, refuse, tasks};
+use super::{
+    GrpcServer,
+    convert::{cursor_to_wire, parse_cursor, parse_task_id, state_to_wire},
+    status,
+};
+use crate::{NodeHandle, Problem};
 
 /// Most tasks watched by name in one stream: each is looked up once at the start.
 const IDS_MAX: usize = 10_000;
 /// Changes read at once.
 const PAGE: u32 = 512;
 
-/// Changes as they go out.
-pub(super) type Changes = Pin<Box<dyn Stream<Item = Result<v1::TaskChange, Status>> + Send>>;
+/// What goes out.
+pub(super) type Events = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
 
 struct Watch {
-    ledger: Arc<dyn Ledger>,
+    ledger: Ledger,
     latest: watch::Receiver<Cursor>,
     closing: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -47,106 +55,159 @@ struct Watch {
     after: Cursor,
     open: BTreeSet<TaskId>,
     caught_up: bool,
-    ready: VecDeque<v1::TaskChange>,
+    ready: VecDeque<v1::WatchResponse>,
 }
 
-pub(super) async fn open(door: &Door, request: v1::WatchRequest) -> Result<Changes, Status> {
-    let permit = Arc::clone(&door.watches)
+pub(super) async fn open(server: &GrpcServer, request: v1::WatchRequest) -> Result<Events, Status> {
+    let permit = Arc::clone(&server.watches)
         .try_acquire_owned()
-        .map_err(|_| refuse::crowded(door.limits.watches_max))?;
+        .map_err(|_| status::crowded("watch streams are open", server.limits.watches_max))?;
     if request.task_ids.len() > IDS_MAX {
         let why = format!("{} ids are more than {IDS_MAX}", request.task_ids.len());
-        return Err(refuse::argument("task_ids", &why));
+        return Err(status::argument("task_ids", &why));
     }
     if request.until_ended && request.task_ids.is_empty() {
-        return Err(refuse::argument("until_ended", &"needs task_ids"));
+        return Err(status::argument("until_ended", &"needs task_ids"));
     }
-    let ids = request.task_ids.iter().map(|id| tasks::task_id(id));
+    let ids = request.task_ids.iter();
+    let ids = ids.map(|id| parse_task_id(id, "task_ids"));
     let ids = ids.collect::<Result<BTreeSet<_>, _>>()?;
-    let ledger = Arc::clone(&door.rooms.ledger);
-    let mut latest = ledger.latest();
+    let ledger = Ledger(server.node.clone());
+    let mut latest = server.node.latest();
     // Read before the states: a change in between is seen twice rather than never.
     let newest = *latest.borrow_and_update();
-    let after = request.after_cursor.unwrap_or(newest);
-    let mut open = BTreeSet::new();
-    let mut ready = VecDeque::new();
-    for id in &ids {
-        let record = ledger
-            .get(*id)
-            .await
-            .map_err(|error| refuse::ledger(&error))?;
-        if !record.state.is_final() {
-            open.insert(*id);
-        }
-        if request.after_cursor.is_none() {
-            ready.push_back(v1::TaskChange {
-                cursor: after,
-                task_id: id.to_string(),
-                state: tasks::state_out(record.state).into(),
-                at_us: record.updated_at.as_micros(),
-            });
-        }
-    }
-    let watch = Watch {
+    let after = match &request.after_cursor {
+        None => newest,
+        Some(text) => ledger.own(parse_cursor(text)?).await?,
+    };
+    let mut watch = Watch {
         ledger,
         latest,
-        closing: door.closing.clone(),
+        closing: server.closing.clone(),
         _permit: permit,
-        wanted: (!ids.is_empty()).then_some(ids),
+        wanted: None,
         until_ended: request.until_ended,
         after,
-        open,
+        open: BTreeSet::new(),
         caught_up: false,
-        ready,
+        ready: VecDeque::new(),
     };
+    watch.tell(after, None);
+    for id in &ids {
+        let head = server.node.task(*id).await?.head;
+        if !head.state.is_final() {
+            watch.open.insert(*id);
+        }
+        let present = v1::TaskChange {
+            task_id: id.to_string(),
+            state: state_to_wire(head.state).into(),
+            at_us: head.updated_at.as_micros(),
+        };
+        watch.tell(after, Some(Event::Present(present)));
+    }
+    if !ids.is_empty() {
+        watch.wanted = Some(ids);
+    }
+    // A cursor that is no good is refused before the stream begins.
+    watch.read().await?;
     Ok(Box::pin(stream::try_unfold(watch, Watch::next)))
 }
 
 impl Watch {
-    async fn next(mut self) -> Result<Option<(v1::TaskChange, Self)>, Status> {
+    async fn next(mut self) -> Result<Option<(v1::WatchResponse, Self)>, Status> {
         loop {
-            if let Some(change) = self.ready.pop_front() {
-                return Ok(Some((change, self)));
+            if let Some(response) = self.ready.pop_front() {
+                return Ok(Some((response, self)));
             }
             if self.until_ended && self.open.is_empty() && self.caught_up {
                 return Ok(None);
             }
+            if self.closing.is_cancelled() {
+                return Err(status::stopping());
+            }
             // Seen before the page is read, so that a change in between wakes it again.
             self.latest.mark_unchanged();
-            let page = self.ledger.changes(self.after, PAGE).await;
-            let page = page.map_err(|error| refuse::ledger(&error))?;
-            self.caught_up = page.len() < PAGE as usize;
-            let is_empty = page.is_empty();
-            page.into_iter().for_each(|change| self.take(&change));
-            if is_empty && !(self.until_ended && self.open.is_empty()) {
+            let read_none = self.read().await? == 0;
+            if read_none && !(self.until_ended && self.open.is_empty()) {
                 tokio::select! {
                     biased;
-                    () = self.closing.cancelled() => return Err(refuse::stopping()),
+                    () = self.closing.cancelled() => {}
                     changed = self.latest.changed() => {
-                        changed.map_err(|_| refuse::stopping())?;
+                        changed.map_err(|_| status::stopping())?;
                     }
                 }
             }
         }
     }
 
-    fn take(&mut self, change: &Change) {
-        self.after = self.after.max(change.cursor);
-        if self
-            .wanted
-            .as_ref()
-            .is_some_and(|ids| !ids.contains(&change.task))
-        {
-            return;
+    /// Reads the next page of changes; returns how many there were.
+    async fn read(&mut self) -> Result<usize, Status> {
+        let page = self.ledger.changes(self.after, PAGE).await?;
+        self.caught_up = page.len() < PAGE as usize;
+        for change in &page {
+            self.after = change.cursor;
+            let wanted = self.wanted.as_ref();
+            if wanted.is_none_or(|ids| ids.contains(&change.task)) {
+                self.take(change);
+            }
         }
+        Ok(page.len())
+    }
+
+    fn take(&mut self, change: &Change) {
         if change.state.is_final() {
             self.open.remove(&change.task);
+        } else if self.wanted.is_some() {
+            // Revived, or its earlier states are told after the present one.
+            self.open.insert(change.task);
         }
-        self.ready.push_back(v1::TaskChange {
-            cursor: change.cursor,
+        let told = v1::TaskChange {
             task_id: change.task.to_string(),
-            state: tasks::state_out(change.state).into(),
+            state: state_to_wire(change.state).into(),
             at_us: change.at.as_micros(),
-        });
+        };
+        self.tell(change.cursor, Some(Event::Change(told)));
     }
+
+    fn tell(&mut self, cursor: Cursor, event: Option<Event>) {
+        let cursor = self.ledger.cursor(cursor);
+        self.ready.push_back(v1::WatchResponse { cursor, event });
+    }
+}
+
+/// The ledger as a watcher sees it: cursors name it.
+struct Ledger(NodeHandle);
+
+impl Ledger {
+    fn cursor(&self, cursor: Cursor) -> String {
+        cursor_to_wire(self.0.ledger_id(), cursor)
+    }
+
+    /// A cursor of this very ledger.
+    async fn own(&self, (ledger, cursor): (Uuid, Cursor)) -> Result<Cursor, Status> {
+        if ledger == self.0.ledger_id() {
+            return Ok(cursor);
+        }
+        let oldest = match self.0.changes(0, 1).await {
+            Ok(_) => 0,
+            Err(Problem::Ledger(LedgerError::OutOfRange { oldest, .. })) => before(oldest),
+            Err(problem) => return Err(problem.into()),
+        };
+        let what = "the cursor belongs to another ledger";
+        Err(status::out_of_range(&what, &self.cursor(oldest)))
+    }
+
+    async fn changes(&self, after: Cursor, limit: u32) -> Result<Vec<Change>, Status> {
+        self.0.changes(after, limit).await.map_err(|problem| {
+            let Problem::Ledger(LedgerError::OutOfRange { oldest, .. }) = problem else {
+                return problem.into();
+            };
+            status::out_of_range(&problem, &self.cursor(before(oldest)))
+        })
+    }
+}
+
+/// The cursor after which `change` is the first.
+const fn before(change: Cursor) -> Cursor {
+    change.saturating_sub(1)
 }

@@ -1,49 +1,47 @@
-//! The market actor: turns messages into calls of the law and awards into sends. It holds no policy.
+//! The market actor: turns messages into calls of the rules and awards into sends. It holds no policy.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use colony_core::{
-    id::{AgentId, TaskId},
+    id::{AgentId, QueueName, TaskId},
     market::{Book, Digest, Offer, Outcome, Track},
+    mutant,
     unit::{Share, Timestamp},
 };
-use colony_store::{Claim, ClaimRef, ClaimRequest, Commit, LedgerError, Then};
+use colony_store::{
+    AttemptCounts, Claim, ClaimRef, ClaimRequest, Claimed, Commit, LedgerError, Settlement,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use rand::RngCore;
-use tokio::task::AbortHandle;
+use tokio::sync::watch;
 
-use super::{Needs, Observation, messages::Message};
+use super::{Assignment, Bidder, Needs, Observation, messages::Message};
 use crate::{
-    aside::aside,
+    breakers::Allowed,
     field::NO_SCENT,
-    roster::{AgentMessage, AgentRef, Assignment, SupervisorMessage},
+    pipe::{Running, pipe_to_self},
     telemetry::names,
 };
 
-/// Wait before the next claim after the book has failed.
-const CLAIM_RETRY: Duration = Duration::from_millis(200);
+/// Wait before a claim, or the return of one, is tried again after the ledger has failed.
+const LEDGER_RETRY: Duration = Duration::from_millis(200);
+
+/// Refusals in a row, for reasons that do not pass, after which the market gives the ledger up: five seconds.
+const REFUSALS_MAX: u32 = 25;
 
 /// The behaviour of the market.
 #[derive(Debug)]
 pub(crate) struct Market {
     pub(super) needs: Needs,
-    pub(super) poked: Arc<AtomicBool>,
 }
 
-/// Where an agent's tasks are sent.
+/// An agent with a standing offer.
 #[derive(Debug)]
 struct Address {
-    /// None while it sleeps.
-    agent: Option<AgentRef>,
-    supervisor: ActorRef<SupervisorMessage>,
+    bidder: Arc<dyn Bidder>,
     idle_since: Timestamp,
+    /// What the field said of it when it let its last task go.
+    attraction: Share,
 }
 
 /// What the market holds.
@@ -53,26 +51,39 @@ pub(crate) struct State {
     addresses: BTreeMap<AgentId, Address>,
     held: BTreeMap<TaskId, (AgentId, ClaimRef)>,
     by_agent: BTreeMap<AgentId, TaskId>,
-    /// What the field said of each agent when it laid its last task down.
-    scents: BTreeMap<AgentId, Share>,
     rng: Box<dyn RngCore + Send>,
     awarded: u64,
     // What it waits for.
-    claiming: bool,
+    /// The number of the last claim.
+    batch: u64,
+    claiming: Claiming,
+    /// A `Look` is in the mailbox.
+    looking: bool,
+    /// Something may have become claimable, or an agent free, since the claim under way was made up. A
+    /// repeat asks for what its first sending asked for, so it does not answer this.
     again: bool,
-    alarm: Option<AbortHandle>,
+    /// Claims in a row that the ledger refused for good.
+    refused: u32,
+    timer: Running,
     closing: Option<RpcReplyPort<()>>,
     closed: bool,
+}
+
+/// Where the one claim stands.
+enum Claiming {
+    /// None is under way.
+    No,
+    /// This one is.
+    UnderWay(Box<ClaimRequest>, Allowed),
+    /// This one was not answered; it is repeated, under its number, when the timer runs out.
+    Unanswered(Box<ClaimRequest>, Allowed),
 }
 
 impl State {
     /// Takes a claim out of an agent's hands, unless the task is in another's by now.
     fn let_go(&mut self, agent: &AgentId, task: &TaskId) -> Option<ClaimRef> {
-        if self
-            .held
-            .get(task)
-            .is_none_or(|(holder, _)| holder != agent)
-        {
+        let (holder, _) = self.held.get(task)?;
+        if holder != agent {
             return None;
         }
         self.held.remove(task).map(|(_, claim)| claim)
@@ -84,18 +95,22 @@ impl Actor for Market {
     type State = State;
     type Arguments = ();
 
-    async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(&self, me: ActorRef<Message>, (): ()) -> Result<State, ActorProcessingErr> {
+        listen(&me, self.needs.ledger.ready_wakes(), Message::Ready);
+        listen(&me, self.needs.breakers.changes(), Message::PortBack);
         Ok(State {
             book: Book::new(self.needs.settings.rules),
             addresses: BTreeMap::new(),
             held: BTreeMap::new(),
             by_agent: BTreeMap::new(),
-            scents: BTreeMap::new(),
             rng: self.needs.chance.stream("market", 0),
             awarded: 0,
-            claiming: false,
+            batch: 0,
+            claiming: Claiming::No,
+            looking: false,
             again: false,
-            alarm: None,
+            refused: 0,
+            timer: Running::default(),
             closing: None,
             closed: false,
         })
@@ -111,8 +126,7 @@ impl Actor for Market {
             Message::Offer {
                 agent,
                 track,
-                address,
-                supervisor,
+                bidder,
             } => {
                 let track = Track {
                     tasks: track.tasks,
@@ -122,327 +136,386 @@ impl Actor for Market {
                     track,
                     ..Offer::new(agent.clone())
                 });
-                let idle_since = self.needs.clock.now();
                 let address = Address {
-                    agent: Some(address),
-                    supervisor,
-                    idle_since,
+                    bidder,
+                    idle_since: self.needs.clock.now(),
+                    attraction: NO_SCENT,
                 };
                 state.addresses.insert(agent, address);
-                self.claim(&me, state);
+                look(&me, state);
             }
-            Message::Awake { agent, address } => {
-                if let Some(known) = state.addresses.get_mut(&agent) {
-                    known.agent = Some(address);
-                }
+            Message::Terminated { agent, counts } => {
+                self.terminated(&me, &agent, counts, state);
             }
-            Message::Gone(agent) => {
-                state.book.withdraw(&agent);
-                state.addresses.remove(&agent);
-                if let Some(task) = state.by_agent.remove(&agent)
-                    && let Some(claim) = state.let_go(&agent, &task)
-                {
-                    self.give_back(
-                        &me,
-                        claim,
-                        Then::Retry {
-                            reason: format!("{agent} crashed"),
-                        },
-                    );
-                }
-            }
-            Message::Freed {
+            Message::Released {
                 agent,
                 task,
                 outcome,
-                scent,
+                attraction,
             } => {
                 if state.by_agent.get(&agent) == Some(&task) {
                     state.by_agent.remove(&agent);
                     state.let_go(&agent, &task);
-                    self.free(&agent, outcome, state);
-                    state.scents.insert(agent, scent);
-                    // Look again once every message already in the mailbox has been heard: many agents
-                    // that end together are served by one claim.
-                    self.poke(&me);
+                    self.free(&agent, outcome, attraction, state);
+                    // Looks once every message already in the mailbox has been heard: many agents that end
+                    // together are served by one claim.
+                    look(&me, state);
                 }
             }
-            Message::Poke => {
-                self.poked.store(false, Ordering::Release);
+            Message::Look => {
+                state.looking = false;
                 self.claim(&me, state);
             }
-            Message::Claimed(claimed) => self.claimed(&me, claimed, state),
+            Message::Ready(wakes) => {
+                self.claim(&me, state);
+                listen(&me, wakes, Message::Ready);
+            }
+            Message::PortBack(wakes) => {
+                self.claim(&me, state);
+                listen(&me, wakes, Message::PortBack);
+            }
+            Message::TimedOut => {
+                state.timer.stop();
+                self.repeat_or_claim(&me, state);
+            }
+            Message::Claimed(claimed) => return self.claimed(&me, claimed, state),
+            Message::GivenBack => {}
             Message::Cancel(task) => {
                 if let Some((agent, _)) = state.held.get(&task)
                     && let Some(address) = state.addresses.get(agent)
-                    && let Some(address) = &address.agent
                 {
-                    // Gone meanwhile: then `Gone` follows.
-                    let _ = address.cast(AgentMessage::Cancel(task));
+                    address.bidder.cancel(task);
                 }
             }
-            Message::Rest => self.rest(state),
+            Message::Passivate => self.passivate(state),
             Message::Close(reply) => {
                 state.closed = true;
-                if let Some(alarm) = state.alarm.take() {
-                    alarm.abort();
-                }
-                if state.claiming {
-                    state.closing = Some(reply);
-                } else {
-                    let _ = reply.send(());
+                state.timer.stop();
+                match state.claiming {
+                    Claiming::UnderWay(..) => state.closing = Some(reply),
+                    Claiming::No | Claiming::Unanswered(..) => {
+                        let _ = reply.send(());
+                    }
                 }
             }
             Message::Observe(reply) => {
-                let held = state
-                    .held
-                    .iter()
-                    .map(|(task, (agent, _))| (*task, agent.clone()));
-                let asleep = state
-                    .addresses
-                    .values()
-                    .filter(|a| a.agent.is_none())
-                    .count();
-                let observation = Observation {
-                    held: held.collect(),
-                    free: state.book.free_slots(),
-                    asleep: asleep as u64,
-                    awarded: state.awarded,
-                };
-                let _ = reply.send(observation);
+                let _ = reply.send(observe(state));
             }
-        }
-        Ok(())
-    }
-
-    async fn post_stop(
-        &self,
-        _: ActorRef<Message>,
-        state: &mut State,
-    ) -> Result<(), ActorProcessingErr> {
-        if let Some(alarm) = state.alarm.take() {
-            alarm.abort();
         }
         Ok(())
     }
 }
 
+/// Waits for the next wake-up.
+fn listen(
+    me: &ActorRef<Message>,
+    mut wakes: watch::Receiver<u64>,
+    message: impl FnOnce(watch::Receiver<u64>) -> Message + Send + 'static,
+) {
+    pipe_to_self(me, async move {
+        if wakes.changed().await.is_err() {
+            // Whatever woke us is gone, and the node with it.
+            std::future::pending::<()>().await;
+        }
+        message(wakes)
+    });
+}
+
+/// Looks for work when the messages before are done with.
+fn look(me: &ActorRef<Message>, state: &mut State) {
+    if !std::mem::replace(&mut state.looking, true) {
+        // The actor is handling a message: its mailbox is open.
+        let _ = me.cast(Message::Look);
+    }
+}
+
 impl Market {
-    fn poke(&self, me: &ActorRef<Message>) {
-        if !self.poked.swap(true, Ordering::AcqRel) {
-            // The actor is handling a message: its mailbox is open.
-            let _ = me.cast(Message::Poke);
-        }
-    }
-
-    fn free(&self, agent: &AgentId, outcome: Outcome, state: &mut State) {
-        if let Err(error) = state.book.free(agent, outcome) {
-            tracing::debug!(%error, "freed an agent whose offer was withdrawn");
-        }
-        if self.needs.settings.sleep_after.is_some()
-            && let Some(address) = state.addresses.get_mut(agent)
-        {
-            address.idle_since = self.needs.clock.now();
-        }
-    }
-
     /// Claims as many tasks as agents are free, one claim at a time.
     fn claim(&self, me: &ActorRef<Message>, state: &mut State) {
-        if state.closed {
-            return;
+        match state.claiming {
+            _ if state.closed => {}
+            Claiming::No => {
+                let free = state.book.free_slots();
+                let free = free.iter().map(|(name, n)| (QueueName::from(name), *n));
+                let allowed = self.needs.breakers.plan(free.collect());
+                if allowed.free.is_empty() {
+                    // Every agent is busy: the first that lets its task go looks again.
+                    if allowed.look_again.is_some() || !state.timer.is_set() {
+                        self.set_timer(me, allowed.look_again, None, state);
+                    }
+                    return;
+                }
+                state.batch += 1;
+                state.again = false;
+                let request = ClaimRequest {
+                    node: self.needs.node.clone(),
+                    incarnation: self.needs.incarnation,
+                    batch: state.batch,
+                    free: allowed.free.clone(),
+                    total: self.needs.settings.claim_max,
+                };
+                self.send(me, Box::new(request), allowed, state);
+            }
+            // The repeat comes first, when the timer says so: the ledger may have executed it.
+            Claiming::UnderWay(..) | Claiming::Unanswered(..) => state.again = !mutant!(C4),
         }
-        if state.claiming {
-            state.again = true;
-            return;
-        }
-        let mut left = self.needs.settings.claim_max;
-        let mut wanted = BTreeMap::new();
-        for (agent_type, free) in state.book.free_slots() {
-            let some = free.min(left);
-            left -= some;
-            if some > 0 {
-                wanted.insert(agent_type, some);
+    }
+
+    fn repeat_or_claim(&self, me: &ActorRef<Message>, state: &mut State) {
+        match std::mem::replace(&mut state.claiming, Claiming::No) {
+            Claiming::Unanswered(request, allowed) if !state.closed => {
+                self.send(me, request, allowed, state);
+            }
+            Claiming::Unanswered(..) => {}
+            other @ (Claiming::No | Claiming::UnderWay(..)) => {
+                state.claiming = other;
+                self.claim(me, state);
             }
         }
-        if wanted.is_empty() {
-            return;
-        }
-        state.claiming = true;
-        let request = ClaimRequest {
-            node: self.needs.node.clone(),
-            incarnation: self.needs.incarnation,
-            wanted,
-            now: self.needs.clock.now(),
-        };
+    }
+
+    fn send(
+        &self,
+        me: &ActorRef<Message>,
+        request: Box<ClaimRequest>,
+        allowed: Allowed,
+        state: &mut State,
+    ) {
         let ledger = Arc::clone(&self.needs.ledger);
-        let claim = async move { Message::Claimed(ledger.claim(request).await) };
-        aside(me, claim);
+        let asked = (*request).clone();
+        state.claiming = Claiming::UnderWay(request, allowed);
+        pipe_to_self(
+            me,
+            async move { Message::Claimed(ledger.claim(asked).await) },
+        );
     }
 
     fn claimed(
         &self,
         me: &ActorRef<Message>,
-        claimed: Result<Vec<Claim>, LedgerError>,
+        claimed: Result<Claimed, LedgerError>,
         state: &mut State,
-    ) {
-        state.claiming = false;
-        let claims = match claimed {
-            Ok(claims) => claims,
+    ) -> Result<(), ActorProcessingErr> {
+        let Claiming::UnderWay(request, allowed) =
+            std::mem::replace(&mut state.claiming, Claiming::No)
+        else {
+            return Ok(());
+        };
+        let Claimed { claims, next_due } = match claimed {
+            Ok(claimed) => {
+                state.refused = 0;
+                claimed
+            }
             Err(error) => {
-                tracing::warn!(%error, "claim failed, trying again");
-                self.set_alarm(me, CLAIM_RETRY, state);
-                Vec::new()
+                tracing::warn!(%error, "claim failed, repeating it");
+                if !error.is_retryable() && !state.closed {
+                    // A ledger that cannot be claimed from is no ledger: the node fails, and says so.
+                    state.refused += 1;
+                    if state.refused > REFUSALS_MAX {
+                        return Err(error.into());
+                    }
+                }
+                state.claiming = Claiming::Unanswered(request, allowed);
+                if let Some(reply) = state.closing.take() {
+                    let _ = reply.send(());
+                }
+                let retry = self.needs.clock.now().after(LEDGER_RETRY);
+                if mutant!(C3) {
+                    state.claiming = Claiming::No;
+                    state.timer.stop();
+                    return Ok(());
+                }
+                self.set_timer(me, Some(retry), None, state);
+                return Ok(());
             }
         };
         if state.closed {
             for claim in claims {
-                self.give_back(me, claim.reference, Then::HandBack);
+                self.give_back(me, claim.reference(), AttemptCounts::Not, "the node stops");
             }
             if let Some(reply) = state.closing.take() {
                 let _ = reply.send(());
             }
-            return;
+            return Ok(());
         }
-        if claims.is_empty() {
-            if std::mem::take(&mut state.again) {
-                self.poke(me);
-            } else {
-                self.look_ahead(me, state);
-            }
-            return;
+        let found = !claims.is_empty();
+        self.award(me, claims, &allowed, state);
+        if found || std::mem::take(&mut state.again) {
+            look(me, state);
+        } else {
+            self.set_timer(me, allowed.look_again, next_due, state);
         }
-        self.award(me, claims, state);
-        state.again = false;
-        self.poke(me);
+        Ok(())
     }
 
-    fn award(&self, me: &ActorRef<Message>, claims: Vec<Claim>, state: &mut State) {
+    fn award(
+        &self,
+        me: &ActorRef<Message>,
+        claims: Vec<Claim>,
+        allowed: &Allowed,
+        state: &mut State,
+    ) {
         let digests: Vec<Digest> = claims.iter().map(digest).collect();
-        let scents = &state.scents;
-        let scent = |_: &Digest, agent: &AgentId| -> Share {
-            scents.get(agent).copied().unwrap_or(NO_SCENT)
+        let addresses = &state.addresses;
+        let attraction = |_: &Digest, agent: &AgentId| -> Share {
+            addresses.get(agent).map_or(NO_SCENT, |a| a.attraction)
         };
-        let awards = state.book.award(&digests, &scent, &mut *state.rng);
+        let awards = state.book.award(&digests, &attraction, &mut *state.rng);
         for (claim, award) in claims.into_iter().zip(awards) {
+            let reference = claim.reference();
             let Some(award) = award else {
-                self.give_back(me, claim.reference, Then::HandBack);
+                self.give_back(me, reference, AttemptCounts::Not, "no agent is free");
                 continue;
             };
+            let queue = &claim.head.queue;
+            if allowed.probes.contains(queue) && !self.needs.breakers.probe(queue) {
+                // A task of another queue is the probe.
+                if let Err(error) = state.book.free(&award.agent, Outcome::Neutral) {
+                    tracing::debug!(%error, "freed an agent whose offer was withdrawn");
+                }
+                self.give_back(me, reference, AttemptCounts::Not, "its model is away");
+                continue;
+            }
             let mut span = self.needs.telemetry.child(claim.trace(), "market.award");
             if span.is_recording() {
-                span.set(names::TASK_ID, claim.reference.task.to_string());
+                span.set(names::TASK_ID, reference.task.to_string());
                 span.set(names::AGENT_ID, award.agent.to_string());
                 span.set(names::SCORE, award.score.get());
                 span.set(names::BIDDERS, i64::from(award.bidders));
             }
             state.awarded += 1;
-            let (agent, reference) = (award.agent.clone(), claim.reference);
+            let agent = award.agent.clone();
             state
                 .held
                 .insert(reference.task, (agent.clone(), reference));
             state.by_agent.insert(agent.clone(), reference.task);
             let assignment = Box::new(Assignment { claim, award });
-            if !send(&agent, assignment, state) {
+            let bidder = state.addresses.get(&agent).map(|a| &a.bidder);
+            if !bidder.is_some_and(|bidder| bidder.award(assignment)) {
                 state.by_agent.remove(&agent);
                 state.held.remove(&reference.task);
-                self.give_back(me, reference, Then::HandBack);
+                self.give_back(me, reference, AttemptCounts::Not, "its agent has ended");
             }
         }
     }
 
-    /// Nothing is ready now: looks again when the next delayed task is due.
-    fn look_ahead(&self, me: &ActorRef<Message>, state: &mut State) {
-        if let Some(alarm) = state.alarm.take() {
-            alarm.abort();
+    fn free(&self, agent: &AgentId, outcome: Outcome, attraction: Share, state: &mut State) {
+        if let Err(error) = state.book.free(agent, outcome) {
+            tracing::debug!(%error, "freed an agent whose offer was withdrawn");
         }
-        let (ledger, clock) = (
-            Arc::clone(&self.needs.ledger),
-            Arc::clone(&self.needs.clock),
-        );
-        state.alarm = aside(me, async move {
-            let now = clock.now();
-            match ledger.next_due(now).await {
-                Ok(Some(due)) => tokio::time::sleep(due.since(now)).await,
-                Ok(None) => std::future::pending().await,
-                Err(_) => tokio::time::sleep(CLAIM_RETRY).await,
+        self.needs
+            .breakers
+            .probed(&QueueName::from(&agent.agent_type));
+        if let Some(address) = state.addresses.get_mut(agent) {
+            address.attraction = attraction;
+            if self.needs.settings.passivate_after.is_some() {
+                address.idle_since = self.needs.clock.now();
             }
-            Message::Poke
-        });
+        }
     }
 
-    fn set_alarm(&self, me: &ActorRef<Message>, wait: Duration, state: &mut State) {
-        if let Some(alarm) = state.alarm.take() {
-            alarm.abort();
+    /// An agent is gone: it bids no more until it offers itself again, and its task goes back; uncounted
+    /// when the node stops anyway.
+    fn terminated(
+        &self,
+        me: &ActorRef<Message>,
+        agent: &AgentId,
+        counts: AttemptCounts,
+        state: &mut State,
+    ) {
+        state.book.suspend(agent);
+        let Some(task) = state.by_agent.remove(agent) else {
+            return;
+        };
+        if let Some(claim) = state.let_go(agent, &task) {
+            let counts = if state.closed {
+                AttemptCounts::Not
+            } else {
+                counts
+            };
+            self.give_back(me, claim, counts, &format!("{agent} ended with it"));
         }
-        state.alarm = aside(me, async move {
+    }
+
+    /// Looks again at the earliest of a moment, a span of time, and the re-check.
+    fn set_timer(
+        &self,
+        me: &ActorRef<Message>,
+        at: Option<Timestamp>,
+        within: Option<Duration>,
+        state: &mut State,
+    ) {
+        let now = self.needs.clock.now();
+        let recheck = self.needs.settings.recheck_every;
+        let waits = [at.map(|at| at.since(now)), within, recheck];
+        let Some(wait) = waits.into_iter().flatten().min() else {
+            return state.timer.stop();
+        };
+        state.timer.set(pipe_to_self(me, async move {
             tokio::time::sleep(wait).await;
-            Message::Poke
-        });
+            Message::TimedOut
+        }));
     }
 
-    /// Gives a claim back. Tries until the book takes it: an unreturned claim would wait for the node's
+    /// Gives a claim back. Tries until the ledger takes it: an unreturned claim would wait for the node's
     /// next life.
-    fn give_back(&self, me: &ActorRef<Message>, claim: ClaimRef, then: Then) {
-        let (ledger, clock) = (
-            Arc::clone(&self.needs.ledger),
-            Arc::clone(&self.needs.clock),
-        );
-        aside(me, async move {
+    fn give_back(
+        &self,
+        me: &ActorRef<Message>,
+        claim: ClaimRef,
+        counts: AttemptCounts,
+        reason: &str,
+    ) {
+        let ledger = Arc::clone(&self.needs.ledger);
+        let settlement = Settlement::Release {
+            counts,
+            delay: Duration::ZERO,
+            reason: reason.to_owned(),
+        };
+        pipe_to_self(me, async move {
             loop {
-                let commit = Commit {
-                    claim,
-                    agent: None,
-                    entries: Vec::new(),
-                    outbox: Vec::new(),
-                    then: then.clone(),
-                    now: clock.now(),
-                };
+                let commit = Commit::settling(claim, settlement.clone());
                 match ledger.commit(commit).await {
-                    Err(error) if error.is_retryable() => tokio::time::sleep(CLAIM_RETRY).await,
-                    Ok(()) | Err(_) => return Message::Poke,
+                    Err(error) if error.is_retryable() => tokio::time::sleep(LEDGER_RETRY).await,
+                    Ok(_) | Err(_) => return Message::GivenBack,
                 }
             }
         });
     }
 
-    fn rest(&self, state: &mut State) {
-        let Some(limit) = self.needs.settings.sleep_after else {
+    fn passivate(&self, state: &mut State) {
+        let Some(limit) = self.needs.settings.passivate_after else {
             return;
         };
         let now = self.needs.clock.now();
-        for (agent, address) in &mut state.addresses {
+        for (agent, address) in &state.addresses {
             let idle = !state.by_agent.contains_key(agent);
-            let tired = idle && now.since(address.idle_since) >= limit;
-            if tired && address.agent.take().is_some() {
-                // Through the supervisor: it hears of sleep and of the next wake-up in this order.
-                let sleep = SupervisorMessage::Sleep(agent.ordinal);
-                let _ = address.supervisor.cast(sleep);
+            if idle && now.since(address.idle_since) >= limit {
+                address.bidder.passivate();
             }
         }
     }
 }
 
-fn digest(claim: &Claim) -> Digest {
-    Digest {
-        task: claim.reference.task,
-        agent_type: claim.spec.agent_type.clone(),
-        priority: claim.spec.priority,
-        session: None,
+fn observe(state: &State) -> Observation {
+    let held = state
+        .held
+        .iter()
+        .map(|(task, (agent, _))| (*task, agent.clone()));
+    let asleep = state.addresses.values().filter(|a| !a.bidder.is_active());
+    Observation {
+        held: held.collect(),
+        free: state.book.free_slots(),
+        asleep: asleep.count() as u64,
+        awarded: state.awarded,
     }
 }
 
-fn send(agent: &AgentId, assignment: Box<Assignment>, state: &State) -> bool {
-    let Some(address) = state.addresses.get(agent) else {
-        return false;
-    };
-    match &address.agent {
-        Some(awake) => awake.cast(AgentMessage::Award(assignment)).is_ok(),
-        None => {
-            let wake = SupervisorMessage::Wake {
-                ordinal: agent.ordinal,
-                assignment,
-            };
-            address.supervisor.cast(wake).is_ok()
-        }
+fn digest(claim: &Claim) -> Digest {
+    Digest {
+        task: claim.head.id,
+        agent_type: claim.spec.agent_type.clone(),
+        priority: claim.spec.priority,
+        session: None,
     }
 }

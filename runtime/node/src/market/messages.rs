@@ -1,14 +1,17 @@
 //! What is said to the market.
 
+use std::sync::Arc;
+
 use colony_core::{
     id::{AgentId, TaskId},
     market::Outcome,
     unit::Share,
 };
-use colony_store::{Claim, LedgerError, Track};
-use ractor::{ActorRef, RpcReplyPort};
+use colony_store::{AttemptCounts, Claimed, LedgerError, Track};
+use ractor::RpcReplyPort;
+use tokio::sync::watch;
 
-use crate::roster::{AgentRef, SupervisorMessage};
+use super::Bidder;
 
 /// Said to the market actor.
 #[derive(Debug)]
@@ -19,22 +22,18 @@ pub(crate) enum Message {
         agent: AgentId,
         /// What it has done.
         track: Track,
-        /// Where to send its tasks.
-        address: AgentRef,
-        /// Who wakes it when it sleeps.
-        supervisor: ActorRef<SupervisorMessage>,
-    },
-    /// A sleeping agent was woken for its task.
-    Awake {
-        /// Who.
-        agent: AgentId,
-        /// Where to send its next tasks.
-        address: AgentRef,
+        /// Where its tasks are sent.
+        bidder: Arc<dyn Bidder>,
     },
     /// An agent ended without having been asked to: what it held goes back. Doubled: ignored.
-    Gone(AgentId),
-    /// An agent has laid its task down. Lost with a crashed agent, for which `Gone` follows.
-    Freed {
+    Terminated {
+        /// Who.
+        agent: AgentId,
+        /// Whether the task it held is charged.
+        counts: AttemptCounts,
+    },
+    /// An agent has let its task go. Lost with a crashed agent, for which `Terminated` follows.
+    Released {
         /// Who.
         agent: AgentId,
         /// Which task.
@@ -42,17 +41,24 @@ pub(crate) enum Message {
         /// How it went.
         outcome: Outcome,
         /// How the field draws tasks to it now.
-        scent: Share,
+        attraction: Share,
     },
-    /// There may be work in the book. Losing one delays work until the next; `Handle::poke` folds many
-    /// into one.
-    Poke,
-    /// The answer to a claim.
-    Claimed(Result<Vec<Claim>, LedgerError>),
+    /// A task may be claimable, or an agent is free. Sent by the market to itself, at most one at a time.
+    Look,
+    /// The ledger has made tasks claimable: its wake-ups, to be listened to again.
+    Ready(watch::Receiver<u64>),
+    /// A port is back: the breakers' wake-ups, to be listened to again.
+    PortBack(watch::Receiver<u64>),
+    /// The timer has run out.
+    TimedOut,
+    /// The answer to the claim under way.
+    Claimed(Result<Claimed, LedgerError>),
+    /// A claim was given back, or cannot be any more.
+    GivenBack,
     /// A task was cancelled: whoever works on it shall stop.
     Cancel(TaskId),
-    /// Send agents to sleep that have long been idle.
-    Rest,
+    /// Let agents that have long been idle become rows.
+    Passivate,
     /// Claim nothing more; answered when nothing is being claimed.
     Close(RpcReplyPort<()>),
     /// Tells who holds what.

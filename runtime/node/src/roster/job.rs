@@ -1,4 +1,4 @@
-//! One assignment on an agent's desk: the task, the work so far, and what is under way.
+//! One assignment of an agent: the task, the work so far, and what is under way.
 
 use std::{
     future::poll_fn, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll, time::Duration,
@@ -6,25 +6,29 @@ use std::{
 
 use colony_agents::{Call, Desk, Effects, Kind, Ports, StepError, Tools, TypeSettings};
 use colony_core::{
-    cycle::{Output, Step, Work},
+    cycle::{Decision, Output, Step, Work},
     escalation::risk::Policy as RiskPolicy,
-    id::AgentId,
+    id::{AgentId, ApprovalId},
     journal::Past,
     port::Clock,
 };
-use colony_store::{Claim, Commit, Ledger};
+use colony_store::{Claim, Ledger};
 use futures_util::FutureExt as _;
-use tokio::{task::AbortHandle, time::timeout};
+use tokio::time::timeout;
 
-use super::notebook::Notebook;
+use super::journal_buffer::JournalBuffer;
 use crate::{
+    breakers::Breakers,
+    field::Field,
     market,
+    memory::Memory,
+    pipe::Running,
     telemetry::{Span, Telemetry, names},
 };
 
-/// What every agent of a type shares: its declaration and its ways to other rooms.
+/// What every agent of a type shares: its declaration and its ways to other components.
 #[derive(Debug, Clone)]
-pub(crate) struct Hands {
+pub(crate) struct AgentDeps {
     /// The code of the six steps.
     pub(crate) kind: Arc<dyn Kind>,
     /// The declaration of the type.
@@ -35,12 +39,16 @@ pub(crate) struct Hands {
     pub(crate) tools: Arc<Tools>,
     /// What counts as risky.
     pub(crate) risk: Arc<RiskPolicy>,
-    /// The book.
+    /// The ledger.
     pub(crate) ledger: Arc<dyn Ledger>,
     /// The market, told when the agent is free.
     pub(crate) market: market::Handle,
     /// The field, where success and danger are marked.
-    pub(crate) field: crate::field::Field,
+    pub(crate) field: Field,
+    /// Memory, which learns what a task taught.
+    pub(crate) memory: Memory,
+    /// Which ports are away.
+    pub(crate) breakers: Breakers,
     /// Time.
     pub(crate) clock: Arc<dyn Clock>,
     /// Spans.
@@ -64,97 +72,92 @@ pub(crate) enum StepFailure {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) claim: Claim,
-    pub(crate) notebook: Arc<Notebook>,
-    /// Laid out once for all steps: most of what is on it is shared by every agent of the type, and
+    pub(crate) journal: Arc<JournalBuffer>,
+    /// Laid out once for all steps: most of what is in it is shared by every agent of the type, and
     /// to count its owners anew for each step costs more than a step that does nothing.
-    place: Arc<Place>,
-    /// The step under way and its span.
+    env: Arc<StepEnv>,
+    /// The step under way.
     pub(crate) span: Option<Span>,
-    /// Stops what is under way when the job is dropped.
-    pub(crate) running: Option<AbortHandle>,
-    /// The commit under way, kept for another try when the disk fails.
-    pub(crate) commit: Option<Commit>,
-    /// Tries of the present step or commit that failed in a way that may pass.
+    /// What is under way: a read, a step or a commit. Ends with the job.
+    pub(crate) running: Running,
+    /// Tries of the present read, step or commit that failed in a way that may pass.
     pub(crate) tries: u32,
-    /// A step of it panicked or hung.
-    pub(crate) crashed: bool,
 }
 
 /// What a step works with.
 #[derive(Debug, Clone)]
-struct Place {
-    desk: Desk,
-    hands: Arc<Hands>,
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.abort();
-        }
-    }
+struct StepEnv {
+    ctx: Desk,
+    deps: Arc<AgentDeps>,
 }
 
 impl Job {
-    /// Lays the desk out.
-    pub(crate) fn new(claim: Claim, agent: AgentId, hands: &Arc<Hands>) -> Self {
-        let notebook = Notebook::new(claim.reference, agent.clone(), Arc::clone(hands));
-        let notebook = Arc::new(notebook);
+    /// Lays everything out.
+    pub(crate) fn new(claim: Claim, agent: AgentId, deps: &Arc<AgentDeps>) -> Self {
+        let reference = claim.reference();
+        let journal = JournalBuffer::new(reference, agent.clone(), Arc::clone(deps));
+        let journal = Arc::new(journal);
         let spec = &claim.spec;
         let call = Call {
-            task: claim.reference.task,
-            fence: claim.reference.fence,
+            task: reference.task,
+            fence: reference.fence,
             tenant: spec.tenant.clone(),
             agent_type: spec.agent_type.clone(),
             agent,
             priority: spec.priority,
             deadline: spec.deadline,
+            task_deadline: spec.deadline,
             trace: spec.trace,
         };
-        let desk = Desk {
+        let ctx = Desk {
             spec: Arc::clone(spec),
             work: Arc::default(),
-            settings: Arc::clone(&hands.settings),
+            settings: Arc::clone(&deps.settings),
             call,
-            ports: Arc::clone(&hands.ports),
-            risk: Arc::clone(&hands.risk),
-            effects: Arc::clone(&notebook) as Arc<dyn Effects>,
+            ports: Arc::clone(&deps.ports),
+            risk: Arc::clone(&deps.risk),
+            effects: Arc::clone(&journal) as Arc<dyn Effects>,
         };
-        let place = Place {
-            desk,
-            hands: Arc::clone(hands),
+        let env = StepEnv {
+            ctx,
+            deps: Arc::clone(deps),
         };
         Self {
             claim,
-            notebook,
-            place: Arc::new(place),
+            journal,
+            env: Arc::new(env),
             span: None,
-            running: None,
-            commit: None,
+            running: Running::default(),
             tries: 0,
-            crashed: false,
         }
     }
 
     /// What the steps so far gave.
     pub(crate) fn work(&self) -> &Work {
-        &self.place.desk.work
+        &self.env.ctx.work
     }
 
     /// Takes the output of a step in.
     pub(crate) fn record(&mut self, output: Output) {
-        Arc::make_mut(&mut self.desk().work).record(output);
+        Arc::make_mut(&mut self.ctx().work).record(output);
     }
 
-    /// Goes on where a former life of the task ended.
+    /// Takes a human's answer in, and into the journal.
+    pub(crate) fn decide(&mut self, question: ApprovalId, decision: Decision) {
+        self.journal.take(question, decision.clone());
+        Arc::make_mut(&mut self.ctx().work).decide(decision);
+    }
+
+    /// Goes on where the journal ends.
     pub(crate) fn resume(&mut self, past: Past) {
-        self.notebook.resume(&past);
-        self.desk().work = Arc::new(past.work);
+        self.journal.resume(&past);
+        self.ctx().work = Arc::new(past.work);
     }
 
-    /// The desk, to be changed. A step that was given up may still look at it; then this is a copy.
-    fn desk(&mut self) -> &mut Desk {
-        &mut Arc::make_mut(&mut self.place).desk
+    /// What steps work with, to be changed. A step that was given up may still look at it; then this is a
+    /// copy.
+    fn ctx(&mut self) -> &mut Desk {
+        &mut Arc::make_mut(&mut self.env).ctx
     }
 
     /// Begins `step`. The future owns everything it needs.
@@ -162,30 +165,30 @@ impl Job {
         &mut self,
         step: Step,
     ) -> impl Future<Output = Result<Box<Output>, StepFailure>> + Send + use<> {
-        self.notebook.rewind();
+        self.journal.rewind();
         let spec = &self.claim.spec;
-        let telemetry = &self.place.hands.telemetry;
+        let telemetry = &self.env.deps.telemetry;
         let mut span = telemetry.child(spec.trace, step.as_str());
         if span.is_recording() {
-            let agent = &self.place.desk.call.agent;
-            span.set(names::TASK_ID, self.claim.reference.task.to_string());
+            let agent = &self.env.ctx.call.agent;
+            span.set(names::TASK_ID, self.claim.head.id.to_string());
             span.set(names::AGENT_ID, agent.to_string());
             span.set(names::AGENT_TYPE, spec.agent_type.to_string());
             span.set(names::TENANT, spec.tenant.to_string());
         }
         // What a step asks of a model comes back before the step is given up: waiting in a queue is no
         // reason to take it for dead.
-        let limit = calls_limit(self.place.hands.step_timeout);
-        let answer_by = self.place.hands.clock.now().after(limit);
+        let limit = calls_limit(self.env.deps.step_timeout);
+        let answer_by = self.env.deps.clock.now().after(limit);
         let deadline = spec.deadline.map_or(answer_by, |own| own.min(answer_by));
-        let call = &mut self.desk().call;
+        let call = &mut self.ctx().call;
         call.trace = span.context();
         call.deadline = Some(deadline);
         self.span = Some(span);
-        let place = Arc::clone(&self.place);
+        let env = Arc::clone(&self.env);
         async move {
-            let limit = place.hands.step_timeout;
-            let work = async { place.hands.kind.step(step, &place.desk).await };
+            let limit = env.deps.step_timeout;
+            let work = async { env.deps.kind.step(step, &env.ctx).await };
             let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
             // Most steps are ready at once, and need no timer.
             let ended = match poll_fn(|ctx| Poll::Ready(work.as_mut().poll(ctx))).await {

@@ -1,16 +1,19 @@
 //! What is said to agents and to their supervisors.
 
-use colony_core::{cycle::Output, id::TaskId, journal::Past, market::Award};
-use colony_store::{Claim, LedgerError, Track};
+use std::collections::BTreeMap;
+
+use colony_core::{cycle::Output, id::TaskId, journal::Past};
+use colony_store::{Committed, LedgerError, Track};
 use ractor::{ActorRef, RpcReplyPort};
 
 use super::job::StepFailure;
+use crate::market::Assignment;
 
 /// Said to one agent.
 #[derive(Debug)]
 pub(crate) enum AgentMessage {
     /// The market gave it a task. Never sent while it has one. If lost with the agent, the supervisor
-    /// tells the market, which hands the claim back.
+    /// tells the market, which gives the claim back.
     Award(Box<Assignment>),
     /// The journal of its task was read. Late ones (of a task no longer held) are ignored by `round`.
     Past {
@@ -31,23 +34,17 @@ pub(crate) enum AgentMessage {
         /// Which assignment it belongs to.
         round: u64,
         /// Whether it is durable.
-        result: Result<(), LedgerError>,
+        result: Result<Committed, LedgerError>,
     },
     /// The task was cancelled: drop the work. Ignored when it has another task by now.
     Cancel(TaskId),
-    /// Nobody needs it now: it ends and becomes a row. Sent by the market only, so never before an award.
-    Sleep,
-    /// Finish what can be handed back at once, then end.
+    /// Nobody needs it now: it ends and becomes a row. Ignored when it has a task after all.
+    Passivate,
+    /// Finish what can be given back at once, then end.
     Leave,
-}
-
-/// A task given to an agent.
-#[derive(Debug)]
-pub(crate) struct Assignment {
-    /// The task in hand.
-    pub(crate) claim: Claim,
-    /// How it was won.
-    pub(crate) award: Award,
+    /// Fail as an actor: what no step can do, for tests of the supervisor.
+    #[cfg(test)]
+    Fail,
 }
 
 /// Said to the supervisor of one agent type.
@@ -55,7 +52,7 @@ pub(crate) struct Assignment {
 pub(crate) enum SupervisorMessage {
     /// Start, or start again after a crash, the agent of this number.
     Start(u32),
-    /// A sleeping agent was awarded a task: start it and pass the task on.
+    /// An agent that is a row was awarded a task: start it and pass the task on.
     Wake {
         /// Its number.
         ordinal: u32,
@@ -63,7 +60,7 @@ pub(crate) enum SupervisorMessage {
         assignment: Box<Assignment>,
     },
     /// The agent of this number is idle for long: its actor ends, its row stays.
-    Sleep(u32),
+    Passivate(u32),
     /// An agent's track record changed; kept until the next save.
     Track {
         /// Its number.
@@ -73,10 +70,20 @@ pub(crate) enum SupervisorMessage {
     },
     /// Write changed records down.
     Save,
+    /// A save has ended: the revisions that the rows have now, and whether what was to be saved was.
+    Saved {
+        /// By number.
+        revisions: BTreeMap<u32, u64>,
+        /// Members whose record is still to be saved.
+        unsaved: Vec<u32>,
+    },
     /// Stop every agent, write records down, then end.
     Leave(RpcReplyPort<()>),
     /// Tells about every agent of the type.
-    Observe(RpcReplyPort<Vec<super::Standing>>),
+    Observe(RpcReplyPort<Vec<super::AgentState>>),
+    /// Makes the agent of this number fail as an actor.
+    #[cfg(test)]
+    Fail(u32),
 }
 
 /// The address of an agent.

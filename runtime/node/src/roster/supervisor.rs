@@ -1,13 +1,14 @@
 //! The supervisor of one agent type.
 //!
 //! ```text
-//!   roster ─► supervisor of `triage` ─► triage/1, triage/2, …
-//!          ─► supervisor of `echo`   ─► echo/1, …
+//!   root ─► supervisor of `triage` ─► triage/1, triage/2, …
+//!        ─► supervisor of `echo`   ─► echo/1, …
 //! ```
-//! Policy: a supervisor never dies of its children. An agent that ends with an error is started again after
-//! a wait that doubles with each crash; one that crashed [`Restarts::crashes_max`] times within
-//! [`Restarts::window`] stays down until the node starts again, and its offer is withdrawn. A poison task
-//! cannot kill a type: the task's own deliveries run out first.
+//! Policy: a supervisor never ends with its children. A step that panics is caught by its agent and charged
+//! to the task; an agent that ends as an actor all the same is started again after a wait that doubles with
+//! each crash. One that crashed more than [`Restarts::crashes_max`] times within [`Restarts::window`] stays
+//! down until that window has passed, and then begins with a clean slate. An agent that cannot be started
+//! is tried again in the same way. No handler waits for the disk: records are saved beside it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -15,21 +16,23 @@ use std::{
     time::Duration,
 };
 
-use colony_core::{id::AgentId, port::Chance, unit::Timestamp};
-use colony_store::{Agent as AgentRow, Track};
+use colony_core::{id::AgentId, mutant, port::Chance, unit::Timestamp};
+use colony_store::{Agent as AgentRow, AttemptCounts, Ledger, LedgerError, Track};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use super::{
-    Standing,
-    agent::{Agent, Beginning},
-    job::Hands,
-    messages::{AgentMessage, AgentRef, Assignment, SupervisorMessage},
+    AgentState, AgentStatus,
+    agent::{Agent, AgentArgs},
+    bidder::AgentBidder,
+    job::AgentDeps,
+    messages::{AgentMessage, AgentRef, SupervisorMessage},
 };
+use crate::{market::Assignment, pipe::pipe_to_self};
 
 /// How often a crashed agent is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Restarts {
-    /// Crashes within the window after which an agent stays down.
+    /// Crashes within the window after which an agent stays down until the window has passed.
     pub(crate) crashes_max: u32,
     /// The window.
     pub(crate) window: Duration,
@@ -40,17 +43,29 @@ pub(crate) struct Restarts {
 /// The behaviour of a supervisor.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
-    pub(crate) hands: Arc<Hands>,
+    pub(crate) deps: Arc<AgentDeps>,
     pub(crate) restarts: Restarts,
     pub(crate) chance: Arc<dyn Chance>,
 }
 
+/// One member as its row has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct MemberRow {
+    pub(crate) track: Track,
+    /// Of the row; 0: there is none.
+    pub(crate) revision: u64,
+}
+
 /// One member of the type.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Member {
-    address: Option<AgentRef>,
-    track: Track,
+    bidder: AgentBidder,
+    /// None while it is a row.
+    agent: Option<AgentRef>,
+    row: MemberRow,
     crashes: VecDeque<Timestamp>,
+    /// Crashed too often: not started before the window has passed.
+    down: bool,
 }
 
 /// What a supervisor holds.
@@ -60,6 +75,7 @@ pub(crate) struct State {
     by_actor: BTreeMap<ActorId, u32>,
     /// Members whose record changed since the last save.
     unsaved: BTreeSet<u32>,
+    saving: bool,
     /// Counts starts, so that each life of an agent draws its own stream.
     starts: u64,
     leaving: Option<ractor::RpcReplyPort<()>>,
@@ -69,27 +85,25 @@ impl Actor for Supervisor {
     type Msg = SupervisorMessage;
     type State = State;
     /// The members, by number, with their records.
-    type Arguments = BTreeMap<u32, Track>;
+    type Arguments = BTreeMap<u32, MemberRow>;
 
     async fn pre_start(
         &self,
-        _: ActorRef<SupervisorMessage>,
-        members: Self::Arguments,
+        me: ActorRef<SupervisorMessage>,
+        rows: Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let members = members
-            .into_iter()
-            .map(|(ordinal, track)| {
-                (
-                    ordinal,
-                    Member {
-                        track,
-                        ..Member::default()
-                    },
-                )
-            })
-            .collect();
+        let member = |(ordinal, row)| {
+            let member = Member {
+                bidder: AgentBidder::new(ordinal, me.clone()),
+                agent: None,
+                row,
+                crashes: VecDeque::new(),
+                down: false,
+            };
+            (ordinal, member)
+        };
         Ok(State {
-            members,
+            members: rows.into_iter().map(member).collect(),
             ..State::default()
         })
     }
@@ -101,7 +115,7 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         let ordinals: Vec<u32> = state.members.keys().copied().collect();
         for ordinal in ordinals {
-            self.start(&me, ordinal, state).await?;
+            self.start(&me, ordinal, state).await;
         }
         Ok(())
     }
@@ -113,42 +127,62 @@ impl Actor for Supervisor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SupervisorMessage::Start(ordinal) => self.start(&me, ordinal, state).await?,
+            SupervisorMessage::Start(ordinal) => self.start(&me, ordinal, state).await,
             SupervisorMessage::Wake {
                 ordinal,
                 assignment,
-            } => {
-                self.wake(&me, ordinal, assignment, state).await?;
-            }
-            SupervisorMessage::Sleep(ordinal) => {
+            } => self.wake(&me, ordinal, assignment, state).await,
+            SupervisorMessage::Passivate(ordinal) => {
                 let member = state.members.get_mut(&ordinal);
-                if let Some(address) = member.and_then(|member| member.address.take()) {
+                if let Some(agent) = member.and_then(|member| member.agent.take()) {
                     // Gone already: then its end is on its way to us.
-                    let _ = address.cast(AgentMessage::Sleep);
+                    let _ = agent.cast(AgentMessage::Passivate);
                 }
             }
             SupervisorMessage::Track { ordinal, track } => {
                 if let Some(member) = state.members.get_mut(&ordinal) {
-                    member.track = track;
+                    member.row.track = track;
                     state.unsaved.insert(ordinal);
                 }
             }
-            SupervisorMessage::Save => self.save(state).await,
+            SupervisorMessage::Save => self.save(&me, state),
+            SupervisorMessage::Saved { revisions, unsaved } => {
+                state.saving = false;
+                state.unsaved.extend(unsaved);
+                for (ordinal, revision) in revisions {
+                    if let Some(member) = state.members.get_mut(&ordinal) {
+                        member.row.revision = revision;
+                    }
+                }
+                self.leave_if_alone(&me, state);
+            }
             SupervisorMessage::Leave(reply) => {
-                for address in state.members.values().filter_map(|m| m.address.as_ref()) {
+                for agent in state.members.values().filter_map(|m| m.agent.as_ref()) {
                     // Gone already: its end is on its way to us.
-                    let _ = address.cast(AgentMessage::Leave);
+                    let _ = agent.cast(AgentMessage::Leave);
                 }
                 state.leaving = Some(reply);
-                self.leave_if_alone(&me, state).await;
+                self.save(&me, state);
+                self.leave_if_alone(&me, state);
             }
             SupervisorMessage::Observe(reply) => {
-                let standing = state.members.iter().map(|(ordinal, member)| Standing {
+                let states = state.members.iter().map(|(ordinal, member)| AgentState {
                     id: self.id(*ordinal),
-                    awake: member.address.is_some(),
-                    track: member.track,
+                    status: match (&member.agent, member.down) {
+                        (Some(_), _) => AgentStatus::Active,
+                        (None, true) => AgentStatus::Down,
+                        (None, false) => AgentStatus::Row,
+                    },
+                    track: member.row.track,
                 });
-                let _ = reply.send(standing.collect());
+                let _ = reply.send(states.collect());
+            }
+            #[cfg(test)]
+            SupervisorMessage::Fail(ordinal) => {
+                let member = state.members.get(&ordinal);
+                if let Some(agent) = member.and_then(|member| member.agent.as_ref()) {
+                    let _ = agent.cast(AgentMessage::Fail);
+                }
             }
         }
         Ok(())
@@ -175,40 +209,20 @@ impl Actor for Supervisor {
         let Some(member) = state.members.get_mut(&ordinal) else {
             return Ok(());
         };
-        let id = self.id(ordinal);
-        if member.address.as_ref().is_some_and(|a| a.get_id() == actor) {
-            member.address = None;
+        if member.agent.as_ref().is_some_and(|a| a.get_id() == actor) {
+            member.agent = None;
+            member.bidder.set(None);
         }
-        let Some(crash) = crash else {
-            // Asleep, or left: the market knows it from the message that ended it.
-            self.leave_if_alone(&me, state).await;
-            return Ok(());
-        };
-        self.hands.market.gone(id.clone());
-        let now = self.hands.clock.now();
-        member.track.crashes += 1;
-        state.unsaved.insert(ordinal);
-        member.crashes.push_back(now);
-        while member
-            .crashes
-            .front()
-            .is_some_and(|at| now.since(*at) > self.restarts.window)
-        {
-            member.crashes.pop_front();
+        if let Some(crash) = crash {
+            let id = self.id(ordinal);
+            self.deps.market.terminated(id, AttemptCounts::Failed);
+            // A failed task too: what brings an actor down must not leave its record spotless.
+            member.row.track.crashes += 1;
+            member.row.track.tasks += 1;
+            state.unsaved.insert(ordinal);
+            self.start_again(&me, ordinal, &crash, state);
         }
-        let crashes = u32::try_from(member.crashes.len()).unwrap_or(u32::MAX);
-        if state.leaving.is_some() {
-            self.leave_if_alone(&me, state).await;
-        } else if crashes > self.restarts.crashes_max {
-            tracing::error!(agent = %id, crashes, %crash, "agent stays down: it crashed too often");
-        } else {
-            let wait = self
-                .restarts
-                .wait
-                .saturating_mul(1 << crashes.saturating_sub(1).min(10));
-            tracing::warn!(agent = %id, crashes, %crash, ?wait, "agent crashed, starting it again");
-            me.send_after(wait, move || SupervisorMessage::Start(ordinal));
-        }
+        self.leave_if_alone(&me, state);
         Ok(())
     }
 }
@@ -216,58 +230,95 @@ impl Actor for Supervisor {
 impl Supervisor {
     fn id(&self, ordinal: u32) -> AgentId {
         AgentId {
-            agent_type: self.hands.settings.name.clone(),
+            agent_type: self.deps.settings.name.clone(),
             ordinal,
         }
     }
 
+    /// Plans the next start of an agent that crashed or could not start.
+    fn start_again(
+        &self,
+        me: &ActorRef<SupervisorMessage>,
+        ordinal: u32,
+        reason: &str,
+        state: &mut State,
+    ) {
+        let Some(member) = state.members.get_mut(&ordinal) else {
+            return;
+        };
+        if state.leaving.is_some() {
+            return;
+        }
+        let now = self.deps.clock.now();
+        let window = self.restarts.window;
+        member.crashes.push_back(now);
+        member.crashes.retain(|at| now.since(*at) <= window);
+        let crashes = u32::try_from(member.crashes.len()).unwrap_or(u32::MAX);
+        let id = self.id(ordinal);
+        let wait = if crashes > self.restarts.crashes_max {
+            tracing::error!(agent = %id, crashes, reason, wait = ?window, "agent crashed too often and stays down for a while");
+            member.down = true;
+            member.crashes.clear();
+            if mutant!(C9) {
+                return;
+            }
+            window
+        } else {
+            let doublings = crashes.saturating_sub(1).min(10);
+            let wait = self.restarts.wait.saturating_mul(1 << doublings);
+            tracing::warn!(agent = %id, crashes, reason, ?wait, "agent crashed, starting it again");
+            wait
+        };
+        me.send_after(wait, move || SupervisorMessage::Start(ordinal));
+    }
+
+    /// Makes an actor of a row. None when it is one, or the type leaves.
     async fn spawn(
         &self,
         me: &ActorRef<SupervisorMessage>,
         ordinal: u32,
         state: &mut State,
-    ) -> Result<Option<AgentRef>, ActorProcessingErr> {
+    ) -> Result<Option<AgentRef>, ractor::SpawnErr> {
         let Some(member) = state.members.get_mut(&ordinal) else {
             return Ok(None);
         };
-        if member.address.is_some() || state.leaving.is_some() {
+        if member.agent.is_some() || state.leaving.is_some() {
             return Ok(None);
         }
         let id = self.id(ordinal);
         state.starts += 1;
         let rng = self.chance.stream(&format!("agent/{id}"), state.starts);
         let agent = Agent {
-            hands: Arc::clone(&self.hands),
+            deps: Arc::clone(&self.deps),
             supervisor: me.clone(),
         };
-        let beginning = Beginning {
+        let args = AgentArgs {
             id,
-            track: member.track,
+            track: member.row.track,
+            rng,
         };
-        let (address, _) =
-            Actor::spawn_linked(None, agent, (beginning, rng), me.get_cell()).await?;
-        state.by_actor.insert(address.get_id(), ordinal);
-        member.address = Some(address.clone());
-        Ok(Some(address))
+        let (agent, _) = Actor::spawn_linked(None, agent, args, me.get_cell()).await?;
+        state.by_actor.insert(agent.get_id(), ordinal);
+        member.down = false;
+        member.bidder.set(Some(agent.clone()));
+        member.agent = Some(agent.clone());
+        Ok(Some(agent))
     }
 
-    async fn start(
-        &self,
-        me: &ActorRef<SupervisorMessage>,
-        ordinal: u32,
-        state: &mut State,
-    ) -> Result<(), ActorProcessingErr> {
-        if let Some(address) = self.spawn(me, ordinal, state).await? {
-            let track = state
-                .members
-                .get(&ordinal)
-                .map(|m| m.track)
-                .unwrap_or_default();
-            self.hands
-                .market
-                .offer(self.id(ordinal), track, address, me.clone());
+    async fn start(&self, me: &ActorRef<SupervisorMessage>, ordinal: u32, state: &mut State) {
+        match self.spawn(me, ordinal, state).await {
+            // Also when a task has woken it before: the market has forgotten its offer.
+            Ok(_) => {
+                if let Some(member) = state.members.get(&ordinal)
+                    && member.agent.is_some()
+                {
+                    let bidder = Arc::new(member.bidder.clone());
+                    let track = member.row.track;
+                    self.deps.market.offer(self.id(ordinal), track, bidder);
+                }
+            }
+            Err(error) => self.start_again(me, ordinal, &error.to_string(), state),
         }
-        Ok(())
     }
 
     async fn wake(
@@ -276,52 +327,92 @@ impl Supervisor {
         ordinal: u32,
         assignment: Box<Assignment>,
         state: &mut State,
-    ) -> Result<(), ActorProcessingErr> {
-        let awake = state.members.get(&ordinal).and_then(|m| m.address.clone());
-        let address = match awake {
-            Some(address) => Some(address),
-            None => self.spawn(me, ordinal, state).await?,
-        };
-        let told = address.is_some_and(|address| {
-            self.hands.market.awake(self.id(ordinal), address.clone());
-            address.cast(AgentMessage::Award(assignment)).is_ok()
-        });
+    ) {
+        let failed = self.spawn(me, ordinal, state).await.err();
+        let agent = state.members.get(&ordinal).and_then(|m| m.agent.as_ref());
+        let told = agent.is_some_and(|a| a.cast(AgentMessage::Award(assignment)).is_ok());
         if !told {
-            self.hands.market.gone(self.id(ordinal));
+            let id = self.id(ordinal);
+            self.deps.market.terminated(id, AttemptCounts::Not);
         }
-        Ok(())
+        if let Some(error) = failed {
+            self.start_again(me, ordinal, &error.to_string(), state);
+        }
     }
 
-    async fn save(&self, state: &mut State) {
-        let unsaved = std::mem::take(&mut state.unsaved);
-        if unsaved.is_empty() {
+    /// Writes changed records down, one save at a time.
+    fn save(&self, me: &ActorRef<SupervisorMessage>, state: &mut State) {
+        if state.saving || state.unsaved.is_empty() {
             return;
         }
-        let now = self.hands.clock.now();
+        let now = self.deps.clock.now();
+        let unsaved = std::mem::take(&mut state.unsaved);
         let rows = unsaved.iter().filter_map(|ordinal| {
-            let member = state.members.get(ordinal)?;
-            let version = self.hands.settings.version;
+            let row = state.members.get(ordinal)?.row;
             Some(AgentRow {
                 id: self.id(*ordinal),
-                version,
-                track: member.track,
+                revision: row.revision,
+                version: self.deps.settings.version,
+                track: row.track,
                 updated_at: now,
             })
         });
-        if let Err(error) = self.hands.ledger.save_agents(rows.collect()).await {
-            tracing::warn!(%error, "track records not saved, trying again with the next save");
-            state.unsaved.extend(unsaved);
-        }
+        let rows: Vec<AgentRow> = rows.collect();
+        state.saving = true;
+        let ledger = Arc::clone(&self.deps.ledger);
+        pipe_to_self(me, async move {
+            match save(&*ledger, rows).await {
+                Ok((revisions, stale)) => SupervisorMessage::Saved {
+                    revisions,
+                    unsaved: stale,
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "track records not saved, trying again with the next save");
+                    SupervisorMessage::Saved {
+                        revisions: BTreeMap::new(),
+                        unsaved: unsaved.into_iter().collect(),
+                    }
+                }
+            }
+        });
     }
 
-    async fn leave_if_alone(&self, me: &ActorRef<SupervisorMessage>, state: &mut State) {
-        if state.members.values().any(|m| m.address.is_some()) {
+    fn leave_if_alone(&self, me: &ActorRef<SupervisorMessage>, state: &mut State) {
+        if state.leaving.is_none() || state.saving || !state.by_actor.is_empty() {
             return;
         }
+        if !state.unsaved.is_empty() {
+            // Once more: the last agents have changed their records while they left.
+            return self.save(me, state);
+        }
         if let Some(reply) = state.leaving.take() {
-            self.save(state).await;
             let _ = reply.send(());
             me.stop(None);
         }
     }
+}
+
+/// Saves rows; gives the revisions they have now, and whose were not saved for having had another one.
+async fn save(
+    ledger: &dyn Ledger,
+    rows: Vec<AgentRow>,
+) -> Result<(BTreeMap<u32, u64>, Vec<u32>), LedgerError> {
+    let asked: BTreeMap<u32, u64> = rows
+        .iter()
+        .map(|row| (row.id.ordinal, row.revision + 1))
+        .collect();
+    let stale = ledger.save_agents(rows).await?;
+    let Some(first) = stale.first() else {
+        return Ok((asked, Vec::new()));
+    };
+    // An earlier save reached the disk although it was answered with an error: go on from there.
+    let mut revisions = asked;
+    let agent_type = first.agent_type.clone();
+    let stale: Vec<u32> = stale.into_iter().map(|id| id.ordinal).collect();
+    for row in ledger.agents().await? {
+        if row.id.agent_type == agent_type && stale.contains(&row.id.ordinal) {
+            revisions.insert(row.id.ordinal, row.revision);
+        }
+    }
+    Ok((revisions, stale))
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use colony_core::port::Clock;
 use colony_inference::{
-    BatchObserver, EchoEmbedder, EchoGenerator, EmbedWorker, GenerateWorker, Home, InferenceError,
-    OrtDecoder, OrtEncoder,
+    BatchObserver, EchoEmbedder, EchoGenerator, EmbedWorker, GenerateWorker, InferenceError,
+    ModelStore, OrtDecoder, OrtEncoder,
 };
 
 use super::Workers;
@@ -32,7 +32,7 @@ pub enum OpenError {
 /// [`OpenError`] names the model and the file.
 pub fn open(
     config: &Config,
-    home: &Home,
+    home: &ModelStore,
     clock: &Arc<dyn Clock>,
     observer: &Arc<dyn BatchObserver>,
 ) -> Result<Workers, OpenError> {
@@ -57,17 +57,17 @@ pub fn open(
             }
             (Engine::Ort, ModelRole::Embed) => {
                 let limits = &config.inference.embed;
-                let engine =
-                    OrtEncoder::open(home, &model.source, limits.threads).map_err(failed)?;
-                let worker = EmbedWorker::start(engine, limits, clock, Arc::clone(observer))
+                let (home, source, threads) = (home.clone(), model.source.clone(), limits.threads);
+                let open = move || OrtEncoder::open(&home, &source, threads);
+                let worker = EmbedWorker::start(open, limits, clock, Arc::clone(observer))
                     .map_err(failed)?;
                 workers.embedders.insert(name.clone(), worker);
             }
             (Engine::Ort, ModelRole::Generate) => {
                 let limits = &config.inference.generate;
-                let engine =
-                    OrtDecoder::open(home, &model.source, limits.threads).map_err(failed)?;
-                let worker = GenerateWorker::start(engine, limits, clock, Arc::clone(observer))
+                let (home, source, threads) = (home.clone(), model.source.clone(), limits.threads);
+                let open = move || OrtDecoder::open(&home, &source, threads);
+                let worker = GenerateWorker::start(open, limits, clock, Arc::clone(observer))
                     .map_err(failed)?;
                 workers.generators.insert(name.clone(), worker);
             }

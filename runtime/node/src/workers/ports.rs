@@ -6,15 +6,21 @@ use async_trait::async_trait;
 use colony_agents::{Call, Embed, Form, Generate, PortError, Prompt, Reply};
 use colony_core::unit::Share;
 use colony_inference::{
-    ChatMessage, ChatRole, EmbedRequest, Embedder, GenerateRequest, Generator, InferenceError, Ride,
+    BatchStats, ChatMessage, ChatRole, EmbedRequest, Embedder, GenerateRequest, Generator,
+    InferenceError,
 };
 
-use crate::telemetry::{Span, Telemetry, names};
+use crate::{
+    breakers::Breakers,
+    telemetry::{Span, Telemetry, names},
+};
 
 /// An embedding model behind the port `embed`.
 #[derive(Debug)]
 pub(crate) struct EmbedPort {
     pub(crate) embedder: Arc<dyn Embedder>,
+    pub(crate) port: String,
+    pub(crate) breakers: Breakers,
     pub(crate) telemetry: Telemetry,
 }
 
@@ -22,31 +28,42 @@ pub(crate) struct EmbedPort {
 #[derive(Debug)]
 pub(crate) struct GeneratePort {
     pub(crate) generator: Arc<dyn Generator>,
+    pub(crate) port: String,
+    pub(crate) breakers: Breakers,
     pub(crate) telemetry: Telemetry,
 }
 
-/// A request that was late was late for its step, not for its task: it waited too long in the queue, and
-/// may be asked again. A worker that gave up may be opened again, by the next start at the latest.
+/// What the state of the worker was to blame for may be asked again: a request that was late was late for its
+/// step, not for its task, and a worker that is closed is open again by the next start at the latest.
 fn refusal(port: &'static str, error: &InferenceError) -> PortError {
     let what = error.to_string();
-    let passes = matches!(
-        error,
-        InferenceError::DeadlinePassed { .. } | InferenceError::Shut { .. }
-    );
-    if passes || error.is_retryable() {
+    if error.is_infrastructure() {
         PortError::Busy { port, what }
+    } else if error.is_retryable() {
+        PortError::Failed { port, what }
     } else {
         PortError::Refused { port, what }
     }
 }
 
-fn note(span: &mut Span, ride: &Ride, read: u32) {
+/// Tells the breakers how a call ended: a model that answers, if only to refuse, is there. A full queue says
+/// nothing about the engine behind it, and neither does a task that was about to expire.
+fn report<T>(breakers: &Breakers, port: &str, call: &Call, result: &Result<T, InferenceError>) {
+    match result {
+        Err(InferenceError::Full { .. }) => {}
+        Err(InferenceError::DeadlinePassed { .. }) if call.deadline == call.task_deadline => {}
+        Err(error) if error.is_infrastructure() => breakers.failure(port, &error.to_string()),
+        Ok(_) | Err(_) => breakers.success(port),
+    }
+}
+
+fn note(span: &mut Span, stats: &BatchStats, read: u32) {
     if span.is_recording() {
         span.set(
             names::BATCH_ID,
-            i64::try_from(ride.batch).unwrap_or(i64::MAX),
+            i64::try_from(stats.batch).unwrap_or(i64::MAX),
         );
-        span.set(names::BATCH_ROWS, i64::from(ride.batch_size));
+        span.set(names::BATCH_ROWS, i64::from(stats.batch_size));
         span.set(names::GEN_AI_INPUT_TOKENS, i64::from(read));
     }
 }
@@ -75,9 +92,11 @@ impl Embed for EmbedPort {
         request.priority = call.priority;
         request.deadline = call.deadline;
         request.trace = span.context();
-        match self.embedder.embed(request).await {
+        let embedded = self.embedder.embed(request).await;
+        report(&self.breakers, &self.port, call, &embedded);
+        match embedded {
             Ok(embedded) => {
-                note(&mut span, &embedded.ride, embedded.tokens);
+                note(&mut span, &embedded.stats, embedded.tokens);
                 Ok(embedded.vector)
             }
             Err(error) => {
@@ -110,9 +129,11 @@ impl Generate for GeneratePort {
         request.priority = call.priority;
         request.deadline = call.deadline;
         request.trace = span.context();
-        match self.generator.generate(request).await {
+        let generated = self.generator.generate(request).await;
+        report(&self.breakers, &self.port, call, &generated);
+        match generated {
             Ok(generated) => {
-                note(&mut span, &generated.ride, generated.prompt_tokens);
+                note(&mut span, &generated.stats, generated.prompt_tokens);
                 span.set(
                     names::GEN_AI_OUTPUT_TOKENS,
                     i64::from(generated.completion_tokens),

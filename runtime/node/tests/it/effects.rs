@@ -11,10 +11,10 @@ use colony_core::{
     journal::EffectKey,
     task::{Answer, Spec, State},
 };
-use colony_node::Colony;
+use colony_node::Node;
 use serde_json::{Value, json};
 
-use crate::walk::{agent_type, book, config, submit, until, world};
+use crate::walk::{agent_type, book, config, dependencies, submit, until};
 
 /// Makes these effects, one after the other.
 #[derive(Debug)]
@@ -89,21 +89,21 @@ async fn a_step_tried_again_keeps_the_keys_of_its_effects_and_files_once() {
     };
     // The same call twice is two calls.
     let caller = Caller(vec![file, call(), call()]);
-    let mut world = world(book());
-    world.kinds = Kinds::builtin().with(Arc::new(caller));
-    world.tools = Tools::builtin().with(Arc::clone(&line) as _);
-    let colony = Colony::start(&config(&[("caller", 1)]), world)
+    let mut dependencies = dependencies(book());
+    dependencies.kinds = Kinds::builtin().with(Arc::new(caller));
+    dependencies.tools = Tools::builtin().with(Arc::clone(&line) as _);
+    let node = Node::start(&config(&[("caller", 1)]), dependencies)
         .await
         .expect("starts");
-    let rooms = colony.rooms();
-    let ids = submit(&rooms, vec![Spec::new(agent_type("caller"), "help")]).await;
-    until(&rooms, &ids, &[State::Done]).await;
-    let filed = rooms.ledger.outbox("tickets", 0, 10).await;
+    let handle = node.handle();
+    let ids = submit(&handle, vec![Spec::new(agent_type("caller"), "help")]).await;
+    until(&handle, &ids, &[State::Done]).await;
+    let filed = handle.outbox("tickets", 0, 10).await;
     assert_eq!(filed.expect("readable").len(), 1);
     let keys = line.keys.lock().expect("no panic").clone();
     assert_eq!(keys.len(), 6);
     assert!(keys[..3].iter().all(|key| *key == keys[0]), "{keys:?}");
     assert!(keys[3..].iter().all(|key| *key == keys[3]), "{keys:?}");
     assert_ne!(keys[0], keys[3]);
-    colony.stop().await;
+    node.stop().await;
 }

@@ -12,22 +12,25 @@ use async_trait::async_trait;
 use colony_agents::{Call, Kinds, Manner, PortError, Tool, ToolOutcome, Tools};
 use colony_core::{
     cycle::{Decision, Ruling, Teaching},
-    id::{ApprovalId, Incarnation, NodeId, TaskId},
+    id::{AgentId, ApprovalId, NodeId, RequestId, TaskId},
     journal::{EffectKey, Entry, Note},
-    task::{Record, Spec, State},
+    task::{Spec, State},
     unit::Timestamp,
 };
-use colony_node::Colony;
+use colony_node::{Health as NodeHealth, Node, Problem};
 use colony_store::{
-    Agent, Approval, ApprovalFilter, Change, Claim, ClaimRequest, Commit, Counts, Cursor, Episode,
-    Ledger, LedgerError, MemoryLedger, NewTask, OutboxRecord, Policy, Submitted, TaskFilter,
+    Agent, Approval, ApprovalFilter, Change, ClaimRequest, Claimed, Commit, Committed, Counts,
+    Cursor, Decided, Episode, EpisodeChange, EpisodeStream, Health, Ledger, LedgerError,
+    MemoryLedger, NewTask, Others, OutboxMessage, Page, Policy, Record, Registered, Snapshot,
+    SnapshotKey, Submitted, TaskFilter, Verification,
 };
 use serde_json::Value;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::{
     effects::{Caller, call},
-    walk::{agent_type, config, submit, until, world},
+    walk::{agent_type, clock, config, dependencies, request, submit, until},
 };
 
 /// Calls that fail, by their number, counted from 0.
@@ -47,13 +50,30 @@ impl Faults {
 }
 
 #[derive(Debug)]
-struct Faulty {
+pub(crate) struct Faulty {
     book: MemoryLedger,
+    claims: Faults,
     commits: Faults,
     journals: Faults,
+    health: watch::Sender<Health>,
 }
 
 impl Faulty {
+    pub(crate) fn new() -> Self {
+        Self {
+            book: MemoryLedger::new(Policy::default(), clock()),
+            claims: Faults::default(),
+            commits: Faults::default(),
+            journals: Faults::default(),
+            health: watch::Sender::default(),
+        }
+    }
+
+    /// Stops for good.
+    pub(crate) fn fail(&self, why: &str) {
+        self.health.send_replace(Health::Failed(why.to_owned()));
+    }
+
     fn fault(&self, faults: &Faults) -> Option<LedgerError> {
         let number = faults.calls.fetch_add(1, Ordering::Relaxed);
         let what = "the disk is away".to_owned();
@@ -66,19 +86,42 @@ impl Faulty {
 
 #[async_trait]
 impl Ledger for Faulty {
-    async fn begin(&self, node: &NodeId, now: Timestamp) -> Result<Incarnation, LedgerError> {
-        self.book.begin(node, now).await
+    fn id(&self) -> Uuid {
+        self.book.id()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.book.now()
+    }
+
+    fn ready_wakes(&self) -> watch::Receiver<u64> {
+        self.book.ready_wakes()
+    }
+
+    fn latest(&self) -> watch::Receiver<Cursor> {
+        self.book.latest()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    async fn register(&self, node: &NodeId, others: Others) -> Result<Registered, LedgerError> {
+        self.book.register(node, others).await
     }
 
     async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, LedgerError> {
         self.book.submit(tasks).await
     }
 
-    async fn claim(&self, request: ClaimRequest) -> Result<Vec<Claim>, LedgerError> {
+    async fn claim(&self, request: ClaimRequest) -> Result<Claimed, LedgerError> {
+        if let Some(error) = self.fault(&self.claims) {
+            return Err(error);
+        }
         self.book.claim(request).await
     }
 
-    async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
+    async fn commit(&self, commit: Commit) -> Result<Committed, LedgerError> {
         if let Some(error) = self.fault(&self.commits) {
             return Err(error);
         }
@@ -88,25 +131,29 @@ impl Ledger for Faulty {
     async fn decide(
         &self,
         id: ApprovalId,
+        request: RequestId,
         decision: Decision,
-        now: Timestamp,
-    ) -> Result<TaskId, LedgerError> {
-        self.book.decide(id, decision, now).await
+    ) -> Result<Decided, LedgerError> {
+        self.book.decide(id, request, decision).await
     }
 
-    async fn cancel(&self, task: TaskId, now: Timestamp) -> Result<State, LedgerError> {
-        self.book.cancel(task, now).await
+    async fn cancel(&self, task: TaskId, request: RequestId) -> Result<State, LedgerError> {
+        self.book.cancel(task, request).await
     }
 
-    async fn expire(&self, now: Timestamp) -> Result<Vec<TaskId>, LedgerError> {
-        self.book.expire(now).await
+    async fn expire(&self, limit: u32) -> Result<Vec<TaskId>, LedgerError> {
+        self.book.expire(limit).await
+    }
+
+    async fn revive(&self, task: TaskId) -> Result<(), LedgerError> {
+        self.book.revive(task).await
     }
 
     async fn get(&self, task: TaskId) -> Result<Record, LedgerError> {
         self.book.get(task).await
     }
 
-    async fn list(&self, filter: TaskFilter) -> Result<Vec<Record>, LedgerError> {
+    async fn list(&self, filter: TaskFilter) -> Result<Page<Record>, LedgerError> {
         self.book.list(filter).await
     }
 
@@ -117,7 +164,11 @@ impl Ledger for Faulty {
         self.book.journal(task).await
     }
 
-    async fn approvals(&self, filter: ApprovalFilter) -> Result<Vec<Approval>, LedgerError> {
+    async fn approval(&self, id: ApprovalId) -> Result<Approval, LedgerError> {
+        self.book.approval(id).await
+    }
+
+    async fn approvals(&self, filter: ApprovalFilter) -> Result<Page<Approval>, LedgerError> {
         self.book.approvals(filter).await
     }
 
@@ -129,32 +180,37 @@ impl Ledger for Faulty {
         self.book.changes(after, limit).await
     }
 
-    fn latest(&self) -> watch::Receiver<Cursor> {
-        self.book.latest()
-    }
-
-    async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, LedgerError> {
-        self.book.next_due(now).await
-    }
-
     async fn outbox(
         &self,
-        queue: &str,
+        destination: &str,
         after: u64,
         limit: u32,
-    ) -> Result<Vec<(u64, OutboxRecord)>, LedgerError> {
-        self.book.outbox(queue, after, limit).await
+    ) -> Result<Vec<(u64, OutboxMessage)>, LedgerError> {
+        self.book.outbox(destination, after, limit).await
     }
 
     async fn learn(&self, episodes: Vec<Episode>) -> Result<Vec<u64>, LedgerError> {
         self.book.learn(episodes).await
     }
 
-    async fn episodes(&self, after: u64, limit: u32) -> Result<Vec<Episode>, LedgerError> {
-        self.book.episodes(after, limit).await
+    async fn episode_streams(&self) -> Result<Vec<EpisodeStream>, LedgerError> {
+        self.book.episode_streams().await
     }
 
-    async fn save_agents(&self, agents: Vec<Agent>) -> Result<(), LedgerError> {
+    async fn episodes(
+        &self,
+        stream: &EpisodeStream,
+        after: u64,
+        limit: u32,
+    ) -> Result<Page<EpisodeChange>, LedgerError> {
+        self.book.episodes(stream, after, limit).await
+    }
+
+    async fn episodes_floor(&self, stream: &EpisodeStream, live: u32) -> Result<u64, LedgerError> {
+        self.book.episodes_floor(stream, live).await
+    }
+
+    async fn save_agents(&self, agents: Vec<Agent>) -> Result<Vec<AgentId>, LedgerError> {
         self.book.save_agents(agents).await
     }
 
@@ -162,16 +218,20 @@ impl Ledger for Faulty {
         self.book.agents().await
     }
 
-    async fn save_snapshot(&self, name: &str, body: Vec<u8>) -> Result<(), LedgerError> {
-        self.book.save_snapshot(name, body).await
+    async fn save_snapshot(&self, key: SnapshotKey, snapshot: Snapshot) -> Result<(), LedgerError> {
+        self.book.save_snapshot(key, snapshot).await
     }
 
-    async fn snapshot(&self, name: &str) -> Result<Option<Vec<u8>>, LedgerError> {
-        self.book.snapshot(name).await
+    async fn snapshot(&self, key: &SnapshotKey) -> Result<Option<Snapshot>, LedgerError> {
+        self.book.snapshot(key).await
+    }
+
+    async fn verify(&self) -> Result<Verification, LedgerError> {
+        self.book.verify().await
     }
 
     async fn close(&self) {
-        self.book.close().await
+        self.book.close().await;
     }
 }
 
@@ -212,47 +272,51 @@ impl Tool for Line {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_effect_leaves_only_when_its_intent_is_durable_and_the_task_ends() {
-    let book = MemoryLedger::new(Policy::default());
     // The first commit is the intent's.
     let ledger = Faulty {
-        book: book.clone(),
         commits: Faults::at([0, 1, 3]),
-        journals: Faults::default(),
+        ..Faulty::new()
     };
+    let book = ledger.book.clone();
     let line = Arc::new(Line {
         book,
         announced: Mutex::default(),
     });
-    let mut world = world(Arc::new(ledger));
-    world.kinds = Kinds::builtin().with(Arc::new(Caller(vec![call()])));
-    world.tools = Tools::builtin().with(Arc::clone(&line) as _);
-    let colony = Colony::start(&config(&[("caller", 1)]), world)
+    let mut dependencies = dependencies(Arc::new(ledger));
+    dependencies.kinds = Kinds::builtin().with(Arc::new(Caller(vec![call()])));
+    dependencies.tools = Tools::builtin().with(Arc::clone(&line) as _);
+    let node = Node::start(&config(&[("caller", 1)]), dependencies)
         .await
         .expect("starts");
-    let rooms = colony.rooms();
-    let ids = submit(&rooms, vec![Spec::new(agent_type("caller"), "help")]).await;
-    until(&rooms, &ids, &[State::Done]).await;
+    let handle = node.handle();
+    let ids = submit(&handle, vec![Spec::new(agent_type("caller"), "help")]).await;
+    until(&handle, &ids, &[State::Done]).await;
     assert_eq!(*line.announced.lock().expect("no panic"), [true]);
-    assert_eq!(rooms.ledger.get(ids[0]).await.expect("known").deliveries, 0);
-    colony.stop().await;
+    assert_eq!(
+        handle
+            .task(ids[0])
+            .await
+            .expect("known")
+            .head
+            .failed_attempts,
+        0
+    );
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_whose_journal_cannot_be_read_at_first_is_resumed_all_the_same() {
-    let book = MemoryLedger::new(Policy::default());
     let ledger = Faulty {
-        book,
-        commits: Faults::default(),
         journals: Faults::at([0, 1]),
+        ..Faulty::new()
     };
-    let colony = Colony::start(&config(&[("triage", 1)]), world(Arc::new(ledger)))
+    let node = Node::start(&config(&[("triage", 1)]), dependencies(Arc::new(ledger)))
         .await
         .expect("starts");
-    let rooms = colony.rooms();
-    let ids = submit(&rooms, vec![Spec::new(agent_type("triage"), "help")]).await;
-    until(&rooms, &ids, &[State::Parked]).await;
-    let open = rooms
-        .ledger
+    let handle = node.handle();
+    let ids = submit(&handle, vec![Spec::new(agent_type("triage"), "help")]).await;
+    until(&handle, &ids, &[State::Waiting]).await;
+    let open = handle
         .approvals(ApprovalFilter {
             limit: 1,
             ..ApprovalFilter::default()
@@ -266,14 +330,14 @@ async fn a_task_whose_journal_cannot_be_read_at_first_is_resumed_all_the_same() 
         by: "ann".to_owned(),
     };
     // The ruling makes a new delivery, which begins with the journal of the former one.
-    rooms
-        .decide(open[0].question.id, decision)
+    handle
+        .decide(open.items[0].question.id, request(), decision)
         .await
         .expect("open");
-    until(&rooms, &ids, &[State::Done]).await;
-    let record = rooms.ledger.get(ids[0]).await.expect("known");
-    assert_eq!(record.deliveries, 0);
-    let journal = rooms.ledger.journal(ids[0]).await.expect("readable");
+    until(&handle, &ids, &[State::Done]).await;
+    let record = handle.task(ids[0]).await.expect("known");
+    assert_eq!(record.head.failed_attempts, 0);
+    let journal = handle.journal(ids[0]).await.expect("readable");
     assert!(
         journal
             .iter()
@@ -281,5 +345,48 @@ async fn a_task_whose_journal_cannot_be_read_at_first_is_resumed_all_the_same() 
             .all(|(entry, number)| entry.sequence == number),
         "{journal:?}"
     );
-    colony.stop().await;
+    node.stop().await;
+}
+
+/// C3: the retry of a claim that failed was forgotten, and the task waited for somebody else's call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_fails_is_made_again() {
+    let ledger = Faulty {
+        claims: Faults::at(0..5),
+        ..Faulty::new()
+    };
+    let mut config = config(&[("echo", 1)]);
+    config.market.recheck_every = std::time::Duration::ZERO;
+    let node = Node::start(&config, dependencies(Arc::new(ledger)))
+        .await
+        .expect("starts");
+    let handle = node.handle();
+    let ids = submit(&handle, vec![Spec::new(agent_type("echo"), "help")]).await;
+    until(&handle, &ids, &[State::Done]).await;
+    node.stop().await;
+}
+
+/// C15: a node whose ledger is gone said that it was ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_ledger_has_failed_takes_no_more_work_and_says_why() {
+    let ledger = Arc::new(Faulty::new());
+    let node = Node::start(
+        &config(&[("echo", 1)]),
+        dependencies(Arc::clone(&ledger) as _),
+    )
+    .await
+    .expect("starts");
+    let handle = node.handle();
+    assert!(handle.is_ready());
+    ledger.fail("fsync failed");
+    let reason = node.failed().await;
+    assert_eq!(reason, "the ledger: fsync failed");
+    assert!(matches!(&*handle.health().borrow(), NodeHealth::Failed(r) if *r == reason));
+    let spec = Spec::new(agent_type("echo"), "help");
+    let refused = handle.submit(vec![spec.into()], None).await;
+    assert!(
+        matches!(refused, Err(Problem::Failed { .. })),
+        "{refused:?}"
+    );
+    node.stop().await;
 }

@@ -1,8 +1,14 @@
-//! The gRPC door of a node in this process, over a real socket: every bad request has its status and its
-//! code, and nothing is lost or made up.
+//! The gRPC API of a node in this process, over a real socket: every bad request has its status and its code, and
+//! nothing is lost or made up.
 
+mod api;
 mod asking;
-mod house;
+mod connecting;
+mod deciding;
+mod health;
+mod paging;
+mod reviving;
 mod submitting;
 mod texts;
+mod verifying;
 mod watching;

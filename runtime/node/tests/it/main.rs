@@ -4,5 +4,6 @@ mod effects;
 mod faulty;
 mod gateway;
 mod memory;
+mod outage;
 mod risk;
 mod walk;

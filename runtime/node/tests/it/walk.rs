@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use colony_agents::{Desk, Kind, Kinds, StepError};
 use colony_core::{
     cycle::{Decision, Output, Ruling, Step, Teaching, Thought},
-    id::{TaskId, TypeName},
+    id::{RequestId, TaskId, TypeName},
     journal::Note,
     market::gini,
     port::Clock,
@@ -14,7 +14,7 @@ use colony_core::{
 };
 use colony_inference::{EchoEmbedder, EchoGenerator};
 use colony_node::{
-    Colony, Config, Rooms, World,
+    Config, Dependencies, Node, NodeHandle,
     config::AgentType,
     ports::{SeededChance, SystemClock},
     telemetry::Telemetry,
@@ -45,10 +45,11 @@ pub(crate) fn config(types: &[(&str, u32)]) -> Config {
     }
 }
 
-pub(crate) fn world(ledger: Arc<dyn Ledger>) -> World {
+pub(crate) fn dependencies(ledger: Arc<dyn Ledger>) -> Dependencies {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let mut world = World::new(Arc::clone(&clock), Arc::new(SeededChance::new(7)), ledger);
-    world.workers = Workers {
+    let mut dependencies =
+        Dependencies::new(Arc::clone(&clock), Arc::new(SeededChance::new(7)), ledger);
+    dependencies.workers = Workers {
         embedders: BTreeMap::from([(
             "minilm".to_owned(),
             Arc::new(EchoEmbedder::new(Arc::clone(&clock), None)) as _,
@@ -59,28 +60,37 @@ pub(crate) fn world(ledger: Arc<dyn Ledger>) -> World {
         )]),
         engine: "echo",
     };
-    world
+    dependencies
+}
+
+pub(crate) fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock::start())
+}
+
+pub(crate) fn request() -> RequestId {
+    RequestId::new([7; 16])
 }
 
 pub(crate) fn book() -> Arc<dyn Ledger> {
-    Arc::new(MemoryLedger::new(Policy::default()))
+    Arc::new(MemoryLedger::new(Policy::default(), clock()))
 }
 
-pub(crate) async fn submit(rooms: &Rooms, specs: Vec<Spec>) -> Vec<TaskId> {
-    let submitted = rooms.submit(specs, None).await.expect("accepted");
+pub(crate) async fn submit(handle: &NodeHandle, specs: Vec<Spec>) -> Vec<TaskId> {
+    let submissions = specs.into_iter().map(Into::into).collect();
+    let submitted = handle.submit(submissions, None).await.expect("accepted");
     let ids = submitted.into_iter().map(|s| match s {
         Submitted::Accepted(id) => id,
-        other @ (Submitted::Duplicate(_) | Submitted::Conflict(_)) => panic!("{other:?}"),
+        other @ (Submitted::Duplicate { .. } | Submitted::Conflict { .. }) => panic!("{other:?}"),
     });
     ids.collect()
 }
 
 /// Waits until every task is in one of `states`; panics after half a minute.
-pub(crate) async fn until(rooms: &Rooms, tasks: &[TaskId], states: &[State]) {
-    let mut changes = rooms.ledger.latest();
+pub(crate) async fn until(handle: &NodeHandle, tasks: &[TaskId], states: &[State]) {
+    let mut changes = handle.latest();
     let all = async {
         for task in tasks {
-            while !states.contains(&rooms.ledger.get(*task).await.expect("known").state) {
+            while !states.contains(&handle.task(*task).await.expect("known").head.state) {
                 changes.changed().await.expect("the book is open");
             }
         }
@@ -89,20 +99,35 @@ pub(crate) async fn until(rooms: &Rooms, tasks: &[TaskId], states: &[State]) {
     assert!(waited.is_ok(), "tasks did not become {states:?} in 30 s");
 }
 
+/// Waits until memory holds so many episodes: it follows what a commit has written.
+pub(crate) async fn until_episodes(handle: &NodeHandle, episodes: usize) {
+    let known = async {
+        while handle.episodes() != episodes {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), known).await;
+    assert!(
+        waited.is_ok(),
+        "{} episodes, not {episodes}, after 30 s",
+        handle.episodes()
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_echo_task_takes_the_six_steps_and_is_journalled() {
-    let colony = Colony::start(&config(&[("echo", 3)]), world(book()))
+    let node = Node::start(&config(&[("echo", 3)]), dependencies(book()))
         .await
         .expect("starts");
-    let rooms = colony.rooms();
-    let ids = submit(&rooms, vec![Spec::new(agent_type("echo"), "hello")]).await;
-    until(&rooms, &ids, &[State::Done]).await;
-    let record = rooms.ledger.get(ids[0]).await.expect("known");
-    let Some(Ending::Done(answer)) = record.ending else {
+    let handle = node.handle();
+    let ids = submit(&handle, vec![Spec::new(agent_type("echo"), "hello")]).await;
+    until(&handle, &ids, &[State::Done]).await;
+    let record = handle.task(ids[0]).await.expect("known");
+    let Some(Ending::Done(answer)) = record.head.ending else {
         panic!("{record:?}")
     };
     assert_eq!(answer.text, "hello");
-    let journal = rooms.ledger.journal(ids[0]).await.expect("readable");
+    let journal = handle.journal(ids[0]).await.expect("readable");
     let steps: Vec<Step> = journal
         .iter()
         .filter_map(|entry| match &entry.note {
@@ -114,46 +139,49 @@ async fn an_echo_task_takes_the_six_steps_and_is_journalled() {
         })
         .collect();
     assert_eq!(steps, Step::ALL);
-    assert!(colony.stop().await, "agents leave in time");
+    assert!(node.stop().await, "agents leave in time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_is_shared_evenly_and_every_task_ends_once() {
-    let colony = Colony::start(&config(&[("echo", 20)]), world(book()))
-        .await
-        .expect("starts");
-    let rooms = colony.rooms();
+    let ledger = MemoryLedger::new(Policy::default(), clock());
+    let node = Node::start(
+        &config(&[("echo", 20)]),
+        dependencies(Arc::new(ledger.clone())),
+    )
+    .await
+    .expect("starts");
+    let handle = node.handle();
     let specs: Vec<Spec> = (0..1_000)
         .map(|i| Spec::new(agent_type("echo"), format!("task {i}")))
         .collect();
-    let ids = submit(&rooms, specs).await;
-    until(&rooms, &ids, &[State::Done]).await;
-    let counts = rooms.ledger.counts().await.expect("readable");
+    let ids = submit(&handle, specs).await;
+    until(&handle, &ids, &[State::Done]).await;
+    let counts = handle.counts().await.expect("readable");
     assert_eq!(counts.by_state.values().sum::<u64>(), counts.accepted);
     assert_eq!(counts.by_state[&State::Done], 1_000);
-    assert!(colony.stop().await);
-    let tracks = rooms.ledger.agents().await;
-    if let Ok(agents) = tracks {
-        let tasks: Vec<u64> = agents.iter().map(|agent| agent.track.tasks).collect();
-        assert!(gini(&tasks) < 0.3, "{tasks:?}");
-    }
+    assert!(node.stop().await);
+    // Closed by the stop: what it had is found by opening it again.
+    let agents = ledger.crash().agents().await.expect("readable");
+    let tasks: Vec<u64> = agents.iter().map(|agent| agent.track.tasks).collect();
+    assert_eq!(tasks.len(), 20);
+    assert!(gini(&tasks) < 0.3, "{tasks:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_new_waits_for_a_human_and_is_filed_as_ruled() {
-    let colony = Colony::start(&config(&[("triage", 2)]), world(book()))
+    let node = Node::start(&config(&[("triage", 2)]), dependencies(book()))
         .await
         .expect("starts");
-    let rooms = colony.rooms();
+    let handle = node.handle();
     let ids = submit(
-        &rooms,
+        &handle,
         vec![Spec::new(agent_type("triage"), "my password is lost")],
     )
     .await;
-    until(&rooms, &ids, &[State::Parked]).await;
+    until(&handle, &ids, &[State::Waiting]).await;
     assert!(
-        rooms
-            .ledger
+        handle
             .outbox("tickets", 0, 10)
             .await
             .expect("readable")
@@ -163,34 +191,30 @@ async fn what_is_new_waits_for_a_human_and_is_filed_as_ruled() {
         limit: 10,
         ..ApprovalFilter::default()
     };
-    let open = rooms.ledger.approvals(filter).await.expect("readable");
+    let open = handle.approvals(filter).await.expect("readable");
     let decision = Decision {
         ruling: Ruling::Correct("password_reset".to_owned()),
         teaching: Teaching::Teach,
         by: "ann".to_owned(),
     };
-    rooms
-        .decide(open[0].question.id, decision)
+    handle
+        .decide(open.items[0].question.id, request(), decision)
         .await
         .expect("open");
-    until(&rooms, &ids, &[State::Done]).await;
-    let record = rooms.ledger.get(ids[0]).await.expect("known");
-    let Some(Ending::Done(answer)) = record.ending else {
+    until(&handle, &ids, &[State::Done]).await;
+    let record = handle.task(ids[0]).await.expect("known");
+    let Some(Ending::Done(answer)) = record.head.ending else {
         panic!("{record:?}")
     };
     assert_eq!(
         (answer.text.as_str(), answer.source),
         ("password_reset", Source::Human)
     );
-    let filed = rooms
-        .ledger
-        .outbox("tickets", 0, 10)
-        .await
-        .expect("readable");
+    let filed = handle.outbox("tickets", 0, 10).await.expect("readable");
     assert_eq!(filed.len(), 1);
     assert_eq!(filed[0].1.payload["queue"], "password_reset");
-    assert_eq!(rooms.memory.episodes(), 1);
-    colony.stop().await;
+    until_episodes(&handle, 1).await;
+    node.stop().await;
 }
 
 /// Panics on the first delivery of a task that says so.
@@ -220,32 +244,35 @@ async fn a_poison_task_dies_and_its_agents_live_on() {
         backoff_base: Duration::from_millis(1),
         ..Policy::default()
     };
-    let mut world = world(Arc::new(MemoryLedger::new(policy)));
-    world.kinds = Kinds::builtin().with(Arc::new(Fragile));
-    let colony = Colony::start(&config(&[("fragile", 2)]), world)
+    let mut dependencies = dependencies(Arc::new(MemoryLedger::new(policy, clock())));
+    dependencies.kinds = Kinds::builtin().with(Arc::new(Fragile));
+    let node = Node::start(&config(&[("fragile", 2)]), dependencies)
         .await
         .expect("starts");
-    let rooms = colony.rooms();
-    let poison = submit(&rooms, vec![Spec::new(agent_type("fragile"), "poison")]).await;
+    let handle = node.handle();
+    let poison = submit(&handle, vec![Spec::new(agent_type("fragile"), "poison")]).await;
     let good: Vec<Spec> = (0..50)
         .map(|i| Spec::new(agent_type("fragile"), format!("good {i}")))
         .collect();
-    let good = submit(&rooms, good).await;
-    until(&rooms, &poison, &[State::Dead]).await;
-    until(&rooms, &good, &[State::Done]).await;
-    colony.stop().await;
+    let good = submit(&handle, good).await;
+    until(&handle, &poison, &[State::Dead]).await;
+    until(&handle, &good, &[State::Done]).await;
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_agent_sleeps_and_wakes_with_its_next_task() {
     let mut config = config(&[("echo", 2)]);
     config.roster.sleep_after = Duration::from_millis(100);
-    let colony = Colony::start(&config, world(book())).await.expect("starts");
-    let rooms = colony.rooms();
+    let node = Node::start(&config, dependencies(book()))
+        .await
+        .expect("starts");
+    let handle = node.handle();
     let asleep = async {
-        while !rooms
+        while !handle
             .agents()
             .await
+            .expect("the market answers")
             .iter()
             .all(|agent| agent.state == "asleep")
         {
@@ -255,9 +282,9 @@ async fn an_idle_agent_sleeps_and_wakes_with_its_next_task() {
     tokio::time::timeout(Duration::from_secs(30), asleep)
         .await
         .expect("they fall asleep");
-    let ids = submit(&rooms, vec![Spec::new(agent_type("echo"), "wake up")]).await;
-    until(&rooms, &ids, &[State::Done]).await;
-    colony.stop().await;
+    let ids = submit(&handle, vec![Spec::new(agent_type("echo"), "wake up")]).await;
+    until(&handle, &ids, &[State::Done]).await;
+    node.stop().await;
 }
 
 /// Every span that names a parent has it among the spans.
@@ -276,34 +303,34 @@ async fn a_task_is_one_trace_without_orphans() {
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
         .build();
-    let mut world = world(book());
-    world.telemetry = Telemetry::new(Some(&provider), 1.0, &SeededChance::new(7));
-    let colony = Colony::start(&config(&[("triage", 2)]), world)
+    let mut dependencies = dependencies(book());
+    dependencies.telemetry = Telemetry::new(Some(&provider), 1.0, &SeededChance::new(7));
+    let node = Node::start(&config(&[("triage", 2)]), dependencies)
         .await
         .expect("starts");
-    let rooms = colony.rooms();
+    let handle = node.handle();
     let ids = submit(
-        &rooms,
+        &handle,
         vec![Spec::new(agent_type("triage"), "my password is lost")],
     )
     .await;
-    until(&rooms, &ids, &[State::Parked]).await;
+    until(&handle, &ids, &[State::Waiting]).await;
     let filter = ApprovalFilter {
         limit: 10,
         ..ApprovalFilter::default()
     };
-    let open = rooms.ledger.approvals(filter).await.expect("readable");
+    let open = handle.approvals(filter).await.expect("readable");
     let decision = Decision {
         ruling: Ruling::Accept,
         teaching: Teaching::Keep,
         by: "ann".to_owned(),
     };
-    rooms
-        .decide(open[0].question.id, decision)
+    handle
+        .decide(open.items[0].question.id, request(), decision)
         .await
         .expect("open");
-    until(&rooms, &ids, &[State::Done]).await;
-    colony.stop().await;
+    until(&handle, &ids, &[State::Done]).await;
+    node.stop().await;
     let spans = exporter.get_finished_spans().expect("collected");
     assert_eq!(orphans(&spans), Vec::<String>::new());
     let root = spans.iter().find(|s| s.name == "submit").expect("a root");

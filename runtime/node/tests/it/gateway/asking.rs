@@ -6,41 +6,15 @@ use colony_proto::v1::{
 };
 use tonic::Code;
 
-use super::house::{House, code, submit, task, watch_to_the_end};
+use super::api::{Api, code, task, until, watch_to_the_end};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_a_human_is_listed_decided_once_and_taught() {
-    let house = House::open().await;
-    let submitted = house
-        .tasks()
-        .submit(submit(task("triage", "my password is lost")))
-        .await;
-    let id = submitted
-        .expect("accepted")
-        .into_inner()
-        .submitted
-        .expect("an answer")
-        .task_id;
-    let watch = v1::WatchRequest {
-        task_ids: vec![id.clone()],
-        ..v1::WatchRequest::default()
-    };
-    let mut changes = house
-        .tasks()
-        .watch(watch)
-        .await
-        .expect("watched")
-        .into_inner();
-    while changes
-        .message()
-        .await
-        .expect("unbroken")
-        .expect("open")
-        .state()
-        != TaskState::Parked
-    {}
+    let api = Api::open().await;
+    let id = api.submit(task("triage", "my password is lost")).await;
+    until(&api, &id, &[TaskState::Waiting]).await;
 
-    let mut approvals = ApprovalsClient::new(house.channel.clone());
+    let mut approvals = ApprovalsClient::new(api.channel.clone());
     let open = approvals
         .list(v1::ListApprovalsRequest::default())
         .await
@@ -58,6 +32,7 @@ async fn what_waits_for_a_human_is_listed_decided_once_and_taught() {
             teach: None,
             by: by.to_owned(),
         }),
+        request_id: None,
     };
     let correct = || Some(Ruling::Correct("password_reset".to_owned()));
     for bad in [
@@ -81,13 +56,14 @@ async fn what_waits_for_a_human_is_listed_decided_once_and_taught() {
         .expect_err("closed");
     assert_eq!(
         (again.code(), code(&again).as_str()),
-        (Code::FailedPrecondition, "CLY0014")
+        (Code::FailedPrecondition, "CLY0025")
     );
-    watch_to_the_end(&house, vec![id.clone()]).await;
-    let cancel = house
+    watch_to_the_end(&api, vec![id.clone()]).await;
+    let cancel = api
         .tasks()
         .cancel(v1::CancelRequest {
             task_id: id.clone(),
+            request_id: None,
         })
         .await;
     assert_eq!(code(&cancel.expect_err("it has ended")), "CLY0014");
@@ -95,18 +71,18 @@ async fn what_waits_for_a_human_is_listed_decided_once_and_taught() {
         task_id: id,
         label: "password_reset".to_owned(),
     };
-    house.tasks().feedback(feedback).await.expect("learned");
-    house.conserves(1).await;
-    house.close().await;
+    api.tasks().feedback(feedback).await.expect("learned");
+    api.conserves(1).await;
+    api.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_are_paged_to_the_end_without_gaps() {
-    let house = House::open().await;
+    let api = Api::open().await;
     let tasks: Vec<_> = (0..25)
         .map(|i| task("echo", &format!("task {i}")))
         .collect();
-    let submitted = house
+    let submitted = api
         .tasks()
         .submit_batch(v1::SubmitBatchRequest { tasks })
         .await;
@@ -119,7 +95,7 @@ async fn lists_are_paged_to_the_end_without_gaps() {
             page_token,
             ..Default::default()
         };
-        let page = house.tasks().list(list).await.expect("listed").into_inner();
+        let page = api.tasks().list(list).await.expect("listed").into_inner();
         found.extend(page.tasks.into_iter().map(|t| t.id));
         page_token = page.next_page_token;
         pages += 1;
@@ -130,7 +106,7 @@ async fn lists_are_paged_to_the_end_without_gaps() {
     expected.sort_unstable_by(|a, b| b.cmp(a));
     assert_eq!((found, pages), (expected, 3));
 
-    let mut agents = AgentsClient::new(house.channel.clone());
+    let mut agents = AgentsClient::new(api.channel.clone());
     let list = v1::ListAgentsRequest {
         page_size: 4,
         ..Default::default()
@@ -169,13 +145,13 @@ async fn lists_are_paged_to_the_end_without_gaps() {
         code(&agents.get(none).await.expect_err("there is none")),
         "CLY0013"
     );
-    house.close().await;
+    api.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn models_and_status_show_the_work() {
-    let house = House::open().await;
-    let mut models = ModelsClient::new(house.channel.clone());
+    let api = Api::open().await;
+    let mut models = ModelsClient::new(api.channel.clone());
     for name in ["minilm", "smollm2"] {
         let test = v1::TestModelRequest {
             model: name.to_owned(),
@@ -206,15 +182,9 @@ async fn models_and_status_show_the_work() {
         "{listed:?}"
     );
 
-    let submitted = house.tasks().submit(submit(task("echo", "hello"))).await;
-    let id = submitted
-        .expect("accepted")
-        .into_inner()
-        .submitted
-        .expect("an answer")
-        .task_id;
-    watch_to_the_end(&house, vec![id]).await;
-    let mut cluster = ClusterClient::new(house.channel.clone());
+    let id = api.submit(task("echo", "hello")).await;
+    watch_to_the_end(&api, vec![id]).await;
+    let mut cluster = ClusterClient::new(api.channel.clone());
     let status = cluster
         .status(v1::StatusRequest {})
         .await
@@ -224,6 +194,8 @@ async fn models_and_status_show_the_work() {
         (status.node.as_str(), status.accepted, status.ready),
         ("node-1", 1, true)
     );
+    assert_eq!((status.agents_down, status.quarantined), (0, 0));
+    assert_eq!((status.open_ports, status.failed), (vec![], None));
     let done = status
         .tasks
         .iter()
@@ -237,5 +209,5 @@ async fn models_and_status_show_the_work() {
         .expect("a type");
     assert_eq!(echo.total, 4);
     assert!(status.members[0].this_node);
-    house.close().await;
+    api.close().await;
 }

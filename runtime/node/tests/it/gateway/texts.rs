@@ -1,4 +1,4 @@
-//! Hostile text at every door: data where text belongs, refused everywhere else.
+//! Hostile text everywhere: data where text belongs, refused everywhere else.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use colony_proto::v1::{
 use prost::Message;
 use tonic::{Code, Request, Status, codegen::http::uri::PathAndQuery};
 
-use super::house::{House, code, submit, task, watch_to_the_end};
+use super::api::{Api, code, submit, task, watch_to_the_end};
 
 /// `SubmitRequest` with bytes where the interface has text.
 #[derive(Clone, PartialEq, Message)]
@@ -28,8 +28,8 @@ struct RawTask {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn text_that_is_not_utf_8_is_refused_by_name() {
-    let house = House::open().await;
-    let mut client = tonic::client::Grpc::new(house.channel.clone());
+    let api = Api::open().await;
+    let mut client = tonic::client::Grpc::new(api.channel.clone());
     client.ready().await.expect("connected");
     let task = RawTask {
         agent_type: "echo".to_owned(),
@@ -47,8 +47,8 @@ async fn text_that_is_not_utf_8_is_refused_by_name() {
         (Code::InvalidArgument, "CLY0011")
     );
     assert!(status.message().contains("NewTask.input"), "{status:?}");
-    house.conserves(0).await;
-    house.close().await;
+    api.conserves(0).await;
+    api.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,19 +65,19 @@ async fn naughty_strings_are_data() {
         return;
     };
     let naughty: Vec<String> = serde_json::from_str(&text).expect("a list of texts");
-    let house = House::open().await;
+    let api = Api::open().await;
     let (mut ids, mut refused) = (Vec::new(), 0);
     for (index, text) in naughty.iter().enumerate() {
         let mut new = task(["echo", "triage"][index % 2], text);
         new.attributes.insert("as value".to_owned(), text.clone());
-        match house.tasks().submit(submit(new)).await {
+        match api.tasks().submit(submit(new)).await {
             Ok(accepted) => {
                 let id = accepted.into_inner().submitted.expect("an answer").task_id;
                 let ask = v1::GetTaskRequest {
                     task_id: id.clone(),
-                    journal: false,
+                    ..v1::GetTaskRequest::default()
                 };
-                let kept = house.tasks().get(ask).await.expect("kept").into_inner();
+                let kept = api.tasks().get(ask).await.expect("kept").into_inner();
                 assert_eq!(&kept.task.expect("a task").input, text);
                 ids.push((id, index));
             }
@@ -90,8 +90,8 @@ async fn naughty_strings_are_data() {
                 refused += 1;
             }
         }
-        // The same text at every other text door.
-        for status in other_doors(&house, text).await {
+        // The same text wherever else a text may be given.
+        for status in other_fields(&api, text).await {
             let fine = matches!(status.code(), Code::InvalidArgument | Code::NotFound);
             assert!(fine, "{text:?}: {status:?}");
             code(&status);
@@ -104,34 +104,38 @@ async fn naughty_strings_are_data() {
         ids.len(),
         naughty.len()
     );
-    house.conserves(ids.len() as u64).await;
+    api.conserves(ids.len() as u64).await;
     let echoed: Vec<String> = ids
         .iter()
         .filter(|(_, index)| index % 2 == 0)
         .map(|(id, _)| id.clone())
         .collect();
-    let changes = watch_to_the_end(&house, echoed.clone()).await;
+    let changes = watch_to_the_end(&api, echoed.clone()).await;
     for id in &echoed {
         let last = changes.iter().rfind(|c| c.task_id == *id).expect("seen");
         assert_eq!(last.state(), TaskState::Done, "{id}");
     }
-    house.conserves(ids.len() as u64).await;
-    house.close().await;
+    api.conserves(ids.len() as u64).await;
+    api.close().await;
 }
 
 /// Refusals of requests that hold `text` where an id or a name belongs. None of them changes anything.
-async fn other_doors(house: &House, text: &str) -> Vec<Status> {
+async fn other_fields(api: &Api, text: &str) -> Vec<Status> {
     let id = || text.to_owned();
-    let mut tasks = house.tasks();
+    let mut tasks = api.tasks();
     let mut found = Vec::new();
     let ask = v1::GetTaskRequest {
         task_id: id(),
         journal: true,
+        journal_page_token: String::new(),
     };
     found.extend(tasks.get(ask).await.err());
     found.extend(
         tasks
-            .cancel(v1::CancelRequest { task_id: id() })
+            .cancel(v1::CancelRequest {
+                task_id: id(),
+                request_id: None,
+            })
             .await
             .err(),
     );
@@ -145,14 +149,14 @@ async fn other_doors(house: &House, text: &str) -> Vec<Status> {
         ..v1::WatchRequest::default()
     };
     found.extend(tasks.watch(watch).await.err());
-    let mut agents = AgentsClient::new(house.channel.clone());
+    let mut agents = AgentsClient::new(api.channel.clone());
     found.extend(
         agents
             .get(v1::GetAgentRequest { agent_id: id() })
             .await
             .err(),
     );
-    let mut approvals = ApprovalsClient::new(house.channel.clone());
+    let mut approvals = ApprovalsClient::new(api.channel.clone());
     let decision = v1::Decision {
         ruling: Some(Ruling::Correct(id())),
         teach: None,
@@ -161,9 +165,10 @@ async fn other_doors(house: &House, text: &str) -> Vec<Status> {
     let decide = v1::DecideRequest {
         approval_id: id(),
         decision: Some(decision),
+        request_id: None,
     };
     found.extend(approvals.decide(decide).await.err());
-    let mut models = ModelsClient::new(house.channel.clone());
+    let mut models = ModelsClient::new(api.channel.clone());
     let test = v1::TestModelRequest {
         model: id(),
         text: "x".to_owned(),
@@ -177,7 +182,7 @@ async fn other_doors(house: &House, text: &str) -> Vec<Status> {
         ..Default::default()
     };
     found.extend(tasks.list(list).await.err());
-    let mut field = FieldClient::new(house.channel.clone());
+    let mut field = FieldClient::new(api.channel.clone());
     let sense = v1::SenseRequest {
         location_prefix: id(),
         tenant: id(),

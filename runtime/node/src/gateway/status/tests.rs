@@ -13,14 +13,14 @@ fn task() -> TaskId {
 }
 
 fn refusal(refusal: Refusal) -> Status {
-    submit(SubmitError::Refused { index: 3, refusal }, true)
+    Submitting::Batch.refused(Problem::Refused { index: 3, refusal })
 }
 
 /// One status for every row of the table: (status, code, gRPC code, whether it may be tried again).
 fn rows() -> Vec<(Status, &'static str, Code, bool)> {
     use Code::{
         Aborted, AlreadyExists, DataLoss, DeadlineExceeded, FailedPrecondition, Internal,
-        InvalidArgument, NotFound, ResourceExhausted, Unavailable,
+        InvalidArgument, NotFound, OutOfRange, ResourceExhausted, Unavailable,
     };
     let name = TypeName::new("poet").unwrap();
     let part = Part::DedupeKey;
@@ -30,7 +30,7 @@ fn rows() -> Vec<(Status, &'static str, Code, bool)> {
     let (id, state) = (task(), State::Done);
     let approval = ApprovalId::new(Timestamp::from_micros(1), [2; 10]);
     let ahead = Duration::from_millis(250);
-    let busy = SubmitError::Busy {
+    let busy = Problem::Busy {
         in_flight: 7,
         retry_after: ahead,
     };
@@ -132,7 +132,12 @@ fn rows() -> Vec<(Status, &'static str, Code, bool)> {
             InvalidArgument,
             false,
         ),
-        (conflict(id), "CLY0012", AlreadyExists, false),
+        (
+            conflict(id, state, "dedupe_key"),
+            "CLY0012",
+            AlreadyExists,
+            false,
+        ),
         (ledger(&LedgerError::NoTask(id)), "CLY0013", NotFound, false),
         (
             ledger(&LedgerError::NoApproval(approval)),
@@ -167,7 +172,7 @@ fn rows() -> Vec<(Status, &'static str, Code, bool)> {
             false,
         ),
         (
-            feedback(&FeedbackError::NotLearnable { why: why() }),
+            Problem::NotLearnable { why: why() }.into(),
             "CLY0015",
             FailedPrecondition,
             false,
@@ -178,7 +183,7 @@ fn rows() -> Vec<(Status, &'static str, Code, bool)> {
             ResourceExhausted,
             true,
         ),
-        (submit(busy, false), "CLY0017", Unavailable, true),
+        (busy.into(), "CLY0017", Unavailable, true),
         (
             ledger(&LedgerError::Busy { waiting: 8 }),
             "CLY0017",
@@ -186,22 +191,37 @@ fn rows() -> Vec<(Status, &'static str, Code, bool)> {
             true,
         ),
         (inference(&full), "CLY0017", Unavailable, true),
-        (crowded(8), "CLY0017", Unavailable, true),
         (
-            submit(SubmitError::Draining, false),
+            crowded("requests are being served", 8),
+            "CLY0017",
+            Unavailable,
+            true,
+        ),
+        (
+            Submitting::One.refused(Problem::Draining),
             "CLY0018",
             Unavailable,
             true,
         ),
         (
-            feedback(&FeedbackError::Ledger(LedgerError::Shut)),
+            Problem::Ledger(LedgerError::Shut).into(),
             "CLY0018",
             Unavailable,
             true,
         ),
         (
-            inference(&InferenceError::Shut { model: model() }),
+            inference(&InferenceError::Closed { model: model() }),
             "CLY0018",
+            Unavailable,
+            true,
+        ),
+        (
+            inference(&InferenceError::Unavailable {
+                model: model(),
+                what: what(),
+                retry_after: RETRY_BUSY,
+            }),
+            "CLY0032",
             Unavailable,
             true,
         ),
@@ -215,7 +235,7 @@ fn rows() -> Vec<(Status, &'static str, Code, bool)> {
             false,
         ),
         (
-            submit(LedgerError::Storage { what: what() }.into(), false),
+            Submitting::One.refused(LedgerError::Storage { what: what() }.into()),
             "CLY0020",
             Unavailable,
             true,
@@ -262,6 +282,79 @@ fn rows() -> Vec<(Status, &'static str, Code, bool)> {
             Aborted,
             false,
         ),
+        (
+            ledger(&LedgerError::Decided {
+                id: approval,
+                task: id,
+                state,
+                by: "ann".to_owned(),
+            }),
+            "CLY0025",
+            FailedPrecondition,
+            false,
+        ),
+        (
+            ledger(&LedgerError::NotRevivable { task: id, state }),
+            "CLY0026",
+            FailedPrecondition,
+            false,
+        ),
+        (
+            ledger(&LedgerError::OutOfRange {
+                cursor: 1,
+                oldest: 7,
+                newest: 9,
+            }),
+            "CLY0027",
+            OutOfRange,
+            false,
+        ),
+        (
+            out_of_range(&"it is old", "x:7"),
+            "CLY0027",
+            OutOfRange,
+            false,
+        ),
+        (
+            ledger(&LedgerError::Sequence {
+                task: id,
+                sequence: 3,
+                expected: 2,
+            }),
+            "CLY0028",
+            Aborted,
+            false,
+        ),
+        (
+            ledger(&LedgerError::Conflict {
+                task: id,
+                sequence: 3,
+            }),
+            "CLY0028",
+            Aborted,
+            false,
+        ),
+        (
+            ledger(&LedgerError::Unknown { what: what() }),
+            "CLY0029",
+            Unavailable,
+            true,
+        ),
+        (
+            Problem::Failed { reason: why() }.into(),
+            "CLY0030",
+            Unavailable,
+            true,
+        ),
+        (
+            Problem::Silent {
+                component: "the market",
+            }
+            .into(),
+            "CLY0031",
+            Unavailable,
+            true,
+        ),
     ]
 }
 
@@ -289,7 +382,7 @@ fn every_error_has_its_code_its_status_and_says_whether_to_come_back() {
 
 #[test]
 fn every_code_stands_in_the_table_and_has_a_page() {
-    let table = include_str!("../refuse.rs");
+    let table = include_str!("../status.rs");
     let pages = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/errors");
     for (_, code, ..) in rows() {
         let in_table = table.contains(&format!("| {code} |"));
@@ -309,6 +402,30 @@ fn a_refused_task_of_a_batch_is_named_with_its_field() {
     let details = status.get_error_details();
     let violations = &details.bad_request().unwrap().field_violations;
     assert_eq!(violations[0].field, "tasks[3].input");
+}
+
+#[test]
+fn what_can_be_done_about_it_is_said() {
+    let text = |status: &Status| status.message().to_owned();
+    let decided = ledger(&LedgerError::Decided {
+        id: ApprovalId::new(Timestamp::from_micros(1), [2; 10]),
+        task: task(),
+        state: State::Done,
+        by: "ann".to_owned(),
+    });
+    assert!(text(&decided).contains("decided by ann"), "{decided:?}");
+    let unknown = ledger(&LedgerError::Unknown {
+        what: "fsync failed".to_owned(),
+    });
+    let known = "whether it was done is not known, repeat with the same id";
+    assert!(text(&unknown).contains(known), "{unknown:?}");
+    let range = out_of_range(&"it is old", "x:7");
+    let info = range.get_details_error_info().unwrap();
+    assert_eq!(info.metadata["oldest_cursor"], "x:7");
+    let conflict = conflict(task(), State::Waiting, "id");
+    let info = conflict.get_details_error_info().unwrap();
+    assert_eq!(info.metadata["task_id"], task().to_string());
+    assert_eq!(info.metadata["state"], "waiting");
 }
 
 #[test]

@@ -1,0 +1,212 @@
+//! The breakers of one node, one per port that can be away: models, tools.
+//!
+//! ```text
+//!   ports, tools ── success / failure ──► breakers ──► changes (the market looks again)
+//!   market ── plan(free agents per queue) ──► what it may claim now, and when to look again
+//! ```
+//! The rule is [`colony_core::breaker`]. A handle over a lock, no actor: recording an outcome is a map
+//! look-up, and the market asks once per claim. Ports that never failed have no entry.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use colony_core::{
+    breaker::{Breaker, Permission, Policy},
+    id::QueueName,
+    port::Clock,
+    unit::Timestamp,
+};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// The breakers; clones are handles on the same ones.
+#[derive(Debug, Clone)]
+pub(crate) struct Breakers {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    policy: Policy,
+    clock: Arc<dyn Clock>,
+    breakers: Mutex<BTreeMap<String, Breaker>>,
+    /// The ports without which the agents of a queue can do nothing.
+    needs: BTreeMap<QueueName, BTreeSet<String>>,
+    changes: watch::Sender<u64>,
+}
+
+/// What may be claimed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Allowed {
+    /// Free agents per queue, less where a port is away.
+    pub(crate) free: BTreeMap<QueueName, u32>,
+    /// Queues of which one task may be claimed, to see whether a port is back; the first that has one is the
+    /// probe of the ports it needs ([`Breakers::probe`]).
+    pub(crate) probes: BTreeSet<QueueName>,
+    /// When the next port may be asked again.
+    pub(crate) look_again: Option<Timestamp>,
+}
+
+/// An open breaker, as status shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenPort {
+    /// The port, such as `model/smollm2`.
+    pub port: String,
+    /// When it is asked again; none: a probe is under way or due.
+    pub until: Option<Timestamp>,
+}
+
+impl Breakers {
+    pub(crate) fn new(
+        policy: Policy,
+        needs: BTreeMap<QueueName, BTreeSet<String>>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (changes, _) = watch::channel(0);
+        Self {
+            inner: Arc::new(Inner {
+                policy,
+                clock,
+                breakers: Mutex::default(),
+                needs,
+                changes,
+            }),
+        }
+    }
+
+    /// Rises when a port is back.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
+    /// The port has answered.
+    pub(crate) fn success(&self, port: &str) {
+        let mut breakers = self.inner.breakers.lock();
+        // Nothing to note of a port that never failed.
+        let Some(breaker) = breakers.get_mut(port) else {
+            return;
+        };
+        let closed = breaker.success();
+        breakers.remove(port);
+        drop(breakers);
+        if closed {
+            tracing::info!(port, "port is back, breaker closed");
+            self.inner.changes.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// The port is away or failed; a refusal of one request for its own sake is no such thing.
+    pub(crate) fn failure(&self, port: &str, reason: &str) {
+        let now = self.inner.clock.now();
+        let mut breakers = self.inner.breakers.lock();
+        let breaker = breakers.entry(port.to_owned()).or_default();
+        let opened = breaker.failure(&self.inner.policy, now);
+        drop(breakers);
+        if opened {
+            tracing::warn!(port, reason, "port is away, breaker opened");
+        }
+    }
+
+    /// Whether a port may be asked at this moment, by a caller that has a task in hand already.
+    pub(crate) fn permits(&self, port: &str) -> bool {
+        let now = self.inner.clock.now();
+        let breakers = self.inner.breakers.lock();
+        breakers
+            .get(port)
+            .is_none_or(|breaker| !matches!(breaker.permission(now), Permission::NotBefore(_)))
+    }
+
+    /// Cuts what a claim may ask for down to what the ports allow.
+    pub(crate) fn plan(&self, free: BTreeMap<QueueName, u32>) -> Allowed {
+        let now = self.inner.clock.now();
+        let breakers = self.inner.breakers.lock();
+        let mut allowed = Allowed::default();
+        if breakers.is_empty() {
+            allowed.free = free;
+            return allowed;
+        }
+        for (queue, count) in free {
+            let needs = self.inner.needs.get(&queue).into_iter().flatten();
+            let mut limit = count;
+            let mut probing = false;
+            for port in needs {
+                match breakers.get(port).map(|breaker| breaker.permission(now)) {
+                    None | Some(Permission::Free) => {}
+                    Some(Permission::Probe) => {
+                        limit = limit.min(1);
+                        probing = true;
+                    }
+                    Some(Permission::NotBefore(at)) => {
+                        limit = 0;
+                        let earliest = allowed.look_again.map_or(at, |known| known.min(at));
+                        allowed.look_again = Some(earliest);
+                    }
+                }
+            }
+            if limit == 0 {
+                continue;
+            }
+            if probing {
+                allowed.probes.insert(queue.clone());
+            }
+            allowed.free.insert(queue, limit);
+        }
+        allowed
+    }
+
+    /// A task of `queue` is to be the probe of the ports it needs. False when another is by now: it must
+    /// wait.
+    pub(crate) fn probe(&self, queue: &QueueName) -> bool {
+        let now = self.inner.clock.now();
+        let mut breakers = self.inner.breakers.lock();
+        let needs = || self.inner.needs.get(queue).into_iter().flatten();
+        let taken = needs().any(|port| {
+            let permission = breakers.get(port).map(|breaker| breaker.permission(now));
+            matches!(permission, Some(Permission::NotBefore(_)))
+        });
+        if taken {
+            return false;
+        }
+        for port in needs() {
+            if let Some(breaker) = breakers.get_mut(port) {
+                breaker.probe(now);
+            }
+        }
+        true
+    }
+
+    /// A task of `queue` has left its agent: if it was a probe and asked nothing, another may go.
+    pub(crate) fn probed(&self, queue: &QueueName) {
+        let now = self.inner.clock.now();
+        self.each_open(queue, |breaker| breaker.probe_unused(now));
+    }
+
+    fn each_open(&self, queue: &QueueName, change: impl Fn(&mut Breaker)) {
+        let mut breakers = self.inner.breakers.lock();
+        if breakers.is_empty() {
+            return;
+        }
+        for port in self.inner.needs.get(queue).into_iter().flatten() {
+            if let Some(breaker) = breakers.get_mut(port) {
+                change(breaker);
+            }
+        }
+    }
+
+    /// Ports that are taken for away.
+    pub(crate) fn open(&self) -> Vec<OpenPort> {
+        let now = self.inner.clock.now();
+        let breakers = self.inner.breakers.lock();
+        let open = breakers.iter().filter(|(_, breaker)| breaker.is_open());
+        open.map(|(port, breaker)| OpenPort {
+            port: port.clone(),
+            until: match breaker.permission(now) {
+                Permission::NotBefore(at) => Some(at),
+                Permission::Free | Permission::Probe => None,
+            },
+        })
+        .collect()
+    }
+}

@@ -1,0 +1,96 @@
+//! Requests that carry an id are done once, however often they come.
+
+use colony_proto::v1::{
+    self, ApprovalState, TaskState, approvals_client::ApprovalsClient, decision::Ruling,
+};
+use tonic::Code;
+
+use super::api::{Api, code, task, until, watch_to_the_end};
+
+const FIRST: &str = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
+const SECOND: &str = "3f2504e0-4f89-41d3-9a0c-0305e82c3302";
+
+fn decide(approval_id: &str, by: &str, request_id: Option<&str>) -> v1::DecideRequest {
+    v1::DecideRequest {
+        approval_id: approval_id.to_owned(),
+        decision: Some(v1::Decision {
+            ruling: Some(Ruling::Correct("password_reset".to_owned())),
+            teach: None,
+            by: by.to_owned(),
+        }),
+        request_id: request_id.map(str::to_owned),
+    }
+}
+
+async fn approvals(api: &Api, closed_too: bool) -> Vec<v1::Approval> {
+    let ask = v1::ListApprovalsRequest {
+        closed_too,
+        ..v1::ListApprovalsRequest::default()
+    };
+    let listed = ApprovalsClient::new(api.channel.clone()).list(ask).await;
+    listed.expect("listed").into_inner().approvals
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_decision_is_the_same_one_and_another_is_told_who_decided() {
+    let api = Api::open().await;
+    let id = api.submit(task("triage", "my password is lost")).await;
+    until(&api, &id, &[TaskState::Waiting]).await;
+    let open = approvals(&api, false).await;
+    assert_eq!((open.len(), open[0].state()), (1, ApprovalState::Open));
+    let question = open[0].id.as_str();
+    let mut client = ApprovalsClient::new(api.channel.clone());
+    let bad = client.decide(decide(question, "ann", Some("none"))).await;
+    assert_eq!(code(&bad.expect_err("no UUID")), "CLY0010");
+    for _ in 0..2 {
+        let decided = client.decide(decide(question, "ann", Some(FIRST))).await;
+        let decided = decided.expect("decided").into_inner();
+        assert_eq!(decided.task_id, id);
+        assert_ne!(decided.state(), TaskState::Waiting);
+    }
+    for other in [Some(SECOND), None] {
+        let late = client.decide(decide(question, "bob", other)).await;
+        let late = late.expect_err("ann was first");
+        assert_eq!(
+            (late.code(), code(&late).as_str()),
+            (Code::FailedPrecondition, "CLY0025")
+        );
+        assert!(late.message().contains("decided by ann"), "{late:?}");
+    }
+    watch_to_the_end(&api, vec![id]).await;
+    assert_eq!(approvals(&api, false).await, []);
+    let all = approvals(&api, true).await;
+    assert_eq!(all[0].state(), ApprovalState::Taken);
+    assert_eq!(all[0].decision.as_ref().expect("decided").by, "ann");
+    api.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_cancel_is_the_same_one() {
+    let api = Api::open().await;
+    let id = api.submit(task("triage", "my password is lost")).await;
+    until(&api, &id, &[TaskState::Waiting]).await;
+    let cancel = |request_id: Option<&str>| v1::CancelRequest {
+        task_id: id.clone(),
+        request_id: request_id.map(str::to_owned),
+    };
+    let bad = api.tasks().cancel(cancel(Some("7"))).await;
+    assert_eq!(code(&bad.expect_err("no UUID")), "CLY0010");
+    for was in [TaskState::Waiting, TaskState::Cancelled] {
+        let cancelled = api.tasks().cancel(cancel(Some(FIRST))).await;
+        assert_eq!(cancelled.expect("cancelled").into_inner().was(), was);
+    }
+    for other in [Some(SECOND), None] {
+        let late = api.tasks().cancel(cancel(other)).await;
+        assert_eq!(code(&late.expect_err("it has ended")), "CLY0014");
+    }
+    let all = approvals(&api, true).await;
+    assert_eq!(
+        (all[0].state(), &all[0].decision),
+        (ApprovalState::Closed, &None)
+    );
+    let mut client = ApprovalsClient::new(api.channel.clone());
+    let late = client.decide(decide(&all[0].id, "ann", None)).await;
+    assert_eq!(code(&late.expect_err("closed with its task")), "CLY0014");
+    api.close().await;
+}
