@@ -2,7 +2,14 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use colony_core::task::State;
+use colony_inference::Item;
+
+use crate::explain::{self, Page};
 
 /// Runs a thousand agents as one swarm.
 #[derive(Debug, Parser)]
@@ -54,7 +61,7 @@ pub(crate) enum Command {
     Demo(Box<DemoArgs>),
     /// Hand in a task, or a file of tasks; prints one id a line
     Submit(SubmitArgs),
-    /// List, follow, cancel and correct tasks
+    /// List, follow, cancel, revive and correct tasks
     #[command(subcommand)]
     Task(TaskCommand),
     /// See who is at work
@@ -71,9 +78,18 @@ pub(crate) enum Command {
     Model(ModelCommand),
     /// How the node is
     Status,
-    /// Show or check the configuration
+    /// See whether what was written down is whole
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+    /// Begin, show, check and explain the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Say what an error code means and what to do about it
+    Explain {
+        /// Such as CLY0003
+        #[arg(value_name = "CODE", value_parser = pages(), ignore_case = true, hide_possible_values = true)]
+        page: Page,
+    },
     /// Replay workloads in a simulated colony
     #[command(subcommand)]
     Sim(SimCommand),
@@ -126,6 +142,18 @@ pub(crate) struct NodeArgs {
     /// What runs the models
     #[arg(long)]
     pub(crate) engine: Option<EngineChoice>,
+    /// The form of a log line
+    #[arg(long)]
+    pub(crate) log_format: Option<LogFormatChoice>,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormatChoice {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
 }
 
 #[derive(Debug, Args)]
@@ -157,7 +185,7 @@ pub(crate) struct SubmitArgs {
     /// Goes along with the task; may be repeated
     #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) attributes: Vec<(String, String)>,
-    /// Keep trying this long while the node is away or full
+    /// Keep trying this long while the node is away or full; the first attempt gets at least 3s
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = span)]
     pub(crate) retry_for: Duration,
     /// Wait until all have ended and print them instead of their ids
@@ -169,9 +197,9 @@ pub(crate) struct SubmitArgs {
 pub(crate) enum TaskCommand {
     /// List tasks, newest first
     List {
-        /// Only these states, such as ready or parked; may be repeated
-        #[arg(long = "state", value_name = "STATE", value_parser = state)]
-        states: Vec<colony_core::task::State>,
+        /// Only these states; may be repeated
+        #[arg(long = "state", value_name = "STATE", value_parser = states())]
+        states: Vec<State>,
         /// Only this agent type
         #[arg(long = "type", value_name = "TYPE")]
         agent_type: Option<String>,
@@ -197,9 +225,9 @@ pub(crate) enum TaskCommand {
         /// Stop when all of them have ended
         #[arg(long, requires = "ids")]
         until_ended: bool,
-        /// Begin after this cursor
+        /// Begin after this cursor, one that an earlier watch printed
         #[arg(long, value_name = "CURSOR")]
-        after: Option<u64>,
+        after: Option<String>,
     },
     /// End live tasks
     Cancel {
@@ -207,12 +235,51 @@ pub(crate) enum TaskCommand {
         #[arg(required = true)]
         ids: Vec<String>,
     },
+    /// Make dead, cancelled or expired tasks ready again
+    Revive(ReviveArgs),
     /// Say what the right answer of an ended task is; its agent type learns it
     Feedback {
         /// Its id
         id: String,
         /// The right answer
         label: String,
+    },
+}
+
+/// Which tasks to revive: some by their ids, or those that options find.
+#[derive(Debug, Args)]
+pub(crate) struct ReviveArgs {
+    /// Their ids
+    #[arg(required_unless_present_any = ["states", "agent_type", "tenant", "reason"],
+          conflicts_with_all = ["states", "agent_type", "tenant", "reason"])]
+    pub(crate) ids: Vec<String>,
+    /// All in these states, of dead, cancelled and expired; may be repeated. Without: dead
+    #[arg(long = "state", value_name = "STATE", value_parser = states())]
+    pub(crate) states: Vec<State>,
+    /// All of this agent type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) agent_type: Option<String>,
+    /// All of this tenant
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+    /// All that ended for a reason that holds this text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Most tasks; 0 revives all that are found
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub(crate) limit: usize,
+    /// Say what would be revived, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LedgerCommand {
+    /// Read the whole ledger and compare it with its checksums and counters
+    Verify {
+        /// Of a stopped node: the folder that holds its ledger
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
     },
 }
 
@@ -326,8 +393,9 @@ pub(crate) enum ModelCommand {
     List,
     /// Fetch the ONNX Runtime library and the models (221 MB), checked by SHA-256
     Pull {
-        /// onnxruntime, minilm, smollm2; without: all
-        names: Vec<String>,
+        /// Which; without: all
+        #[arg(value_parser = items())]
+        items: Vec<Item>,
         /// Show what would be fetched, and fetch nothing
         #[arg(long)]
         dry_run: bool,
@@ -372,6 +440,17 @@ pub(crate) enum ConfigCommand {
         #[command(flatten)]
         sources: ConfigSources,
     },
+    /// Say what a setting means: unit, range, effect
+    Explain {
+        /// Such as market.sample; or a section, such as market
+        key: String,
+    },
+    /// Write a colony.toml with every setting, its default and its meaning
+    Init {
+        /// Where to; a file that is there stays as it is
+        #[arg(default_value = "colony.toml")]
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -386,6 +465,21 @@ pub(crate) enum SimCommand {
         /// Write the history here, one line an event, for comparing two runs
         #[arg(long, value_name = "FILE")]
         history: Option<PathBuf>,
+    },
+    /// Run random worlds until one fails, and keep the simplest workload that fails in the same way
+    Fuzz {
+        /// How many worlds, one seed each
+        #[arg(long, default_value_t = 200, value_name = "N")]
+        seeds: u64,
+        /// The first seed
+        #[arg(long, default_value_t = 1, value_name = "SEED")]
+        from: u64,
+        /// Where a failing workload is kept
+        #[arg(long, default_value = "sim/regressions", value_name = "DIR")]
+        keep: PathBuf,
+        /// Worlds at a time; 0: as many as there are processors
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        threads: usize,
     },
 }
 
@@ -487,9 +581,19 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn state(text: &str) -> Result<colony_core::task::State, String> {
-    text.parse()
-        .map_err(|error: colony_core::task::UnknownState| error.to_string())
+/// Listed in the help and by completions.
+fn states() -> impl TypedValueParser<Value = State> {
+    PossibleValuesParser::new(State::ALL.map(State::as_str)).try_map(|name| name.parse::<State>())
+}
+
+fn pages() -> impl TypedValueParser<Value = Page> {
+    PossibleValuesParser::new(explain::codes())
+        .try_map(|code| explain::page(&code).ok_or("no error has this code"))
+}
+
+fn items() -> impl TypedValueParser<Value = Item> {
+    PossibleValuesParser::new(Item::ALL.map(Item::name))
+        .try_map(|name| Item::from_name(&name).ok_or("not in the catalog"))
 }
 
 fn window(text: &str) -> Result<usize, String> {
@@ -498,6 +602,9 @@ fn window(text: &str) -> Result<usize, String> {
         _ => Err("a whole number from 1 to 10000".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod documents;
 
 #[cfg(test)]
 mod tests {

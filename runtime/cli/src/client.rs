@@ -6,15 +6,21 @@
 pub(crate) mod agents;
 pub(crate) mod approve;
 pub(crate) mod field;
+pub(crate) mod ledger;
 pub(crate) mod models;
+mod retry;
+pub(crate) mod revive;
 pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod tasks;
+mod types;
 pub(crate) mod view;
 pub(crate) mod watch;
 
 use std::time::Duration;
 
+use colony_core::{id::RequestId, port::Chance as _};
+use colony_node::ports::SystemChance;
 use colony_proto::v1::{
     agents_client::AgentsClient, approvals_client::ApprovalsClient, cluster_client::ClusterClient,
     field_client::FieldClient, models_client::ModelsClient, tasks_client::TasksClient,
@@ -24,18 +30,18 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::errors::{Failure, root_cause};
+use crate::errors::Failure;
 
 /// Longest wait for the first handshake; a node on another continent answers in a tenth of it.
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
 /// A frozen node is noticed after keepalive interval and timeout together.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// Largest answer taken: a page of 1,000 tasks of 64 KiB.
+/// Largest answer taken. Pages stay below 4 MiB; a single task may be as large as a node is set to let in.
 const ANSWER_BYTES_MAX: usize = 80 * 1024 * 1024;
 /// Longest page that the node gives.
 pub(crate) const PAGE_MAX: usize = 1_000;
 
-/// A node that answered.
+/// A node, reached at the first call; one that went away is reached again at the next.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     address: String,
@@ -44,8 +50,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Connects to `address`, such as `127.0.0.1:7400`.
-    pub(crate) async fn connect(address: &str, timeout: Duration) -> Result<Self, Failure> {
+    /// The node at `address`, such as `127.0.0.1:7400`. Nothing is asked of it yet.
+    pub(crate) fn at(address: &str, timeout: Duration) -> Result<Self, Failure> {
         let bare = address.strip_prefix("http://").unwrap_or(address);
         let bare = bare.trim_end_matches('/');
         let endpoint = Endpoint::from_shared(format!("http://{bare}"))
@@ -59,22 +65,29 @@ impl Node {
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
             .tcp_nodelay(true);
-        match endpoint.connect().await {
-            Ok(channel) => Ok(Self {
-                address: bare.to_owned(),
-                timeout,
-                channel,
-            }),
-            Err(error) => Err(Failure::unreachable(bare, &root_cause(&error))),
-        }
+        Ok(Self {
+            address: bare.to_owned(),
+            timeout,
+            channel: endpoint.connect_lazy(),
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// What is left of an answer: its content, or why there is none.
     pub(crate) fn open<T>(&self, answer: Result<Response<T>, Status>) -> Result<T, Failure> {
         match answer {
             Ok(response) => Ok(response.into_inner()),
-            Err(status) => Err(Failure::from_status(&status, &self.address)),
+            Err(status) => Err(self.failure(&status)),
         }
+    }
+
+    /// What a refusal of this node means.
+    pub(crate) fn failure(&self, status: &Status) -> Failure {
+        Failure::from_status(status, &self.address)
     }
 
     /// A request with the deadline of this command.
@@ -107,6 +120,13 @@ impl Node {
     pub(crate) fn field(&self) -> FieldClient<Channel> {
         FieldClient::new(self.channel.clone())
     }
+}
+
+/// An id for a request that changes something: drawn once for a command, and the same when it is repeated.
+pub(crate) fn request_id() -> String {
+    let mut chance = [0; 16];
+    SystemChance.stream("request", 0).fill_bytes(&mut chance);
+    RequestId::new(chance).to_string()
 }
 
 /// How many to ask for on the next page of a list of at most `limit` (0: no limit), after `taken`.

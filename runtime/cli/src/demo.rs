@@ -2,7 +2,7 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | [`desk`] | where the tickets come from |
+//! | [`ticket_source`] | where the tickets come from |
 //! | [`driver`] | the stream through the node, and the feedback |
 //! | [`reviewer`] | the scripted human |
 //! | [`progress`] | what is seen meanwhile |
@@ -11,14 +11,14 @@
 //! The node runs in this process, behind its gRPC door on a loopback port: the demo is a client like any
 //! other, and `colony approve --address …` works beside it.
 
-mod desk;
 mod driver;
 mod outcome;
 mod progress;
 mod report;
 mod reviewer;
+mod ticket_source;
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use colony_inference::Item;
 use colony_node::config::{AgentType, Config, Engine};
@@ -28,9 +28,9 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use self::{
-    desk::Desk,
     driver::{End, Manner, Streamed},
     report::{Evidence, Figures},
+    ticket_source::TicketSource,
 };
 use crate::{
     args::{DemoArgs, Global, ReviewerChoice},
@@ -39,8 +39,9 @@ use crate::{
     errors::Failure,
     model,
     node::{
-        flags, log,
-        running::{Running, has_book},
+        flags, logging,
+        privacy::{exposure, private_folder},
+        running::{Running, has_ledger},
         signals::Signals,
     },
     output::{Output, say},
@@ -49,7 +50,7 @@ use crate::{
 pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<(), Failure> {
     let started = Instant::now();
     let mut signals = Signals::listen()?;
-    let desk = Desk::open(args.tasks.as_deref(), args.seed, args.count)?;
+    let source = TicketSource::open(args.tasks.as_deref(), args.seed, args.count)?;
     let (folder, _temporary) = data_dir(args.data_dir.as_ref())?;
     let flags = flags(Some(&folder), Some(args.listen), Some(args.engine));
     let mut config = config::load(args.sources, flags)?.config;
@@ -57,16 +58,16 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
         // Life events would tear the bars; what fails is still said.
         "error".clone_into(&mut config.telemetry.log);
     }
-    muster(&mut config.agents, args.agents);
-    log(&config.telemetry.log, out, std::io::stderr)?;
+    override_counts(&mut config.agents, args.agents);
+    logging::start(&config.telemetry)?;
     let home = model::home_of(&config)?;
     if config.inference.engine == Engine::Ort {
         tokio::select! {
             fetched = model::fetch(home.clone(), Item::ALL.to_vec(), out) => { fetched?; }
-            () = signals.first() => return Err(Failure::failed("stopped while fetching; what is complete stays")),
+            _ = signals.first() => return Err(Failure::failed("stopped while fetching; what is complete stays")),
         }
     }
-    if has_book(&folder) {
+    if has_ledger(&folder) {
         out.note(&format!(
             "the book in {} is taken up again",
             folder.display()
@@ -76,13 +77,17 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
     let address = running.address.to_string();
     out.note(&format!(
         "{} tickets for {} agents; the node listens on {address}",
-        desk.tickets.len(),
+        source.tickets.len(),
         config
             .agents
             .values()
             .map(|kind| u64::from(kind.count))
             .sum::<u64>(),
     ));
+    // The log of a demo is silent on warnings.
+    if let Some(warning) = exposure(running.address) {
+        out.note(&warning);
+    }
     if args.reviewer == ReviewerChoice::Person {
         out.note(&format!(
             "you review: `colony approve list --address {address}`, then `colony approve accept ID [--label LABEL]`"
@@ -93,21 +98,22 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
         window: args.window,
     };
     let work = async {
-        let node = Node::connect(&address, global.timeout).await?;
-        let streamed = driver::drive(&node, &desk, manner, &mut signals, out).await?;
-        let figures = sum_up(&node, &desk, &streamed, &config, started).await?;
+        let node = Node::at(&address, global.timeout)?;
+        let streamed = driver::drive(&node, &source, manner, &mut signals, out).await?;
+        let figures = sum_up(&node, &source, &streamed, &config, started).await?;
         Ok((streamed.end, figures))
     };
     let result = work.await;
     let mut hurry = signals;
     tokio::select! {
         _ = running.stop() => {}
-        () = hurry.first() => say("left at once"),
+        _ = hurry.first() => say("left at once"),
     }
     let (end, figures) = result?;
     if end != End::Interrupted {
         let said = serde_json::to_value(&figures).unwrap_or_else(|_| json!({}));
         out.result(&said, || report::describe(&figures))?;
+        out.note(&report::in_words(&figures.learning));
     }
     verdict(end, &figures, args.data_dir.is_some())
 }
@@ -118,8 +124,7 @@ fn data_dir(named: Option<&PathBuf>) -> Result<(PathBuf, Option<TempDir>), Failu
         |what: &str, error: std::io::Error| Failure::failed(format!("cannot make {what}: {error}"));
     match named {
         Some(folder) => {
-            fs::create_dir_all(folder)
-                .map_err(|error| failed(&folder.display().to_string(), error))?;
+            private_folder(folder).map_err(|error| failed(&folder.display().to_string(), error))?;
             Ok((folder.clone(), None))
         }
         None => {
@@ -133,7 +138,7 @@ fn data_dir(named: Option<&PathBuf>) -> Result<(PathBuf, Option<TempDir>), Failu
 }
 
 /// Scales the declared types to `agents` in all, in proportion, at least one each.
-fn muster(types: &mut BTreeMap<String, AgentType>, agents: u32) {
+fn override_counts(types: &mut BTreeMap<String, AgentType>, agents: u32) {
     let declared: u64 = types.values().map(|kind| u64::from(kind.count)).sum();
     if declared == 0 {
         return;
@@ -151,7 +156,7 @@ fn muster(types: &mut BTreeMap<String, AgentType>, agents: u32) {
 
 async fn sum_up(
     node: &Node,
-    desk: &Desk,
+    source: &TicketSource,
     streamed: &Streamed,
     config: &Config,
     started: Instant,
@@ -161,7 +166,7 @@ async fn sum_up(
     let models = node.models().list(node.ask(ListModelsRequest {})).await;
     let models = node.open(models)?.models;
     Ok(report::figures(&Evidence {
-        desk,
+        source,
         outcomes: &streamed.outcomes,
         agents: &agents,
         models: &models,
@@ -210,10 +215,10 @@ mod tests {
             ("echo".to_owned(), kind(10)),
             ("triage".to_owned(), kind(100)),
         ]);
-        muster(&mut types, 1_000);
+        override_counts(&mut types, 1_000);
         let counts: Vec<u32> = types.values().map(|kind| kind.count).collect();
         assert_eq!(counts, [90, 910]);
-        muster(&mut types, 1);
+        override_counts(&mut types, 1);
         assert!(types.values().all(|kind| kind.count == 1));
     }
 }

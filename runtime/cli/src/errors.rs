@@ -15,6 +15,11 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::output::clean_within;
+
+/// Most characters of a line about an error: it may quote what somebody sent, which may be a file of zeros.
+const LINE_CHARS_MAX: usize = 1_000;
+
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -39,6 +44,8 @@ pub(crate) struct Failure {
     /// Stable reason, such as `CLY0004`: docs/reference/errors has a page for each.
     code: Option<String>,
     message: String,
+    /// Lines below the message: each of many problems.
+    details: Box<[String]>,
     hint: Option<String>,
     retry_after: Option<Duration>,
 }
@@ -50,6 +57,7 @@ impl Failure {
             exit,
             code: None,
             message,
+            details: Box::default(),
             hint: None,
             retry_after: None,
         }
@@ -70,9 +78,23 @@ impl Failure {
         Self::new(Exit::Refused, message)
     }
 
+    /// There is no such thing.
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Exit::NotFound, message)
+    }
+
     /// The reader of our output has gone.
     pub(crate) fn pipe_closed() -> Self {
         Self::new(Exit::PipeClosed, "")
+    }
+
+    /// For a command that did something: even a reader that has gone is worth a word.
+    pub(crate) fn out_loud(mut self) -> Self {
+        if self.exit == Exit::PipeClosed {
+            self.exit = Exit::Failed;
+            "cannot write to standard output: its reader has gone".clone_into(&mut self.message);
+        }
+        self
     }
 
     /// Nobody listens at `address`.
@@ -80,6 +102,12 @@ impl Failure {
         let what = format!("no node answers at {address}: {why}");
         Self::new(Exit::Unreachable, what)
             .with_hint("start one with `colony node`, or name another with --address")
+    }
+
+    /// Lists each of many problems below the message.
+    pub(crate) fn with_details(mut self, details: impl IntoIterator<Item = String>) -> Self {
+        self.details = details.into_iter().collect();
+        self
     }
 
     /// Says what to do about it.
@@ -121,7 +149,7 @@ impl Failure {
         };
         let message = match status.message() {
             "" => format!("the node answered {:?}", status.code()),
-            text => crate::output::clean(text),
+            text => text.to_owned(),
         };
         // The node's messages begin with the code, for clients that show nothing else; we show it apart.
         let bare = reason
@@ -138,12 +166,28 @@ impl Failure {
             ))
         } else if status.code() == Code::DeadlineExceeded {
             Some("it took longer than --timeout".to_owned())
+        } else if let Some(wait) = failure.retry_after {
+            Some(format!("try again in {} ms", wait.as_millis()))
         } else {
-            failure
-                .retry_after
-                .map(|wait| format!("try again in {} ms", wait.as_millis()))
+            let code = failure.code.as_deref();
+            code.map(|code| format!("`colony explain {code}` says more"))
         };
         failure
+    }
+
+    /// What went wrong, without code and hint.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether there is no such thing.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.exit == Exit::NotFound
+    }
+
+    /// The node's stable reason, such as `CLY0004`.
+    pub(crate) fn code(&self) -> Option<&str> {
+        self.code.as_deref()
     }
 
     /// The exit code it leads to.
@@ -161,8 +205,9 @@ impl Failure {
         json!({ "error": {
             "exit_code": self.exit as u8,
             "code": self.code,
-            "message": self.message,
-            "hint": self.hint,
+            "message": line(&self.message),
+            "details": self.details.iter().map(|detail| line(detail)).collect::<Vec<_>>(),
+            "hint": self.hint.as_deref().map(line),
             "retry_after_ms": self.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
         }})
     }
@@ -174,12 +219,19 @@ impl fmt::Display for Failure {
         if let Some(code) = &self.code {
             write!(f, "[{code}]")?;
         }
-        write!(f, ": {}", self.message)?;
+        write!(f, ": {}", line(&self.message))?;
+        for detail in &self.details {
+            write!(f, "\n  {}", line(detail))?;
+        }
         match &self.hint {
-            Some(hint) => write!(f, "\n  hint: {hint}"),
+            Some(hint) => write!(f, "\n  hint: {}", line(hint)),
             None => Ok(()),
         }
     }
+}
+
+fn line(text: &str) -> String {
+    clean_within(LINE_CHARS_MAX, text)
 }
 
 /// Whether nobody answered: the node is away, or went away with the answer. Only our side of the line gives a
@@ -284,6 +336,29 @@ mod tests {
         assert!(is_broken_line(&status), "{status:?}");
         assert!(!is_broken_line(&Status::unknown("said by a node")));
         assert!(!is_broken_line(&Status::internal("said by a node")));
+    }
+
+    #[test]
+    fn a_message_is_one_short_line_whatever_it_quotes() {
+        let failure = Failure::usage(format!("unknown key \u{1b}[2J\n{}", "\0".repeat(2_000_000)))
+            .with_details(["one\ntwo".to_owned()])
+            .with_hint("try \u{202e}that");
+        let text = failure.to_string();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(
+            text.starts_with("error: unknown key \\u{1b}[2J⏎\\u{0}"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("  one⏎two\n  hint: try \\u{202e}that"),
+            "{text}"
+        );
+        assert!(
+            text.chars().count() < 1_100,
+            "{} characters",
+            text.chars().count()
+        );
+        assert!(failure.to_json().to_string().len() < 2_000);
     }
 
     #[test]

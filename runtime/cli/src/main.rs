@@ -2,11 +2,12 @@
 //!
 //! | command | module |
 //! | --- | --- |
-//! | `submit`, `task`, `agent`, `approve`, `field`, `status`, `model list`, `model test` | [`client`] |
+//! | `submit`, `task`, `agent`, `approve`, `field`, `status`, `ledger`, `model list`, `model test` | [`client`] |
 //! | `node` | [`node`] |
 //! | `demo` | [`demo`] |
 //! | `model pull`, `model info`, `model import` | [`model`] |
 //! | `config` | [`config`] |
+//! | `explain` | [`explain`] |
 //! | `bench` | [`mod@bench`] |
 
 mod args;
@@ -15,6 +16,7 @@ mod client;
 mod config;
 mod demo;
 mod errors;
+mod explain;
 mod model;
 mod node;
 mod output;
@@ -26,10 +28,10 @@ use std::{io, process::ExitCode};
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::{
-    args::{Cli, Command, Global, ModelCommand, Shell},
+    args::{Cli, Command, Global, LedgerCommand, ModelCommand, Shell},
     client::Node,
     errors::Failure,
-    output::{Format, Notes, Output},
+    output::{Format, Notes, Output, say},
 };
 
 /// Agents allocate and free small things on every core all the time.
@@ -37,7 +39,11 @@ use crate::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    silence_onnx_runtime();
+    let Cli { global, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refused(&error),
+    };
     let format = if global.json {
         Format::Json
     } else {
@@ -72,21 +78,51 @@ fn main() -> ExitCode {
     }
 }
 
+/// Help, or what is wrong with the arguments. It quotes these, so it is cleaned; help has nothing to clean and keeps
+/// its colours.
+fn refused(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        say(error.render().to_string().trim_end());
+    } else {
+        // A reader that has gone is nobody's loss.
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Colony talks to nobody that its configuration does not name, and neither does what it loads.
+#[expect(
+    unsafe_code,
+    clippy::disallowed_methods,
+    reason = "ONNX Runtime reads nothing but the environment, and as the first call in main no other thread reads it"
+)]
+fn silence_onnx_runtime() {
+    let (variable, off) = colony_inference::TELEMETRY_OFF;
+    // SAFETY: this is the only thread.
+    unsafe { std::env::set_var(variable, off) };
+}
+
 async fn dispatch(command: Command, global: &Global, out: Output) -> Result<(), Failure> {
-    let node = || Node::connect(&global.address, global.timeout);
+    let node = || Node::at(&global.address, global.timeout);
     match command {
-        Command::Submit(args) => client::submit::run(node(), args, out).await,
-        Command::Task(command) => client::tasks::run(&node().await?, command, out).await,
-        Command::Agent(command) => client::agents::run(&node().await?, command, out).await,
-        Command::Approve(command) => client::approve::run(&node().await?, command, out).await,
-        Command::Field(command) => client::field::run(&node().await?, command, out).await,
-        Command::Status => client::status::run(&node().await?, out).await,
-        Command::Model(ModelCommand::List) => client::models::list(&node().await?, out).await,
-        Command::Model(ModelCommand::Test { name, text }) => {
-            client::models::test(&node().await?, name, text, out).await
+        Command::Submit(args) => client::submit::run(&node()?, args, out).await,
+        Command::Task(command) => client::tasks::run(&node()?, command, out).await,
+        Command::Agent(command) => client::agents::run(&node()?, command, out).await,
+        Command::Approve(command) => client::approve::run(&node()?, command, out).await,
+        Command::Field(command) => client::field::run(&node()?, command, out).await,
+        Command::Status => client::status::run(&node()?, out).await,
+        Command::Ledger(LedgerCommand::Verify { data_dir: None }) => {
+            client::ledger::verify(&node()?, out).await
         }
-        Command::Model(ModelCommand::Pull { names, dry_run }) => {
-            model::pull_named(names, dry_run, out).await
+        Command::Ledger(LedgerCommand::Verify {
+            data_dir: Some(folder),
+        }) => client::ledger::verify_stopped(&folder, out).await,
+        Command::Model(ModelCommand::List) => client::models::list(&node()?, out).await,
+        Command::Model(ModelCommand::Test { name, text }) => {
+            client::models::test(&node()?, name, text, out).await
+        }
+        Command::Model(ModelCommand::Pull { items, dry_run }) => {
+            model::pull_items(items, dry_run, out).await
         }
         Command::Model(ModelCommand::Info { name }) => model::info(name, out).await,
         Command::Model(ModelCommand::Import { file, name, force }) => {
@@ -96,6 +132,7 @@ async fn dispatch(command: Command, global: &Global, out: Output) -> Result<(), 
         Command::Demo(args) => demo::run(*args, global, out).await,
         Command::Config(command) => config::run(command, out),
         Command::Completions { shell } => completions(shell, out),
+        Command::Explain { page } => explain::run(page, out),
         Command::Sim(command) => sim::command(command, out).await,
         Command::Bench(args) => bench::run(args, out).await,
     }

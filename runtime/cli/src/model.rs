@@ -9,7 +9,7 @@ use std::{
 };
 
 use colony_inference::{
-    Home, Item, ModelKind, ModelManifest, Network, PullError, PullEvent,
+    Item, ModelKind, ModelManifest, ModelStore, Network, PullError, PullEvent,
     import::{ImportProgress, import},
     manifest::Precision,
     pull::{FileState, bytes_missing, is_ready, pull, verify},
@@ -27,27 +27,29 @@ use crate::{
 const OFFLINE_HINT: &str = "run the demo or the node with `--engine echo`, which needs no models";
 
 /// The home folder that the environment asks for.
-pub(crate) fn home() -> Result<Home, Failure> {
-    Home::from_env().map_err(|error| Failure::usage(error.to_string()))
+pub(crate) fn home() -> Result<ModelStore, Failure> {
+    ModelStore::from_env().map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// The home folder that `config` asks for, or else the environment.
-pub(crate) fn home_of(config: &Config) -> Result<Home, Failure> {
+pub(crate) fn home_of(config: &Config) -> Result<ModelStore, Failure> {
     match &config.inference.home {
-        Some(folder) => Ok(Home::new(folder)),
+        Some(folder) => Ok(ModelStore::new(folder)),
         // The echo engine reads no files, so it needs no home either.
-        None if config.inference.engine == Engine::Echo => Ok(Home::new("")),
+        None if config.inference.engine == Engine::Echo => Ok(ModelStore::new("")),
         None => home(),
     }
 }
 
-/// `colony model pull`.
-pub(crate) async fn pull_named(
-    names: Vec<String>,
+/// `colony model pull`; no items: all.
+pub(crate) async fn pull_items(
+    mut items: Vec<Item>,
     dry_run: bool,
     out: Output,
 ) -> Result<(), Failure> {
-    let items = items(&names)?;
+    if items.is_empty() {
+        items = Item::ALL.to_vec();
+    }
     let home = home()?;
     if dry_run {
         let rows = items.iter().map(|item| {
@@ -74,7 +76,7 @@ pub(crate) async fn pull_named(
 }
 
 /// Makes `items` usable, with progress on stderr; returns the bytes fetched.
-pub(crate) async fn fetch(home: Home, items: Vec<Item>, out: Output) -> Result<u64, Failure> {
+pub(crate) async fn fetch(home: ModelStore, items: Vec<Item>, out: Output) -> Result<u64, Failure> {
     if items.iter().all(|item| is_ready(&home, *item)) {
         return Ok(0);
     }
@@ -203,7 +205,7 @@ pub(crate) async fn info(name: Option<String>, out: Output) -> Result<(), Failur
 }
 
 /// Hashes the files of `item` again; damaged ones are fetched anew by the next pull.
-async fn check(home: Home, item: Item) -> Result<&'static str, Failure> {
+async fn check(home: ModelStore, item: Item) -> Result<&'static str, Failure> {
     let checks = tokio::task::spawn_blocking(move || verify(&home, &[item])).await;
     let checks = match checks {
         Ok(Ok(checks)) => checks,
@@ -330,23 +332,7 @@ pub(crate) async fn import_file(
     }
 }
 
-fn items(names: &[String]) -> Result<Vec<Item>, Failure> {
-    if names.is_empty() {
-        return Ok(Item::ALL.to_vec());
-    }
-    let known = || Item::ALL.map(Item::name).join(", ");
-    let find = |name: &String| {
-        Item::from_name(name).ok_or_else(|| {
-            Failure::usage(format!(
-                "no {name:?} in the catalog; there are: {}",
-                known()
-            ))
-        })
-    };
-    names.iter().map(find).collect()
-}
-
-fn folder(home: &Home, name: &str) -> PathBuf {
+fn folder(home: &ModelStore, name: &str) -> PathBuf {
     let path = Path::new(name);
     if path.join(colony_inference::manifest::FILE_NAME).is_file() {
         path.to_owned()
@@ -355,7 +341,7 @@ fn folder(home: &Home, name: &str) -> PathBuf {
     }
 }
 
-fn installed(home: &Home) -> Vec<PathBuf> {
+fn installed(home: &ModelStore) -> Vec<PathBuf> {
     let entries = fs::read_dir(home.root().join("models"))
         .into_iter()
         .flatten()

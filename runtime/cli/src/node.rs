@@ -1,23 +1,26 @@
 //! `colony node`: a node of one's own process, from start to drain.
 //!
 //! ```text
-//!   configuration ─► running::open (book, models, rooms, door) ─► ready line ─► SIGTERM or Ctrl-C ─► drain
+//!   configuration ─► Running::open (book, models, rooms, door) ─► "node ready" ─► SIGTERM or Ctrl-C ─► drain
 //! ```
 //! Nothing is fetched here: a node that lacks a model says which file is missing and how to get it.
 
+pub(crate) mod logging;
+pub(crate) mod privacy;
 pub(crate) mod running;
 pub(crate) mod signals;
 mod spans;
 
 use std::path::Path;
 
-use colony_node::config::Config;
 use serde_json::json;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-use self::{running::Running, signals::Signals};
+use self::{
+    running::Running,
+    signals::{Hangup, Signals},
+};
 use crate::{
-    args::{EngineChoice, NodeArgs},
+    args::{EngineChoice, LogFormatChoice, NodeArgs},
     config,
     errors::Failure,
     model,
@@ -26,44 +29,90 @@ use crate::{
 
 pub(crate) async fn run(args: NodeArgs, out: Output) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
+    let mut hangup = Hangup::listen()?;
     let NodeArgs {
         sources,
         data_dir,
         listen,
         engine,
+        log_format,
     } = args;
-    let config = config::load(sources, flags(data_dir.as_deref(), listen, engine))?.config;
-    log(&config.telemetry.log, out, std::io::stderr)?;
+    let mut flags = flags(data_dir.as_deref(), listen, engine);
+    flags.extend(log_format.map(|format| ("telemetry.log_format".to_owned(), log_name(format))));
+    let loaded = config::load(sources, flags)?;
+    let config = loaded.config;
+    logging::start(&config.telemetry)?;
+    for warning in loaded.warnings {
+        tracing::warn!(key = warning.key, origin = %warning.origin, "{}", warning.what);
+    }
+    if let Some(warning) = privacy::exposure(config.node.listen) {
+        tracing::warn!("{warning}");
+    }
     let home = model::home_of(&config)?;
     let running = Running::open(&config, home).await?;
-    let ready = json!({
-        "event": "ready",
-        "node": config.node.id,
-        "address": running.address.to_string(),
-        "data_dir": config.node.data_dir,
-        "agents": config.agents.values().map(|kind| u64::from(kind.count)).sum::<u64>(),
-        "engine": config.inference.engine.as_str(),
-    });
+    let agents: u64 = config
+        .agents
+        .values()
+        .map(|kind| u64::from(kind.count))
+        .sum();
+    tracing::info!(
+        node = %config.node.id,
+        address = %running.address,
+        data_dir = %config.node.data_dir.display(),
+        agents,
+        engine = config.inference.engine.as_str(),
+        "node ready"
+    );
     if out.is_json() {
+        let ready = json!({
+            "event": "ready",
+            "node": config.node.id,
+            "address": running.address.to_string(),
+            "data_dir": config.node.data_dir,
+            "agents": agents,
+            "engine": config.inference.engine.as_str(),
+        });
         out.result(&ready, String::new)?;
-    } else {
-        out.note(&describe(&config, &running));
     }
-    signals.first().await;
-    out.note("draining; once more to leave at once");
+    let mut failed = None;
+    let signal = loop {
+        tokio::select! {
+            signal = signals.first() => break signal,
+            () = hangup.next() => tracing::warn!(
+                "SIGHUP is ignored: a node does not read its configuration again yet; restart it to change that"
+            ),
+            reason = running.failed() => {
+                failed = Some(reason);
+                break "none";
+            }
+        }
+    };
+    tracing::info!(
+        signal,
+        "node stopping: its agents give back their tasks; a second signal leaves at once"
+    );
     let drained = tokio::select! {
         drained = running.stop() => drained,
-        () = signals.first() => return Err(Failure::failed("left at once; the next start takes up what was in hand")),
+        _ = signals.first() => return Err(Failure::failed("left at once; the next start takes up what was in hand")),
     };
-    let said = json!({ "event": "stopped", "drained": drained });
+    if let Some(reason) = failed {
+        return Err(Failure::failed(reason)
+            .with_hint("nothing acknowledged is lost; the next start takes up what was in hand"));
+    }
+    tracing::info!(drained, "node stopped");
     if out.is_json() {
-        out.result(&said, String::new)?;
-    } else if drained {
-        out.note("stopped; everything is written down");
-    } else {
-        out.note("stopped; the next start takes up what was still in hand");
+        let stopped = json!({ "event": "stopped", "drained": drained });
+        out.result(&stopped, String::new)?;
     }
     Ok(())
+}
+
+fn log_name(format: LogFormatChoice) -> String {
+    match format {
+        LogFormatChoice::Text => "text",
+        LogFormatChoice::Json => "json",
+    }
+    .to_owned()
 }
 
 /// The flags of a command as settings, weaker than `--set`.
@@ -92,38 +141,4 @@ pub(crate) fn flags(
         set("inference.engine", name.to_owned());
     }
     flags
-}
-
-/// Log lines to stderr, as `telemetry.log` asks for.
-pub(crate) fn log<W>(directives: &str, out: Output, writer: W) -> Result<(), Failure>
-where
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
-    let filter = EnvFilter::try_new(directives)
-        .map_err(|error| Failure::usage(format!("telemetry.log: {directives:?}: {error}")))?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer);
-    let set = if out.is_json() {
-        lines.json().try_init()
-    } else {
-        lines.try_init()
-    };
-    set.map_err(|error| Failure::failed(format!("cannot log: {error}")))
-}
-
-fn describe(config: &Config, running: &Running) -> String {
-    let agents: Vec<String> = config
-        .agents
-        .iter()
-        .map(|(name, kind)| format!("{} {name}", kind.count))
-        .collect();
-    format!(
-        "ready: {} listens on {}, data in {}, engine {}, agents: {}",
-        config.node.id,
-        running.address,
-        config.node.data_dir.display(),
-        config.inference.engine.as_str(),
-        agents.join(", ")
-    )
 }

@@ -4,14 +4,18 @@
 //! errors go to stderr, so that a pipe sees results only. A reader that closed the pipe ends the command
 //! quietly.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-};
+mod escape;
+mod table;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use std::io::{self, Write as _};
+
 use serde_json::Value;
 
+use self::escape::{clean_json, clean_lines};
+pub(crate) use self::{
+    escape::{clean, clean_within},
+    table::{sheet, table},
+};
 use crate::errors::Failure;
 
 /// Most characters of a text in a table cell; the rest is there with `--json`.
@@ -63,8 +67,8 @@ impl Output {
         human: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
         match self.format {
-            Format::Json => write_line(&json.to_string()),
-            Format::Human => write_line(&human()),
+            Format::Json => write_line(&clean_json(&json.to_string())),
+            Format::Human => write_line(&clean_lines(&human())),
         }
     }
 
@@ -78,7 +82,7 @@ impl Output {
         match self.format {
             Format::Json => {
                 for (json, _) in rows {
-                    write_line(&json.to_string())?;
+                    write_line(&clean_json(&json.to_string()))?;
                 }
                 Ok(())
             }
@@ -93,7 +97,7 @@ impl Output {
         }
     }
 
-    /// Text as it is: completions and the like.
+    /// Our own text as it is: completions and the like.
     pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
         write_line(text.trim_end_matches('\n'))
     }
@@ -108,14 +112,25 @@ impl Output {
     /// Why the command failed: always said, on stderr.
     pub(crate) fn failure(self, failure: &Failure) {
         match self.format {
-            Format::Json => say(&failure.to_json().to_string()),
+            Format::Json => write_error(&clean_json(&failure.to_json().to_string())),
             Format::Human => say(&failure.to_string()),
         }
     }
 }
 
-/// A line on stderr. A closed stderr is nobody's loss.
+/// Whether colours are welcome on a stream: on a terminal that has some, unless NO_COLOR is set.
+pub(crate) fn wants_colour(is_terminal: bool) -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    is_terminal && set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Lines on stderr.
 pub(crate) fn say(text: &str) {
+    write_error(&clean_lines(text));
+}
+
+/// A closed stderr is nobody's loss.
+fn write_error(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
@@ -131,84 +146,7 @@ fn write_line(text: &str) -> Result<(), Failure> {
     })
 }
 
-/// A table without frames: one row a line, so that `grep` and `awk` work on it too.
-pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    if !header.is_empty() {
-        table.set_header(header.iter().map(|name| name.to_uppercase()));
-    }
-    for row in rows {
-        table.add_row(row);
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let text = table.to_string();
-    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
-    lines.join("\n")
-}
-
-/// Names and values below each other.
-pub(crate) fn sheet<N: Into<String>>(facts: impl IntoIterator<Item = (N, String)>) -> String {
-    let rows = facts
-        .into_iter()
-        .map(|(name, value)| vec![name.into(), value]);
-    table(&[], rows.collect())
-}
-
-/// Foreign text made fit for a terminal: control characters and those that turn the direction of
-/// writing are shown as escapes, so that a task's text cannot move the cursor or forge a line.
-pub(crate) fn clean(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        match c {
-            '\n' => safe.push('⏎'),
-            '\t' => safe.push(' '),
-            _ if c.is_control() || turns => {
-                // Writing to a String cannot fail.
-                let _ = write!(safe, "{}", c.escape_unicode());
-            }
-            _ => safe.push(c),
-        }
-    }
-    safe
-}
-
 /// [`clean`] text, cut to the width of a table cell.
 pub(crate) fn cell(text: &str) -> String {
-    cell_within(CELL_CHARS_MAX, text)
-}
-
-/// [`clean`] text, cut to at most `chars_max` characters.
-pub(crate) fn cell_within(chars_max: usize, text: &str) -> String {
-    let safe = clean(text);
-    if safe.chars().count() <= chars_max {
-        return safe;
-    }
-    let mut cut: String = safe.chars().take(chars_max.saturating_sub(1)).collect();
-    cut.push('…');
-    cut
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn foreign_text_cannot_steer_the_terminal() {
-        assert_eq!(clean("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
-        assert_eq!(clean("one\ntwo"), "one⏎two");
-        assert_eq!(clean("\u{202e}txt"), "\\u{202e}txt");
-        assert_eq!(clean("Grüße 🐜"), "Grüße 🐜");
-    }
-
-    #[test]
-    fn long_cells_are_cut_between_characters() {
-        let cut = cell(&"ü".repeat(200));
-        assert_eq!(cut.chars().count(), CELL_CHARS_MAX);
-        assert!(cut.ends_with('…'));
-    }
+    clean_within(CELL_CHARS_MAX, text)
 }

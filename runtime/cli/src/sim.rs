@@ -1,8 +1,10 @@
-//! `colony sim`: the real node in a seeded world, in virtual time.
+//! `colony sim`: the real node in seeded worlds, in virtual time.
+
+mod fuzz;
 
 use std::path::{Path, PathBuf};
 
-use colony_sim::{Report, RunError, Workload, run};
+use colony_sim::{Report, RunError, Workload, replay};
 use serde_json::json;
 
 use crate::{
@@ -12,40 +14,36 @@ use crate::{
 };
 
 pub(crate) async fn command(command: SimCommand, out: Output) -> Result<(), Failure> {
-    match command {
+    // A simulated world has a runtime of its own, with its own time.
+    let done = tokio::task::spawn_blocking(move || match command {
         SimCommand::Run {
             workload,
             seed,
             history,
-        } => simulate(workload, seed, history, out).await,
-    }
+        } => simulate(&workload, seed, history, out),
+        SimCommand::Fuzz {
+            seeds,
+            from,
+            keep,
+            threads,
+        } => fuzz::fuzz(from..from.saturating_add(seeds), &keep, threads, out),
+    });
+    let broke_off = |panic| Failure::failed(format!("the simulation broke off: {panic}"));
+    done.await.map_err(broke_off)?
 }
 
-async fn simulate(
-    path: PathBuf,
-    seed: u64,
-    history: Option<PathBuf>,
-    out: Output,
-) -> Result<(), Failure> {
-    let workload = Workload::read(&path).map_err(|error| Failure::usage(chain(&error)))?;
-    // The simulated world has a runtime of its own, with its own time.
-    let ran = tokio::task::spawn_blocking(move || run(&workload, seed)).await;
-    let report = match ran {
-        Ok(Ok(report)) => report,
-        Ok(Err(error)) => return Err(failed(&error, &path, seed)),
-        Err(panic) => {
-            return Err(Failure::failed(format!(
-                "the simulation broke off: {panic}"
-            )));
-        }
+fn simulate(path: &Path, seed: u64, history: Option<PathBuf>, out: Output) -> Result<(), Failure> {
+    let workload = Workload::read(path).map_err(|error| Failure::usage(chain(&error)))?;
+    let ran = replay(&workload, seed);
+    let lines = match &ran {
+        Ok(report) => &report.history,
+        Err(RunError::Unsafe { history, .. }) => history,
+        Err(RunError::World { .. }) => &Vec::new(),
     };
     if let Some(file) = history {
-        let mut lines = report.history.join("\n");
-        lines.push('\n');
-        std::fs::write(&file, lines).map_err(|error| {
-            Failure::failed(format!("cannot write {}: {error}", file.display()))
-        })?;
+        write_history(&file, lines)?;
     }
+    let report = ran.map_err(|error| failed(&error, path, seed))?;
     let said = json!({
         "workload": path.display().to_string(),
         "seed": seed,
@@ -55,14 +53,22 @@ async fn simulate(
         "ended": report.ended,
         "retries": report.retries,
         "faults": report.faults,
+        "lives": report.lives,
         "simulated_ms": report.simulated_ms,
     });
-    out.result(&said, || describe(&report, &path, seed))
+    out.result(&said, || describe(&report, path, seed))
+}
+
+fn write_history(file: &Path, lines: &[String]) -> Result<(), Failure> {
+    let mut text = lines.join("\n");
+    text.push('\n');
+    std::fs::write(file, text)
+        .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))
 }
 
 fn failed(error: &RunError, path: &Path, seed: u64) -> Failure {
     let again = format!(
-        "the same seed fails again: colony sim run {} --seed {seed}",
+        "the same seed fails again: colony sim run {} --seed {seed} --history FILE",
         path.display()
     );
     Failure::failed(error.to_string()).with_hint(&again)
@@ -70,12 +76,13 @@ fn failed(error: &RunError, path: &Path, seed: u64) -> Failure {
 
 fn describe(report: &Report, path: &Path, seed: u64) -> String {
     format!(
-        "{} with seed {seed}: {} of {} tasks acknowledged and ended, {} faults, {} submissions repeated, {:.1} \
-         simulated seconds\nhistory_hash={}",
+        "{} with seed {seed}: {} of {} tasks acknowledged and ended, {} faults, {} lives of the node, {} requests \
+         repeated, {:.1} simulated seconds\nhistory_hash={}",
         path.display(),
         report.ended,
         report.acknowledged,
         report.faults,
+        report.lives,
         report.retries,
         std::time::Duration::from_millis(report.simulated_ms).as_secs_f64(),
         report.history_hash

@@ -29,9 +29,9 @@ pub(super) async fn measure(runs: u32, out: Output) -> Result<Figure, Failure> {
     let home = home_with(&[Item::Runtime, Item::Minilm])?;
     let limits = EmbedLimits::default();
     let worker = open(move || {
-        let engine = OrtEncoder::open(&home, Item::Minilm.name(), limits.threads)?;
+        let threads = limits.threads;
         EmbedWorker::start(
-            engine,
+            move || OrtEncoder::open(&home, Item::Minilm.name(), threads),
             &limits,
             Arc::new(SystemClock::start()),
             Arc::new(NoObserver),

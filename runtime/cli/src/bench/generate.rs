@@ -39,7 +39,8 @@ pub(super) async fn measure(runs: u32, out: Output) -> Result<Figure, Failure> {
     let observer = observer(&decoded);
     let worker = open(move || {
         let limits = GenerateLimits::default();
-        let engine = OrtDecoder::open(&home, Item::Smollm2.name(), limits.threads)?;
+        let threads = limits.threads;
+        let engine = move || OrtDecoder::open(&home, Item::Smollm2.name(), threads);
         GenerateWorker::start(engine, &limits, Arc::new(SystemClock::start()), observer)
     })
     .await?;

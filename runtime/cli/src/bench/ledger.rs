@@ -7,14 +7,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use colony_core::{
     cycle::{Output as StepOutput, Percept},
-    id::{Incarnation, NodeId, TypeName},
+    id::{Incarnation, NodeId, QueueName, TypeName},
     journal::{Entry, Note},
     port::{self, Chance as _, Clock},
     task::{Answer, Ending, Spec},
 };
 use colony_node::ports::{SystemChance, SystemClock};
 use colony_store::{
-    Claim, ClaimRequest, Commit, Ledger, LedgerError, NewTask, Policy, SqliteLedger, Then, property,
+    Claim, ClaimRequest, Commit, Ledger, LedgerError, NewTask, Others, Policy, Settlement,
+    SqliteLedger, property,
 };
 use tokio::{task::JoinSet, time::Instant};
 
@@ -50,8 +51,10 @@ pub(super) async fn measure(runs: u32, out: Output) -> Result<Figure, Failure> {
             .tempdir_in(".")
             .map_err(|error| Failure::failed(format!("cannot make a folder here: {error}")))?;
         let path = folder.path().join("colony.db");
-        let opened =
-            tokio::task::spawn_blocking(move || SqliteLedger::open(&path, Policy::default()));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let opened = tokio::task::spawn_blocking(move || {
+            SqliteLedger::open(&path, Policy::default(), clock)
+        });
         let book = match opened.await {
             Ok(opened) => Arc::new(opened.map_err(failed)?),
             Err(panic) => {
@@ -79,18 +82,18 @@ pub(super) async fn measure(runs: u32, out: Output) -> Result<Figure, Failure> {
 }
 
 async fn lap(book: &Arc<SqliteLedger>) -> Result<Lap, Failure> {
-    let clock = SystemClock::start();
-    let node = NodeId::new("bench").map_err(|error| Failure::failed(chain(&error)))?;
     let kind = TypeName::new(KIND).map_err(|error| Failure::failed(chain(&error)))?;
-    let incarnation = book.begin(&node, clock.now()).await.map_err(failed)?;
     let mut submitters = JoinSet::new();
     for number in 0..SUBMITTERS {
+        // A node each: a node has one claim under way at a time.
+        let name = format!("bench-{number}");
+        let node = NodeId::new(&name).map_err(|error| Failure::failed(chain(&error)))?;
+        let registered = book.register(&node, Others::Nodes).await.map_err(failed)?;
         let submitter = Submitter {
             book: Arc::clone(book),
-            clock,
             number: u64::from(number),
-            node: node.clone(),
-            incarnation,
+            node,
+            incarnation: registered.incarnation,
             spec: Arc::new(Spec::new(kind.clone(), "the printer on floor 3 is on fire")),
         };
         submitters.spawn(submitter.work());
@@ -111,7 +114,6 @@ async fn lap(book: &Arc<SqliteLedger>) -> Result<Lap, Failure> {
 #[derive(Debug)]
 struct Submitter {
     book: Arc<SqliteLedger>,
-    clock: SystemClock,
     number: u64,
     node: NodeId,
     incarnation: Incarnation,
@@ -124,12 +126,14 @@ impl Submitter {
         let begun = Instant::now();
         let mut rng = SystemChance.stream("bench", self.number);
         let mut lap = Lap::default();
-        while begun.elapsed() < MEASURED {
-            let now = self.clock.now();
+        let queue = QueueName::from(&self.spec.agent_type);
+        for batch in 1.. {
+            if begun.elapsed() >= MEASURED {
+                break;
+            }
             let task = NewTask {
-                id: port::task_id(now, &mut *rng),
+                id: port::task_id(self.book.now(), &mut *rng),
                 spec: Arc::clone(&self.spec),
-                now,
             };
             let asked = Instant::now();
             self.book.submit(vec![task]).await?;
@@ -138,10 +142,11 @@ impl Submitter {
             let request = ClaimRequest {
                 node: self.node.clone(),
                 incarnation: self.incarnation,
-                wanted: BTreeMap::from([(self.spec.agent_type.clone(), 1)]),
-                now: self.clock.now(),
+                batch,
+                free: BTreeMap::from([(queue.clone(), 1)]),
+                total: 1,
             };
-            for claim in self.book.claim(request).await? {
+            for claim in self.book.claim(request).await?.claims {
                 self.book.commit(self.complete(&claim)).await?;
                 lap.tasks += 1;
             }
@@ -150,23 +155,18 @@ impl Submitter {
     }
 
     fn complete(&self, claim: &Claim) -> Commit {
-        let now = self.clock.now();
         let percept = Percept {
             text: self.spec.input.to_string(),
             vector: None,
         };
-        Commit {
-            claim: claim.reference,
-            agent: None,
-            entries: vec![Entry {
-                sequence: 0,
-                at: now,
-                note: Note::Output(StepOutput::Perceive(percept)),
-            }],
-            outbox: Vec::new(),
-            then: Then::End(Ending::Done(Answer::by_rule("facilities", "a bench"))),
-            now,
-        }
+        let ending = Ending::Done(Answer::by_rule("facilities", "a bench"));
+        let mut commit = Commit::settling(claim.reference(), Settlement::End(ending));
+        commit.entries.push(Entry {
+            sequence: 0,
+            at: self.book.now(),
+            note: Note::Output(StepOutput::Perceive(percept)),
+        });
+        commit
     }
 }
 

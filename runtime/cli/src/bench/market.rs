@@ -3,7 +3,7 @@
 //! ```text
 //!   feeder ── Rooms::submit ──► admission ► ledger ► market ► agent: six steps ► commit ► market
 //! ```
-//! The node is [`Colony`] as `colony node` starts it, with the default limits; its book is in memory, its
+//! The node is [`Node`] as `colony node` starts it, with the default limits; its ledger is in memory, its
 //! agents are of kind `echo`. Every task is admitted under a permit, written down, claimed, auctioned,
 //! journalled step by step and committed under its fence. Left out: the gRPC door and the disk, which have
 //! figures of their own. Each run measures with sampling off and then with 1 % of the tasks traced, whose
@@ -18,9 +18,9 @@ use std::{
     time::Duration,
 };
 
-use colony_core::{id::TypeName, task::Spec, task::State};
+use colony_core::{id::TypeName, port::Clock, task::Spec, task::State};
 use colony_node::{
-    Colony, Config, Rooms, SubmitError, World,
+    Config, Dependencies, Node, NodeHandle, Problem,
     config::{AgentType, LedgerEngine},
     ports::{SystemChance, SystemClock},
     telemetry::Telemetry,
@@ -114,23 +114,24 @@ async fn lap(sample_ratio: f64) -> Result<Lap, Failure> {
     });
     let config = config();
     let chance = Arc::new(SystemChance);
-    let ledger = MemoryLedger::new(config.ledger.policy()).finished_max(KEPT);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let ledger = MemoryLedger::new(config.ledger.policy(), Arc::clone(&clock)).finished_max(KEPT);
     let telemetry = Telemetry::new(provider.as_ref(), sample_ratio, &*chance);
-    let mut world = World::new(Arc::new(SystemClock::start()), chance, Arc::new(ledger));
-    world.telemetry = telemetry;
-    let colony = Colony::start(&config, world)
+    let mut dependencies = Dependencies::new(clock, chance, Arc::new(ledger));
+    dependencies.telemetry = telemetry;
+    let node = Node::start(&config, dependencies)
         .await
         .map_err(|error| Failure::failed(chain(&error)))?;
-    let rooms = colony.rooms();
-    // Beside the agents, on a worker thread like any door of the node.
+    let handle = node.handle();
+    // Beside the agents, on a worker thread like any API of the node.
     let mut feeder = JoinSet::new();
-    feeder.spawn(async move { load(&rooms).await });
+    feeder.spawn(async move { load(&handle).await });
     let mut lap = match feeder.join_next().await {
         Some(Ok(loaded)) => loaded?,
         Some(Err(panic)) => return Err(Failure::failed(format!("the load broke off: {panic}"))),
         None => return Err(Failure::failed("the load did not begin")),
     };
-    if !colony.stop().await {
+    if !node.stop().await {
         return Err(Failure::failed("not all agents left in time"));
     }
     if let Some(provider) = provider {
@@ -156,13 +157,13 @@ fn config() -> Config {
 }
 
 /// Keeps the window full, counts what ends, and sees to it that everything ends once.
-async fn load(rooms: &Rooms) -> Result<Lap, Failure> {
+async fn load(node: &NodeHandle) -> Result<Lap, Failure> {
     let kind = TypeName::new(KIND).map_err(|error| Failure::failed(chain(&error)))?;
     let begun = Instant::now();
     let mut submitted = 0;
     let mut first: Option<(Instant, Duration, u64)> = None;
     let (rate, cpu_us) = loop {
-        let counts = counts(rooms).await?;
+        let counts = counts(node).await?;
         let (now, done) = (Instant::now(), done(&counts));
         match first {
             None if now - begun >= WARM_UP => {
@@ -178,32 +179,32 @@ async fn load(rooms: &Rooms) -> Result<Lap, Failure> {
         let mut free = WINDOW.saturating_sub(submitted - done);
         while free >= BATCH {
             let specs = (submitted..submitted + BATCH)
-                .map(|number| Spec::new(kind.clone(), format!("task {number}")))
+                .map(|number| Spec::new(kind.clone(), format!("task {number}")).into())
                 .collect();
-            rooms.submit(specs, None).await.map_err(refused)?;
+            node.submit(specs, None).await.map_err(refused)?;
             submitted += BATCH;
             free -= BATCH;
         }
         tokio::time::sleep(PAUSE).await;
     };
-    while done(&counts(rooms).await?) < submitted {
+    while done(&counts(node).await?) < submitted {
         if begun.elapsed() > WARM_UP + MEASURED + PATIENCE {
             return Err(Failure::failed("some tasks have not ended"));
         }
         tokio::time::sleep(PAUSE).await;
     }
-    let counts = counts(rooms).await?;
+    let counts = counts(node).await?;
     property::conservation(&counts).map_err(|error| Failure::failed(error.to_string()))?;
     Ok(Lap {
         rate,
         cpu_us,
-        waits: waits(rooms).await?,
+        waits: waits(node).await?,
         spans: 0,
     })
 }
 
-async fn counts(rooms: &Rooms) -> Result<Counts, Failure> {
-    let counts = rooms.ledger.counts().await;
+async fn counts(node: &NodeHandle) -> Result<Counts, Failure> {
+    let counts = node.counts().await;
     counts.map_err(|error| Failure::failed(chain(&error)))
 }
 
@@ -212,24 +213,25 @@ fn done(counts: &Counts) -> u64 {
 }
 
 /// From acknowledgement to end, of the tasks that the book still knows.
-async fn waits(rooms: &Rooms) -> Result<Vec<Duration>, Failure> {
+async fn waits(node: &NodeHandle) -> Result<Vec<Duration>, Failure> {
     let mut waits = Vec::new();
     let mut filter = TaskFilter::default();
     loop {
-        let page = rooms.ledger.list(filter.clone()).await;
+        let page = node.tasks(filter.clone()).await;
         let page = page.map_err(|error| Failure::failed(chain(&error)))?;
-        let Some(last) = page.last() else {
+        let Some(last) = page.items.last() else {
             return Ok(waits);
         };
-        filter.before = Some(last.id);
+        filter.before = Some(last.head.id);
         let took = page
+            .items
             .iter()
-            .map(|task| task.updated_at.since(task.submitted_at));
+            .map(|task| task.head.updated_at.since(task.head.submitted_at));
         waits.extend(took);
     }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn refused(error: SubmitError) -> Failure {
+fn refused(error: Problem) -> Failure {
     Failure::failed(chain(&error))
 }

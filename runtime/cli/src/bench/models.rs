@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use colony_inference::{BatchKind, BatchObserver, BatchReport, Home, Item, pull::is_ready};
+use colony_inference::{BatchKind, BatchObserver, BatchReport, Item, ModelStore, pull::is_ready};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 pub(super) const COMPANY: usize = 16;
 
 /// The home folder, when everything in `items` is there. Nothing is fetched: a bench surprises nobody.
-pub(super) fn home_with(items: &[Item]) -> Result<Home, Failure> {
+pub(super) fn home_with(items: &[Item]) -> Result<ModelStore, Failure> {
     let home = model::home()?;
     let missing: Vec<&str> = items
         .iter()

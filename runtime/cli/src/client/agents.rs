@@ -2,7 +2,7 @@
 
 use colony_proto::v1::{Agent, GetAgentRequest, ListAgentsRequest};
 
-use super::{Node, page_size, view};
+use super::{Node, page_size, types, view};
 use crate::{
     args::AgentCommand,
     errors::Failure,
@@ -12,7 +12,11 @@ use crate::{
 pub(crate) async fn run(node: &Node, command: AgentCommand, out: Output) -> Result<(), Failure> {
     match command {
         AgentCommand::List { agent_type, limit } => {
-            let (agents, more) = list(node, agent_type.unwrap_or_default(), limit).await?;
+            let agent_type = agent_type.unwrap_or_default();
+            let (agents, more) = list(node, agent_type.clone(), limit).await?;
+            if agents.is_empty() && !agent_type.is_empty() {
+                types::check(node, &agent_type).await?;
+            }
             let header = [
                 "id",
                 "kind",
@@ -35,7 +39,15 @@ pub(crate) async fn run(node: &Node, command: AgentCommand, out: Output) -> Resu
                 .agents()
                 .get(node.ask(GetAgentRequest { agent_id: id }))
                 .await;
-            let agent = node.open(answer)?.agent.unwrap_or_default();
+            let agent = match node.open(answer) {
+                Ok(answer) => answer.agent.unwrap_or_default(),
+                Err(failure) if failure.is_not_found() => {
+                    let failure =
+                        failure.with_hint("`colony agent list --type TYPE` shows those of a type");
+                    return Err(types::listed_below(node, failure).await);
+                }
+                Err(failure) => return Err(failure),
+            };
             out.result(&view::agent(&agent), || sheet(facts(&agent)))
         }
     }

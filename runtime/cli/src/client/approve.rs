@@ -1,15 +1,16 @@
 //! `colony approve`: the humans' side of escalation.
 
 use colony_proto::v1::{
-    Accepted, Approval, DecideRequest, Decision, ListApprovalsRequest, decision::Ruling,
+    Accepted, Approval, ApprovalState, DecideRequest, Decision, ListApprovalsRequest,
+    decision::Ruling,
 };
 use serde_json::json;
 
-use super::{Node, page_size, view};
+use super::{Node, page_size, request_id, view};
 use crate::{
     args::ApproveCommand,
     errors::Failure,
-    output::{Output, cell, cell_within},
+    output::{Output, cell, clean_within},
 };
 
 /// Most characters of a question in the list: enough for a proposal and the harm a request could do.
@@ -88,16 +89,18 @@ async fn decide(
         let ask = DecideRequest {
             approval_id: id.clone(),
             decision: Some(decision.clone()),
+            request_id: Some(request_id()),
         };
         match node.open(node.approvals().decide(node.ask(ask)).await) {
             Ok(answer) => {
-                let task = answer.task_id;
+                let (task, state) = (answer.task_id, view::state(answer.state));
                 let said = json!({
                     "approval_id": id,
                     "task_id": task,
+                    "state": state,
                     "decision": view::decision(decision),
                 });
-                out.result(&said, || format!("{id} is decided; task {task} goes on"))?;
+                out.result(&said, || format!("{id} is decided; task {task} is {state}"))?;
             }
             // The others may still be open; the first failure gives the exit code.
             Err(failure) if failed.is_none() => failed = Some(failure),
@@ -113,13 +116,13 @@ fn row(approval: &Approval) -> Vec<String> {
         Some((Some(Ruling::Correct(label)), by)) => format!("{} by {}", cell(label), cell(by)),
         Some((Some(Ruling::Reject(_)), by)) => format!("rejected by {}", cell(by)),
         Some((None, _)) => "?".to_owned(),
-        None if approval.closed => "closed".to_owned(),
+        None if approval.state() == ApprovalState::Closed => "closed".to_owned(),
         None => "-".to_owned(),
     };
     vec![
         approval.id.clone(),
         view::doubt(approval.doubt).to_owned(),
-        cell_within(QUESTION_CHARS_MAX, &approval.question),
+        clean_within(QUESTION_CHARS_MAX, &approval.question),
         decided,
         cell(&approval.input),
     ]

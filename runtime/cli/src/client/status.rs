@@ -49,6 +49,11 @@ fn to_json(status: &StatusResponse) -> Value {
             })
         })
         .collect();
+    let open_ports: Vec<Value> = status
+        .open_ports
+        .iter()
+        .map(|open| json!({ "port": open.port, "retry_at_us": open.retry_at_us }))
+        .collect();
     json!({
         "node": status.node,
         "version": status.version,
@@ -62,6 +67,10 @@ fn to_json(status: &StatusResponse) -> Value {
         "models": status.models.iter().map(view::model).collect::<Vec<_>>(),
         "syncs": status.syncs,
         "members": members,
+        "open_ports": open_ports,
+        "agents_down": status.agents_down,
+        "quarantined": status.quarantined,
+        "failed": status.failed,
     })
 }
 
@@ -88,7 +97,26 @@ fn describe(status: &StatusResponse) -> String {
             )
         })
         .collect();
-    let mut text = sheet([
+    let mut troubles = Vec::new();
+    if let Some(reason) = &status.failed {
+        troubles.push(("FAILED", clean(reason)));
+    }
+    for open in &status.open_ports {
+        let retry = open.retry_at_us.map_or_else(
+            || "being tried again".to_owned(),
+            |at| format!("tried again at {}", view::time(at)),
+        );
+        troubles.push(("away", format!("{}, {retry}", clean(&open.port))));
+    }
+    if status.agents_down > 0 {
+        let down = format!("{}, after too many crashes", status.agents_down);
+        troubles.push(("agents down", down));
+    }
+    if status.quarantined > 0 {
+        let rows = format!("{} rows, see `colony ledger verify`", status.quarantined);
+        troubles.push(("unreadable", rows));
+    }
+    let facts = [
         (
             "node",
             format!(
@@ -103,7 +131,8 @@ fn describe(status: &StatusResponse) -> String {
         ("tasks", or_none(&states)),
         ("agents", or_none(&agents)),
         ("group commits", status.syncs.to_string()),
-    ]);
+    ];
+    let mut text = sheet(facts.into_iter().chain(troubles));
     if !status.models.is_empty() {
         let rows = status.models.iter().map(view::model_row).collect();
         text.push_str("\n\n");

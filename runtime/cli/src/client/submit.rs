@@ -25,22 +25,16 @@ use colony_proto::v1::{
 };
 use serde_json::json;
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
 use self::lines::{Defaults, Lines};
-use super::{Node, view, watch::Watch};
-use crate::{
-    args::SubmitArgs,
-    errors::{Failure, is_broken_line},
-    output::Output,
-};
+use super::{Node, retry::with_retry, types, view, watch::Watch};
+use crate::{args::SubmitArgs, errors::Failure, output::Output};
 
 /// Tasks in one request: large enough to fill a group commit, small enough that a repetition is cheap.
 const BATCH_TASKS: usize = 256;
-/// First wait before trying again; doubles up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Longest wait before trying again.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// The node's reason for refusing a task of a type that is not declared.
+const UNKNOWN_TYPE: &str = "CLY0003";
 
 /// What is handed in.
 enum Input {
@@ -73,29 +67,22 @@ impl Input {
     }
 }
 
-/// `node` is connected to when the input is open: what is wrong with the input is said first.
-pub(crate) async fn run(
-    node: impl Future<Output = Result<Node, Failure>>,
-    args: SubmitArgs,
-    out: Output,
-) -> Result<(), Failure> {
+pub(crate) async fn run(node: &Node, args: SubmitArgs, out: Output) -> Result<(), Failure> {
     let defaults = Defaults::from_args(&args, run_key())?;
     let input = Input::open(&args)?;
-    let node = node.await?;
     let mut sender = Sender {
-        node: &node,
+        node,
         out,
         retry_for: args.retry_for,
         wait: args.wait,
         accepted: Vec::new(),
+        last_line: 0,
     };
     match input {
         Input::Text(text) => {
             let task = defaults.single(text);
-            sender
-                .batch(vec![(0, task)])
-                .await
-                .map_err(|stop| stop.failure)?;
+            let stopped = sender.batch(vec![(0, task)]).await;
+            stopped.map_err(|stop| sender.with_accepted(*stop.failure))?;
         }
         Input::Lines { name, lines } => file_lines(&mut sender, &name, lines, &defaults).await?,
     }
@@ -115,8 +102,8 @@ async fn file_lines(
             Ok(None) => break None,
             Err(bad) => {
                 break Some(Stop {
-                    line: bad.line,
-                    failure: Failure::usage(bad.what),
+                    line: Some(bad.line),
+                    failure: Box::new(Failure::usage(bad.what)),
                 });
             }
         }
@@ -132,24 +119,42 @@ async fn file_lines(
         Err(stop) => Some(stop),
     };
     let Some(Stop { line, failure }) = trouble else {
+        if sender.accepted.is_empty() {
+            sender
+                .out
+                .note(&format!("{name} holds no tasks: nothing was handed in"));
+        }
         return Ok(());
     };
-    let before = line.saturating_sub(1);
-    let key = &defaults.key;
-    let hint = format!(
-        "lines 1 to {before} were handed in ({} tasks), nothing from line {line} on; put it right and run \
-         the same file again with --key {key}: what is there is not handed in twice",
-        sender.accepted.len()
-    );
-    Err(failure
-        .within(format!("{name}, line {line}"))
-        .with_hint(hint))
+    let failure = match line {
+        Some(line) => failure.within(format!("{name}, line {line}")),
+        None => *failure,
+    };
+    let hint = match sender.accepted.len() {
+        0 => "nothing was handed in".to_owned(),
+        count => format!(
+            "{}, of the lines up to {}; put it right and run the same file again with --key {}: what is there \
+             is not handed in twice",
+            handed_in(count),
+            sender.last_line,
+            defaults.key
+        ),
+    };
+    Err(failure.with_hint(hint))
 }
 
-/// A line that cannot be handed in, and why. All lines before it were.
+fn handed_in(count: usize) -> String {
+    match count {
+        1 => "1 task was handed in".to_owned(),
+        _ => format!("{count} tasks were handed in"),
+    }
+}
+
+/// Why no more is handed in.
 struct Stop {
-    line: usize,
-    failure: Failure,
+    /// The line at fault, if one is.
+    line: Option<usize>,
+    failure: Box<Failure>,
 }
 
 struct Sender<'a> {
@@ -157,8 +162,10 @@ struct Sender<'a> {
     out: Output,
     retry_for: Duration,
     wait: bool,
-    /// Ids in order; each with its line.
+    /// Ids in order.
     accepted: Vec<String>,
+    /// The line of the last of them.
+    last_line: usize,
 }
 
 impl Sender<'_> {
@@ -169,140 +176,125 @@ impl Sender<'_> {
         };
         if batch.len() > 1 {
             let tasks: Vec<NewTask> = batch.iter().map(|(_, task)| task.clone()).collect();
-            let answer = self
-                .patiently(|| {
-                    let mut client = self.node.tasks();
-                    let ask = self.node.ask(SubmitBatchRequest {
-                        tasks: tasks.clone(),
-                    });
-                    async move { client.submit_batch(ask).await }
-                })
-                .await;
+            let answer = with_retry(self.retry_for, self.out, || {
+                let mut client = self.node.tasks();
+                let ask = self.node.ask(SubmitBatchRequest {
+                    tasks: tasks.clone(),
+                });
+                async move { client.submit_batch(ask).await }
+            })
+            .await;
             match answer {
-                Ok(answer) => {
-                    for ((line, task), submitted) in batch.iter().zip(answer.submitted) {
-                        self.accept(*line, task, submitted)?;
-                    }
-                    return Ok(());
-                }
+                Ok(answer) => return self.accept(&batch, answer.submitted),
                 // One of them is at fault: hand them in one by one, up to that one.
                 Err(status) if is_fault(&status) => {}
-                Err(status) => {
-                    let failure = self.refusal(&status);
-                    return Err(Stop {
-                        line: first,
-                        failure,
-                    });
-                }
+                Err(status) => return Err(self.refusal(first, &status).await),
             }
         }
         for (line, task) in batch {
-            let answer = self
-                .patiently(|| {
-                    let mut client = self.node.tasks();
-                    let ask = self.node.ask(SubmitRequest {
-                        task: Some(task.clone()),
-                    });
-                    async move { client.submit(ask).await }
-                })
-                .await;
+            let answer = with_retry(self.retry_for, self.out, || {
+                let mut client = self.node.tasks();
+                let ask = self.node.ask(SubmitRequest {
+                    task: Some(task.clone()),
+                });
+                async move { client.submit(ask).await }
+            })
+            .await;
             match answer {
-                Ok(answer) => self.accept(line, &task, answer.submitted.unwrap_or_default())?,
-                Err(status) => {
-                    return Err(Stop {
-                        line,
-                        failure: self.refusal(&status),
-                    });
+                Ok(answer) => {
+                    self.accept(&[(line, task)], [answer.submitted.unwrap_or_default()])?;
                 }
+                Err(status) => return Err(self.refusal(line, &status).await),
             }
         }
         Ok(())
     }
 
-    fn refusal(&self, status: &Status) -> Failure {
-        match self.node.open::<()>(Err(status.clone())) {
-            Ok(()) => Failure::failed("no answer"),
-            Err(failure) => failure,
+    async fn refusal(&self, line: usize, status: &Status) -> Stop {
+        let mut failure = Failure::from_status(status, self.node.address());
+        if failure.code() == Some(UNKNOWN_TYPE) {
+            failure = types::listed_below(self.node, failure).await;
+        }
+        Stop {
+            line: Some(line),
+            failure: Box::new(failure),
         }
     }
 
-    fn accept(&mut self, line: usize, task: &NewTask, submitted: Submitted) -> Result<(), Stop> {
-        let id = submitted.task_id;
-        let outcome = match Outcome::try_from(submitted.outcome) {
-            Ok(Outcome::Accepted | Outcome::Unspecified) | Err(_) => "accepted",
-            Ok(Outcome::Duplicate) => "duplicate",
-            Ok(Outcome::Conflict) => {
-                let key = task.dedupe_key.as_deref().unwrap_or_default();
-                let what =
-                    format!("key {key:?} belongs to task {id}, which asks for something else");
-                return Err(Stop {
-                    line,
-                    failure: Failure::refused(what),
-                });
-            }
-        };
-        if !self.wait {
-            let said = json!({
+    /// Counts what the node has accepted, then prints the ids: what cannot be printed is handed in all the same.
+    fn accept(
+        &mut self,
+        batch: &[(usize, NewTask)],
+        submitted: impl IntoIterator<Item = Submitted>,
+    ) -> Result<(), Stop> {
+        let first = self.accepted.len();
+        let mut said = Vec::new();
+        let mut stop = None;
+        for ((line, task), submitted) in batch.iter().zip(submitted) {
+            let id = submitted.task_id;
+            let outcome = match Outcome::try_from(submitted.outcome) {
+                Ok(Outcome::Accepted | Outcome::Unspecified) | Err(_) => "accepted",
+                Ok(Outcome::Duplicate) => "duplicate",
+                Ok(Outcome::Conflict) => {
+                    let key = task.dedupe_key.as_deref().unwrap_or_default();
+                    let what =
+                        format!("key {key:?} belongs to task {id}, which asks for something else");
+                    stop = Some(Stop {
+                        line: Some(*line),
+                        failure: Box::new(Failure::refused(what)),
+                    });
+                    break;
+                }
+            };
+            said.push(json!({
                 "task_id": id,
                 "outcome": outcome,
-                "line": (line > 0).then_some(line),
-            });
-            let printed = self.out.result(&said, || id.clone());
-            printed.map_err(|failure| Stop {
-                line: line + 1,
-                failure,
-            })?;
+                "line": (*line > 0).then_some(*line),
+            }));
+            self.accepted.push(id);
+            self.last_line = *line;
         }
-        self.accepted.push(id);
-        Ok(())
+        if !self.wait {
+            for (id, said) in self.accepted[first..].iter().zip(&said) {
+                let printed = self.out.result(said, || id.clone());
+                printed.map_err(|failure| Stop {
+                    line: None,
+                    failure: Box::new(failure.out_loud()),
+                })?;
+            }
+        }
+        stop.map_or(Ok(()), Err)
     }
 
-    /// Repeats `call` while the node is away or full. All calls carry deduplication keys.
-    async fn patiently<T, F, Fut>(&self, call: F) -> Result<T, Status>
-    where
-        F: Fn() -> Fut,
-        Fut: Future<Output = Result<tonic::Response<T>, Status>>,
-    {
-        let mut pause = PAUSE_MIN;
-        let mut waited = Duration::ZERO;
-        loop {
-            let status = match call().await {
-                Ok(response) => return Ok(response.into_inner()),
-                Err(status) => status,
-            };
-            let again = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted)
-                || is_broken_line(&status);
-            if !again || waited >= self.retry_for {
-                return Err(status);
-            }
-            let told = status
-                .get_details_retry_info()
-                .and_then(|retry| retry.retry_delay);
-            // RESOURCE_EXHAUSTED without a time to wait is a limit on the request itself.
-            if status.code() == Code::ResourceExhausted && told.is_none() {
-                return Err(status);
-            }
-            let next = told
-                .unwrap_or(pause)
-                .min(self.retry_for.saturating_sub(waited))
-                .max(PAUSE_MIN);
-            if waited.is_zero() {
-                self.out.note(&format!(
-                    "{}; trying again",
-                    crate::output::clean(status.message())
-                ));
-            }
-            tokio::time::sleep(next).await;
-            waited += next;
-            pause = (pause * 2).min(PAUSE_MAX);
+    /// A failure that came after tasks were handed in says so.
+    fn with_accepted(&self, failure: Failure) -> Failure {
+        match self.accepted.as_slice() {
+            [] => failure,
+            [id] => failure.with_hint(format!("the task was handed in: {id}")),
+            ids => failure.with_hint(handed_in(ids.len())),
         }
     }
 
     /// With `--wait`, follows the tasks to their ends and prints them.
-    async fn finish(self) -> Result<(), Failure> {
+    async fn finish(&self) -> Result<(), Failure> {
         if !self.wait {
             return Ok(());
         }
+        let ended = self.print_ends().await;
+        match ended.map_err(|failure| self.with_accepted(failure))? {
+            0 => Ok(()),
+            1 if self.accepted.len() == 1 => {
+                Err(Failure::failed("the task ended without an answer"))
+            }
+            without => Err(Failure::failed(format!(
+                "{without} of {} tasks ended without an answer",
+                self.accepted.len()
+            ))),
+        }
+    }
+
+    /// Waits for the ends of all tasks and prints them; gives the number of those without an answer.
+    async fn print_ends(&self) -> Result<usize, Failure> {
         let mut open: BTreeSet<&String> = self.accepted.iter().collect();
         // The node follows at most 10,000 tasks a stream.
         for ids in self.accepted.chunks(10_000) {
@@ -313,7 +305,7 @@ impl Sender<'_> {
             };
             let mut watch = Watch::open(self.node, ask).await?;
             while let Some(change) = watch.next(self.node, self.out).await? {
-                if view::state(change.state) == "parked" && open.contains(&change.task_id) {
+                if view::state(change.state) == "waiting" && open.contains(&change.task_id) {
                     self.out.note(&format!(
                         "{} waits for a human: see `colony approve list`",
                         change.task_id
@@ -328,27 +320,19 @@ impl Sender<'_> {
         for id in &self.accepted {
             let task = self.get(id).await?;
             without += usize::from(task.answer.is_none());
-            self.out.result(&view::task(&task), || {
+            let printed = self.out.result(&view::task(&task), || {
                 let outcome = view::outcome(&task).unwrap_or_else(|| "-".to_owned());
                 format!("{id}  {}  {outcome}", view::state(task.state))
-            })?;
+            });
+            printed.map_err(Failure::out_loud)?;
         }
-        match without {
-            0 => Ok(()),
-            1 if self.accepted.len() == 1 => {
-                Err(Failure::failed("the task ended without an answer"))
-            }
-            _ => Err(Failure::failed(format!(
-                "{without} of {} tasks ended without an answer",
-                self.accepted.len()
-            ))),
-        }
+        Ok(without)
     }
 
     async fn get(&self, id: &str) -> Result<Task, Failure> {
         let ask = colony_proto::v1::GetTaskRequest {
             task_id: id.to_owned(),
-            journal: false,
+            ..colony_proto::v1::GetTaskRequest::default()
         };
         let answer = self
             .node
@@ -374,11 +358,17 @@ fn read_text() -> Result<String, Failure> {
     let mut bytes = Vec::new();
     if let Err(error) = stdin()
         .lock()
-        .take(lines::LINE_BYTES_MAX)
+        .take(lines::LINE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
     {
         return Err(Failure::usage(format!(
             "cannot read standard input: {error}"
+        )));
+    }
+    if bytes.len() as u64 > lines::LINE_BYTES_MAX {
+        let limit = lines::LINE_BYTES_MAX;
+        return Err(Failure::usage(format!(
+            "standard input is longer than {limit} bytes"
         )));
     }
     String::from_utf8(bytes).map_err(|error| {

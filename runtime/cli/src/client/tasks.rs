@@ -1,11 +1,11 @@
-//! `colony task`: list, get, watch, cancel, feedback.
+//! `colony task`: list, get, watch, cancel, feedback; revive stands beside.
 
 use colony_proto::v1::{
     CancelRequest, FeedbackRequest, GetTaskRequest, ListTasksRequest, Task, WatchRequest,
 };
 use serde_json::{Value, json};
 
-use super::{Node, page_size, view, watch::Watch};
+use super::{Node, page_size, request_id, revive, types, view, watch::Watch};
 use crate::{
     args::TaskCommand,
     errors::Failure,
@@ -44,14 +44,15 @@ pub(crate) async fn run(node: &Node, command: TaskCommand, out: Output) -> Resul
             };
             let mut watch = Watch::open(node, ask).await?;
             while let Some(change) = watch.next(node, out).await? {
-                out.result(&view::change(&change), || {
+                out.result(&view::change(&change, watch.cursor()), || {
                     let (at, state) = (view::time(change.at_us), view::state(change.state));
-                    format!("{at}  {}  {state}  #{}", change.task_id, change.cursor)
+                    format!("{at}  {}  {state}  {}", change.task_id, watch.cursor())
                 })?;
             }
             Ok(())
         }
         TaskCommand::Cancel { ids } => cancel(node, ids, out).await,
+        TaskCommand::Revive(args) => revive::run(node, args, out).await,
         TaskCommand::Feedback { id, label } => {
             let ask = node.ask(FeedbackRequest {
                 task_id: id.clone(),
@@ -80,6 +81,10 @@ async fn list(
             break;
         }
     }
+    // Tasks of a type that is declared no more are listed; a type that never was is a slip.
+    if tasks.is_empty() && !ask.agent_type.is_empty() {
+        types::check(node, &ask.agent_type).await?;
+    }
     let rows = tasks
         .iter()
         .map(|task| (view::task(task), view::task_row(task)));
@@ -91,23 +96,28 @@ async fn list(
 }
 
 async fn get(node: &Node, id: String, journal: bool, out: Output) -> Result<(), Failure> {
-    let answer = node.open(
-        node.tasks()
-            .get(node.ask(GetTaskRequest {
-                task_id: id,
-                journal,
-            }))
-            .await,
-    )?;
-    let task = answer.task.unwrap_or_default();
+    let mut ask = GetTaskRequest {
+        task_id: id,
+        journal,
+        journal_page_token: String::new(),
+    };
+    let mut entries = Vec::new();
+    let task = loop {
+        let answer = node.open(node.tasks().get(node.ask(ask.clone())).await)?;
+        entries.extend(answer.journal);
+        ask.journal_page_token = answer.next_journal_page_token;
+        if ask.journal_page_token.is_empty() {
+            break answer.task.unwrap_or_default();
+        }
+    };
     let mut json = view::task(&task);
     if journal && let Value::Object(fields) = &mut json {
-        let entries = answer.journal.iter().map(view::journal_entry).collect();
+        let entries = entries.iter().map(view::journal_entry).collect();
         fields.insert("journal".to_owned(), Value::Array(entries));
     }
     out.result(&json, || {
         let mut text = sheet(view::task_sheet(&task));
-        for entry in &answer.journal {
+        for entry in &entries {
             let what = [entry.kind.as_str(), entry.step.as_str()].join(" ");
             let (at, body) = (view::time(entry.at_us), clean(&entry.body_json));
             text.push_str(&format!(
@@ -125,6 +135,7 @@ async fn cancel(node: &Node, ids: Vec<String>, out: Output) -> Result<(), Failur
     for id in ids {
         let ask = node.ask(CancelRequest {
             task_id: id.clone(),
+            request_id: Some(request_id()),
         });
         match node.open(node.tasks().cancel(ask).await) {
             Ok(answer) => {

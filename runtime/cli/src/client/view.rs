@@ -1,8 +1,8 @@
 //! How the words of the wire look: as JSON with the field names of `colony.v1`, and to people.
 
 use colony_proto::v1::{
-    Agent, Answer, Approval, Decision, Doubt, Model, ModelKind, SignalType, Source, TaskChange,
-    TaskState, Trail, decision::Ruling,
+    Agent, Answer, Approval, ApprovalState, Decision, Doubt, Model, ModelKind, SignalType, Source,
+    TaskChange, TaskState, Trail, decision::Ruling,
 };
 use colony_proto::v1::{JournalEntry, Task};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ pub(crate) fn state(state: i32) -> &'static str {
     match TaskState::try_from(state) {
         Ok(TaskState::Ready) => "ready",
         Ok(TaskState::Claimed) => "claimed",
-        Ok(TaskState::Parked) => "parked",
+        Ok(TaskState::Waiting) => "waiting",
         Ok(TaskState::Done) => "done",
         Ok(TaskState::Failed) => "failed",
         Ok(TaskState::Cancelled) => "cancelled",
@@ -25,7 +25,7 @@ pub(crate) fn state(state: i32) -> &'static str {
 
 pub(crate) fn is_final(state: i32) -> bool {
     match TaskState::try_from(state) {
-        Ok(TaskState::Ready | TaskState::Claimed | TaskState::Parked | TaskState::Unspecified) => {
+        Ok(TaskState::Ready | TaskState::Claimed | TaskState::Waiting | TaskState::Unspecified) => {
             false
         }
         Ok(
@@ -44,7 +44,7 @@ pub(crate) fn wire_state(state: colony_core::task::State) -> TaskState {
     match state {
         State::Ready => TaskState::Ready,
         State::Claimed => TaskState::Claimed,
-        State::Parked => TaskState::Parked,
+        State::Waiting => TaskState::Waiting,
         State::Done => TaskState::Done,
         State::Failed => TaskState::Failed,
         State::Cancelled => TaskState::Cancelled,
@@ -70,6 +70,16 @@ pub(crate) fn doubt(doubt: i32) -> &'static str {
         Ok(Doubt::Risky) => "risky",
         Ok(Doubt::Contradiction) => "contradiction",
         Ok(Doubt::Unspecified) | Err(_) => "unknown",
+    }
+}
+
+fn approval_state(state: i32) -> &'static str {
+    match ApprovalState::try_from(state) {
+        Ok(ApprovalState::Open) => "open",
+        Ok(ApprovalState::Answered) => "answered",
+        Ok(ApprovalState::Taken) => "taken",
+        Ok(ApprovalState::Closed) => "closed",
+        Ok(ApprovalState::Unspecified) | Err(_) => "unknown",
     }
 }
 
@@ -115,7 +125,10 @@ pub(crate) fn task(task: &Task) -> Value {
         "deadline_us": task.deadline_us,
         "dedupe_key": task.dedupe_key,
         "expected": task.expected,
-        "deliveries": task.deliveries,
+        "failed_attempts": task.failed_attempts,
+        "node_losses": task.node_losses,
+        "not_before_us": task.not_before_us,
+        "fence": task.fence,
         "agent": task.agent,
         "submitted_at_us": task.submitted_at_us,
         "updated_at_us": task.updated_at_us,
@@ -166,8 +179,14 @@ pub(crate) fn task_sheet(task: &Task) -> Vec<(String, String)> {
         ("submitted", time(task.submitted_at_us)),
         ("updated", time(task.updated_at_us)),
     ];
-    if task.deliveries > 0 {
-        facts.push(("lost deliveries", task.deliveries.to_string()));
+    if task.failed_attempts > 0 {
+        facts.push(("failed attempts", task.failed_attempts.to_string()));
+    }
+    if task.node_losses > 0 {
+        facts.push(("node losses", task.node_losses.to_string()));
+    }
+    if let Some(not_before) = task.not_before_us {
+        facts.push(("not before", time(not_before)));
     }
     if let Some(deadline) = task.deadline_us {
         facts.push(("deadline", time(deadline)));
@@ -214,12 +233,13 @@ pub(crate) fn journal_entry(entry: &JournalEntry) -> Value {
         "kind": entry.kind,
         "step": entry.step,
         "body": body,
+        "body_bytes": entry.body_bytes,
     })
 }
 
-pub(crate) fn change(change: &TaskChange) -> Value {
+pub(crate) fn change(change: &TaskChange, cursor: &str) -> Value {
     json!({
-        "cursor": change.cursor,
+        "cursor": cursor,
         "task_id": change.task_id,
         "state": state(change.state),
         "at_us": change.at_us,
@@ -265,7 +285,7 @@ pub(crate) fn approval(approval: &Approval) -> Value {
         "question": approval.question,
         "proposal": approval.proposal.as_ref().map(answer),
         "asked_at_us": approval.asked_at_us,
-        "closed": approval.closed,
+        "state": approval_state(approval.state),
         "decision": approval.decision.as_ref().map(decision),
     })
 }
@@ -293,9 +313,9 @@ pub(crate) const MODEL_HEADER: [&str; 8] = [
     "engine",
     "source",
     "requests",
-    "mean batch",
-    "tokens read",
-    "tokens written",
+    "batch",
+    "tokens in",
+    "tokens out",
 ];
 
 pub(crate) fn model_row(model: &Model) -> Vec<String> {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use colony_proto::v1::{TaskChange, WatchRequest};
-use tonic::{Code, Streaming};
+use colony_proto::v1::{TaskChange, WatchRequest, WatchResponse, watch_response::Event};
+use tonic::{Code, Status, Streaming};
 
 use super::Node;
 use crate::{
@@ -20,17 +20,35 @@ const ATTEMPTS_MAX: u32 = 120;
 #[derive(Debug)]
 pub(crate) struct Watch {
     ask: WatchRequest,
-    stream: Streaming<TaskChange>,
+    /// Where to go on from.
+    cursor: String,
+    stream: Streaming<WatchResponse>,
+    /// Whether it was taken up again: where the tasks stood then is told by changes too.
+    resumed: bool,
 }
 
 impl Watch {
-    /// Opens it.
+    /// Opens it. From here on no change is missed.
     pub(crate) async fn open(node: &Node, ask: WatchRequest) -> Result<Self, Failure> {
-        let stream = node.open(node.tasks().watch(ask.clone()).await)?;
-        Ok(Self { ask, stream })
+        let (stream, cursor) = match begin(node, ask.clone()).await {
+            Ok(begun) => begun,
+            Err(status) => return Err(node.failure(&status)),
+        };
+        Ok(Self {
+            ask,
+            cursor,
+            stream,
+            resumed: false,
+        })
     }
 
-    /// The next change; none when the stream is complete. A change may come twice, none of the last 100,000 is missed.
+    /// Where another watch can go on from, after what was told last.
+    pub(crate) fn cursor(&self) -> &str {
+        &self.cursor
+    }
+
+    /// The next change, or where a task of the request stands at the beginning; none when the stream is
+    /// complete. A change may come twice.
     pub(crate) async fn next(
         &mut self,
         node: &Node,
@@ -38,26 +56,32 @@ impl Watch {
     ) -> Result<Option<TaskChange>, Failure> {
         loop {
             match self.stream.message().await {
-                Ok(Some(change)) => {
-                    self.ask.after_cursor = Some(change.cursor);
-                    return Ok(Some(change));
+                Ok(Some(WatchResponse { cursor, event })) => {
+                    self.cursor = cursor;
+                    match event {
+                        Some(Event::Change(change)) => return Ok(Some(change)),
+                        Some(Event::Present(change)) if !self.resumed => return Ok(Some(change)),
+                        Some(Event::Present(_)) | None => {}
+                    }
                 }
                 Ok(None) if self.ask.until_ended => return Ok(None),
                 // A node that drains closes its streams.
                 Ok(None) => self.reopen(node, out).await?,
                 Err(status) if is_break(status.code()) => self.reopen(node, out).await?,
-                Err(status) => return node.open(Err(status)),
+                Err(status) => return Err(node.failure(&status)),
             }
         }
     }
 
     async fn reopen(&mut self, node: &Node, out: Output) -> Result<(), Failure> {
         out.note("the stream broke; taking it up again");
+        self.ask.after_cursor = Some(self.cursor.clone());
+        self.resumed = true;
         let mut attempt = 0;
         loop {
-            match node.tasks().watch(self.ask.clone()).await {
-                Ok(response) => {
-                    self.stream = response.into_inner();
+            match begin(node, self.ask.clone()).await {
+                Ok((stream, _)) => {
+                    self.stream = stream;
                     return Ok(());
                 }
                 Err(status)
@@ -67,9 +91,21 @@ impl Watch {
                     attempt += 1;
                     tokio::time::sleep(PAUSE).await;
                 }
-                Err(status) => return node.open(Err(status)),
+                Err(status) => return Err(node.failure(&status)),
             }
         }
+    }
+}
+
+/// Opens a stream and reads its first message: where it goes on from if it breaks.
+async fn begin(
+    node: &Node,
+    ask: WatchRequest,
+) -> Result<(Streaming<WatchResponse>, String), Status> {
+    let mut stream = node.tasks().watch(ask).await?.into_inner();
+    match stream.message().await? {
+        Some(first) => Ok((stream, first.cursor)),
+        None => Err(Status::unavailable("the stream ended before it began")),
     }
 }
 

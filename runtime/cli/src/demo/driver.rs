@@ -1,7 +1,7 @@
 //! Drives the stream of tickets through a node, over its gRPC door.
 //!
 //! ```text
-//!   tickets ─► window ─► SubmitBatch ─► … agents …  ─► Watch ─┬─ parked ─► reviewer ─► Decide
+//!   tickets ─► window ─► SubmitBatch ─► … agents …  ─► Watch ─┬─ waiting ► reviewer ─► Decide
 //!                ▲                                            └─ ended ─► Get with journal ─┐
 //!                └──────────────── settled ◄──── Feedback (train label not yet taught) ◄────┘
 //! ```
@@ -27,15 +27,15 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
-    desk::Desk,
     outcome::Outcome,
-    progress::{Picture, Progress},
+    progress::{Progress, ProgressView},
     report::learning,
     reviewer,
+    ticket_source::TicketSource,
 };
 use crate::{
     args::ReviewerChoice,
-    client::{Node, approve, page_size, view, watch::Watch},
+    client::{Node, approve, page_size, request_id, view, watch::Watch},
     errors::Failure,
     node::signals::Signals,
     output::Output,
@@ -107,20 +107,20 @@ pub(super) struct Manner {
     pub(super) window: usize,
 }
 
-/// Drives all tickets of `desk` to their ends.
+/// Drives all tickets of `source` to their ends.
 pub(super) async fn drive(
     node: &Node,
-    desk: &Desk,
+    source: &TicketSource,
     manner: Manner,
     signals: &mut Signals,
     out: Output,
 ) -> Result<Streamed, Failure> {
     // Before the book is read, so that no change falls between the two.
     let mut watch = Watch::open(node, WatchRequest::default()).await?;
-    let mut driver = Driver::new(node, desk, manner, out);
+    let mut driver = Driver::new(node, source, manner, out);
     let known = driver.take_up().await?;
     if known > 0 {
-        let left = desk.tickets.len() - known;
+        let left = source.tickets.len() - known;
         driver.progress.note(&format!(
             "going on: {known} tickets are in the book, {left} are left"
         ));
@@ -131,7 +131,7 @@ pub(super) async fn drive(
 
 struct Driver<'a> {
     node: &'a Node,
-    desk: &'a Desk,
+    source: &'a TicketSource,
     manner: Manner,
     out: Output,
     // What it knows.
@@ -157,11 +157,11 @@ struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    fn new(node: &'a Node, desk: &'a Desk, manner: Manner, out: Output) -> Self {
-        let count = desk.tickets.len();
+    fn new(node: &'a Node, source: &'a TicketSource, manner: Manner, out: Output) -> Self {
+        let count = source.tickets.len();
         Self {
             node,
-            desk,
+            source,
             manner,
             out,
             places: vec![Place::Waiting; count],
@@ -184,8 +184,8 @@ impl<'a> Driver<'a> {
 
     /// Recognises what the book holds from before. Returns how many.
     async fn take_up(&mut self) -> Result<usize, Failure> {
-        let keys: HashMap<&str, usize> = (0..self.desk.tickets.len())
-            .map(|number| (self.desk.key(number), number))
+        let keys: HashMap<&str, usize> = (0..self.source.tickets.len())
+            .map(|number| (self.source.key(number), number))
             .collect();
         let mut ask = ListTasksRequest {
             agent_type: AGENT_TYPE.to_owned(),
@@ -241,7 +241,7 @@ impl<'a> Driver<'a> {
                     self.paint();
                     self.check_stall()?;
                 }
-                () = signals.first() => return Ok(End::Interrupted),
+                _ = signals.first() => return Ok(End::Interrupted),
             }
         }
     }
@@ -254,7 +254,7 @@ impl<'a> Driver<'a> {
             .filter(|place| self.fills_window(**place))
             .count();
         let mut room = self.manner.window.saturating_sub(under_way);
-        let test_from = self.desk.test_from();
+        let test_from = self.source.test_from();
         let train_settled = self.places[..test_from]
             .iter()
             .all(|place| !self.is_awaited(*place));
@@ -269,13 +269,13 @@ impl<'a> Driver<'a> {
                 continue;
             }
             self.places[number] = Place::UnderWay("ready");
-            let ticket = &self.desk.tickets[number];
+            let ticket = &self.source.tickets[number];
             batch.push((
                 number,
                 NewTask {
                     agent_type: AGENT_TYPE.to_owned(),
                     input: ticket.text.clone(),
-                    dedupe_key: Some(self.desk.key(number).to_owned()),
+                    dedupe_key: Some(self.source.key(number).to_owned()),
                     ..NewTask::default()
                 },
             ));
@@ -297,7 +297,7 @@ impl<'a> Driver<'a> {
     fn is_awaited(&self, place: Place) -> bool {
         match place {
             Place::Waiting | Place::Settling => true,
-            Place::UnderWay("parked") => self.manner.reviewer == ReviewerChoice::Auto,
+            Place::UnderWay("waiting") => self.manner.reviewer == ReviewerChoice::Auto,
             Place::UnderWay(_) => true,
             Place::Settled => false,
         }
@@ -347,7 +347,7 @@ impl<'a> Driver<'a> {
     fn settle(&mut self, number: usize) {
         self.places[number] = Place::Settling;
         let (node, id) = (self.node.clone(), self.ids[number].clone());
-        let ticket = &self.desk.tickets[number];
+        let ticket = &self.source.tickets[number];
         let label = ticket
             .label
             .clone()
@@ -356,6 +356,7 @@ impl<'a> Driver<'a> {
             let ask = GetTaskRequest {
                 task_id: id.clone(),
                 journal: true,
+                ..GetTaskRequest::default()
             };
             let task = node.open(node.tasks().get(node.ask(ask)).await)?;
             let mut outcome = Outcome::read(&task);
@@ -400,8 +401,8 @@ impl<'a> Driver<'a> {
     }
 
     fn look_for_questions(&mut self) {
-        let parked = self.places.contains(&Place::UnderWay("parked"));
-        if self.asking || !parked || self.manner.reviewer != ReviewerChoice::Auto {
+        let waits = self.places.contains(&Place::UnderWay("waiting"));
+        if self.asking || !waits || self.manner.reviewer != ReviewerChoice::Auto {
             return;
         }
         self.asking = true;
@@ -420,13 +421,14 @@ impl<'a> Driver<'a> {
             if !self.ruled.insert(approval.id.clone()) {
                 continue;
             }
-            let decision = reviewer::rule(&approval, &self.desk.tickets[number]);
+            let decision = reviewer::rule(&approval, &self.source.tickets[number]);
             let node = self.node.clone();
             self.work.push(Box::pin(async move {
                 let id = approval.id;
                 let ask = DecideRequest {
                     approval_id: id.clone(),
                     decision: Some(decision),
+                    request_id: Some(request_id()),
                 };
                 // Somebody else may have been quicker with `colony approve`; if not, it is still open.
                 let decided = node.approvals().decide(node.ask(ask)).await;
@@ -437,23 +439,19 @@ impl<'a> Driver<'a> {
 
     fn paint(&mut self) {
         let mut states = BTreeMap::new();
-        let mut settled = 0;
+        let mut ended = 0;
         for place in &self.places {
-            let state = match place {
-                Place::Waiting => continue,
-                Place::UnderWay(state) => state,
-                Place::Settling | Place::Settled => {
-                    settled += usize::from(*place == Place::Settled);
-                    "ended"
-                }
-            };
-            *states.entry(state).or_insert(0) += 1;
+            match place {
+                Place::Waiting => {}
+                Place::UnderWay(state) => *states.entry(*state).or_insert(0) += 1,
+                Place::Settling | Place::Settled => ended += 1,
+            }
         }
-        let curve = learning(self.desk, &self.outcomes).accuracy_by_decile;
+        let curve = learning(self.source, &self.outcomes).accuracy_by_decile;
         let per_s = rate(self.ended_now, self.started.elapsed());
         let models = &self.models;
-        self.progress.show(&Picture {
-            settled,
+        self.progress.show(&ProgressView {
+            ended,
             states,
             curve,
             models,
@@ -503,7 +501,7 @@ async fn submit(node: Node, batch: Vec<(usize, NewTask)>) -> Result<Done, Failur
             Ok(Submission::Duplicate) => {
                 let ask = GetTaskRequest {
                     task_id: id.clone(),
-                    journal: false,
+                    ..GetTaskRequest::default()
                 };
                 let task = node.open(node.tasks().get(node.ask(ask)).await)?.task;
                 Some(task.unwrap_or_default().state)

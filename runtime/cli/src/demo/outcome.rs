@@ -64,7 +64,7 @@ impl Outcome {
                 }
                 ("output", "retrieve") if !retrieved => {
                     retrieved = true;
-                    outcome.memory_choice = body["recollection"]["candidates"][0]["label"]
+                    outcome.memory_choice = body["verdict"]["candidates"][0]["label"]
                         .as_str()
                         .map(str::to_owned);
                 }
@@ -156,12 +156,13 @@ mod tests {
                 updated_at_us: 4_500,
                 ..Task::default()
             }),
+            next_journal_page_token: String::new(),
             journal: vec![
                 entry("awarded", "", &json!({})),
                 entry(
                     "output",
                     "retrieve",
-                    &json!({ "recollection": { "candidates": [{ "label": "printer" }] } }),
+                    &json!({ "verdict": { "candidates": [{ "label": "printer" }] } }),
                 ),
                 entry("output", "reason", &thought("network")),
                 entry(

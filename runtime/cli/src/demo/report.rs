@@ -9,15 +9,15 @@ use colony_proto::v1::{Agent, Model, ModelKind, StatusResponse};
 use serde::Serialize;
 
 use super::{
-    desk::{Desk, is_out_label},
     outcome::{Outcome, ProposalSource},
+    ticket_source::{TicketSource, is_out_label},
 };
 use crate::{
     client::status::sum_of_states,
     stats::{gini, percentile, rate, ratio, share},
 };
 
-pub(super) use self::show::{describe, sparkline};
+pub(super) use self::show::{describe, in_words, sparkline};
 
 /// Tasks an agent must have had before it counts in the fairness of its type.
 const GINI_TASKS_MIN: u64 = 20;
@@ -140,7 +140,7 @@ pub(super) struct Fairness {
 /// What the figures are computed from.
 #[derive(Debug)]
 pub(super) struct Evidence<'a> {
-    pub(super) desk: &'a Desk,
+    pub(super) source: &'a TicketSource,
     pub(super) outcomes: &'a [Option<Outcome>],
     pub(super) agents: &'a [Agent],
     pub(super) models: &'a [Model],
@@ -157,8 +157,8 @@ pub(super) struct Evidence<'a> {
 type Case<'a> = (&'a Ticket, &'a Outcome);
 
 pub(super) fn figures(evidence: &Evidence<'_>) -> Figures {
-    let desk = evidence.desk;
-    let cases: Vec<Case<'_>> = desk
+    let source = evidence.source;
+    let cases: Vec<Case<'_>> = source
         .tickets
         .iter()
         .zip(evidence.outcomes)
@@ -171,16 +171,16 @@ pub(super) fn figures(evidence: &Evidence<'_>) -> Figures {
     let risky: Vec<_> = cases.iter().filter(|(ticket, _)| ticket.risky).collect();
     Figures {
         engine: evidence.engine.to_owned(),
-        tickets: desk.tickets.len(),
+        tickets: source.tickets.len(),
         agents: evidence.status.agents.iter().map(|count| count.total).sum(),
         states,
-        all_ended: cases.len() == desk.tickets.len(),
+        all_ended: cases.len() == source.tickets.len(),
         conserved: sum_of_states(evidence.status) == evidence.status.accepted,
-        learning: learning(desk, evidence.outcomes),
-        test: test(desk, &cases),
+        learning: learning(source, evidence.outcomes),
+        test: test(source, &cases),
         risky_caught: share(risky.iter().map(|(_, outcome)| outcome.is_escalated())),
         risky: risky.len(),
-        models: models(desk, &cases, evidence.models),
+        models: models(source, &cases, evidence.models),
         speed: speed(evidence, &cases),
         fairness: fairness(evidence.agents),
         peak_rss_bytes: evidence.peak_rss_bytes,
@@ -193,13 +193,13 @@ fn is_right(ticket: &Ticket, outcome: &Outcome) -> bool {
 }
 
 /// Whether a proposal for this ticket can be right: its label is known, and it belongs to a queue.
-fn is_scored(desk: &Desk, ticket: &Ticket) -> bool {
-    ticket.label.is_some() && !desk.is_out_of_scope(ticket)
+fn is_scored(source: &TicketSource, ticket: &Ticket) -> bool {
+    ticket.label.is_some() && !source.is_out_of_scope(ticket)
 }
 
 /// Accuracy of each tenth of the labelled train tickets that have ended, in stream order.
-pub(super) fn learning(desk: &Desk, outcomes: &[Option<Outcome>]) -> Learning {
-    let stream: Vec<Case<'_>> = desk
+pub(super) fn learning(source: &TicketSource, outcomes: &[Option<Outcome>]) -> Learning {
+    let stream: Vec<Case<'_>> = source
         .tickets
         .iter()
         .zip(outcomes)
@@ -222,14 +222,14 @@ pub(super) fn learning(desk: &Desk, outcomes: &[Option<Outcome>]) -> Learning {
     }
 }
 
-fn test(desk: &Desk, cases: &[Case<'_>]) -> Test {
+fn test(source: &TicketSource, cases: &[Case<'_>]) -> Test {
     let tested = || {
         cases
             .iter()
             .filter(|(ticket, _)| ticket.split == Split::Test)
     };
     let (out, inside): (Vec<&Case<'_>>, Vec<&Case<'_>>) =
-        tested().partition(|(ticket, _)| desk.is_out_of_scope(ticket));
+        tested().partition(|(ticket, _)| source.is_out_of_scope(ticket));
     let inside: Vec<_> = inside
         .into_iter()
         .filter(|(ticket, _)| ticket.label.is_some())
@@ -249,13 +249,15 @@ fn test(desk: &Desk, cases: &[Case<'_>]) -> Test {
     }
 }
 
-fn models(desk: &Desk, cases: &[Case<'_>], models: &[Model]) -> ModelFigures {
+fn models(source: &TicketSource, cases: &[Case<'_>], models: &[Model]) -> ModelFigures {
     let by = |source| {
         let of = move |(_, outcome): &&Case<'_>| outcome.source == source;
         cases.iter().filter(of).collect::<Vec<_>>()
     };
     let accuracy = |answers: &[&Case<'_>]| {
-        let scored = answers.iter().filter(|(ticket, _)| is_scored(desk, ticket));
+        let scored = answers
+            .iter()
+            .filter(|(ticket, _)| is_scored(source, ticket));
         share(scored.map(|(ticket, outcome)| is_right(ticket, outcome)))
     };
     let batch = |kind: ModelKind| {
@@ -271,7 +273,7 @@ fn models(desk: &Desk, cases: &[Case<'_>], models: &[Model]) -> ModelFigures {
         memory_answers: memory.len(),
         model_accuracy: accuracy(&model),
         model_answers: model.len(),
-        asked: asked(desk, cases),
+        asked: asked(source, cases),
         model_calls: cases.iter().map(|(_, outcome)| outcome.model_calls).sum(),
         prompt_tokens: cases.iter().map(|(_, outcome)| outcome.prompt_tokens).sum(),
         completion_tokens: cases
@@ -283,10 +285,10 @@ fn models(desk: &Desk, cases: &[Case<'_>], models: &[Model]) -> ModelFigures {
     }
 }
 
-fn asked(desk: &Desk, cases: &[Case<'_>]) -> Asked {
+fn asked(source: &TicketSource, cases: &[Case<'_>]) -> Asked {
     let cases: Vec<_> = cases
         .iter()
-        .filter(|(ticket, outcome)| outcome.model_choice.is_some() && is_scored(desk, ticket))
+        .filter(|(ticket, outcome)| outcome.model_choice.is_some() && is_scored(source, ticket))
         .collect();
     let accuracy = |choice: fn(&Outcome) -> Option<&str>| {
         let right = |(ticket, outcome): &&Case<'_>| ticket.label.as_deref() == choice(outcome);

@@ -1,11 +1,12 @@
-//! A whole node in this process: book, models, rooms and door. Used by `colony node` and by the demo,
-//! which therefore goes through the same door as everybody else.
+//! A whole node in this process: ledger, models, components and gRPC API. Used by `colony node` and by the
+//! demo, which therefore goes through the same API as everybody else.
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use colony_inference::{BatchObserver, Home};
+use colony_core::port::Clock;
+use colony_inference::{BatchObserver, ModelStore};
 use colony_node::{
-    Colony, Config, World,
+    Config, Dependencies, Node,
     config::LedgerEngine,
     gateway,
     ports::{SystemChance, SystemClock},
@@ -17,28 +18,28 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tonic::transport::server::TcpIncoming;
 
-use super::spans;
+use super::{privacy::private_folder, spans};
 use crate::errors::{Failure, chain};
 
-/// How long requests in hand may take before the book is closed under them.
-const DOOR_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
-/// File of the book inside the data folder.
-const BOOK_FILE: &str = "colony.db";
+/// How long requests in hand may take before the ledger is closed under them.
+const REQUESTS_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// File of the ledger inside the data folder.
+pub(crate) const LEDGER_FILE: &str = "colony.db";
 
 /// A node that takes requests.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// Where its door is.
+    /// Where its gRPC API is.
     pub(crate) address: SocketAddr,
-    colony: Colony,
-    door: JoinHandle<Result<(), String>>,
+    node: Node,
+    server: JoinHandle<()>,
     shut: oneshot::Sender<()>,
     spans: Option<SdkTracerProvider>,
 }
 
 impl Running {
     /// Opens everything that `config` declares.
-    pub(crate) async fn open(config: &Config, home: Home) -> Result<Self, Failure> {
+    pub(crate) async fn open(config: &Config, home: ModelStore) -> Result<Self, Failure> {
         let listen = config.node.listen;
         let listener = TcpListener::bind(listen).await.map_err(|error| {
             Failure::failed(format!("cannot listen on {listen}: {error}")).with_hint(
@@ -50,20 +51,18 @@ impl Running {
             .map_err(|error| Failure::failed(format!("cannot listen on {listen}: {error}")))?;
         let mut config = config.clone();
         config.node.listen = address;
-        let clock = Arc::new(SystemClock::start());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let chance = Arc::new(SystemChance);
         let spans = spans::provider(&config)?;
         let telemetry = Telemetry::new(spans.as_ref(), config.telemetry.sample_ratio, &*chance);
-        let ledger = ledger(&config).await?;
-        let mut world = World::new(clock.clone(), chance, ledger);
+        let ledger = ledger(&config, Arc::clone(&clock)).await?;
+        let mut dependencies = Dependencies::new(Arc::clone(&clock), chance, ledger);
         let observer: Arc<dyn BatchObserver> = Arc::new(BatchSpans(telemetry.clone()));
-        world.telemetry = telemetry;
+        dependencies.telemetry = telemetry;
         let settings = config.clone();
-        let opened = tokio::task::spawn_blocking(move || {
-            let clock: Arc<dyn colony_core::port::Clock> = clock;
-            workers::open(&settings, &home, &clock, &observer)
-        });
-        world.workers = match opened.await {
+        let opened =
+            tokio::task::spawn_blocking(move || workers::open(&settings, &home, &clock, &observer));
+        dependencies.workers = match opened.await {
             Ok(Ok(workers)) => workers,
             Ok(Err(error)) => {
                 return Err(Failure::usage(chain(&error)));
@@ -74,50 +73,59 @@ impl Running {
                 )));
             }
         };
-        let colony = Colony::start(&config, world)
+        for model in dependencies.workers.views() {
+            let engine = model.engine;
+            tracing::info!(
+                model = model.name,
+                role = model.role,
+                engine,
+                "model loaded"
+            );
+        }
+        let node = Node::start(&config, dependencies)
             .await
             .map_err(|error| Failure::usage(chain(&error)))?;
         let (shut, closed) = oneshot::channel();
         // Answers are small and awaited: never held back to fill a packet.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let serving = gateway::serve(colony.rooms(), config.gateway.clone(), incoming, async {
-            // A dropped sender closes the door too.
+        let serving = gateway::serve(node.handle(), config.gateway.clone(), incoming, async {
+            // A dropped sender closes the API too.
             let _ = closed.await;
         });
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "its end is awaited in Running::stop"
-        )]
-        let door = tokio::spawn(async move { serving.await.map_err(|error| chain(&error)) });
+        let server = node.supervise("the gRPC API", async move {
+            serving.await.map_err(|error| chain(&error))
+        });
         Ok(Self {
             address,
-            colony,
-            door,
+            node,
+            server,
             shut,
             spans,
         })
+    }
+
+    /// Waits until the node has failed for good; gives the reason.
+    pub(crate) async fn failed(&self) -> String {
+        self.node.failed().await
     }
 
     /// Lets requests under way end, drains the agents, writes everything down. True when all agents left in
     /// time.
     pub(crate) async fn stop(self) -> bool {
         let Self {
-            colony,
-            mut door,
+            node,
+            mut server,
             shut,
             spans,
             ..
         } = self;
+        node.draining();
         let _ = shut.send(());
-        let early = tokio::time::timeout(DOOR_PATIENCE, &mut door).await;
-        let drained = colony.stop().await;
-        let closed = match early {
-            Ok(closed) => closed,
-            // Streams of watchers end with the book.
-            Err(_) => door.await,
-        };
-        if let Ok(Err(error)) = closed {
-            tracing::warn!(%error, "the door did not close well");
+        let early = tokio::time::timeout(REQUESTS_WAIT, &mut server).await;
+        let drained = node.stop().await;
+        if early.is_err() {
+            // Streams of watchers end with the ledger.
+            let _ = server.await;
         }
         if let Some(spans) = spans
             && let Err(error) = spans.shutdown()
@@ -128,26 +136,30 @@ impl Running {
     }
 }
 
-async fn ledger(config: &Config) -> Result<Arc<dyn Ledger>, Failure> {
+async fn ledger(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Ledger>, Failure> {
     let policy = config.ledger.policy();
-    let path = config.node.data_dir.join(BOOK_FILE);
+    let path = config.node.data_dir.join(LEDGER_FILE);
     match config.ledger.engine {
-        LedgerEngine::Memory => Ok(Arc::new(MemoryLedger::new(policy))),
+        LedgerEngine::Memory => Ok(Arc::new(MemoryLedger::new(policy, clock))),
         LedgerEngine::Sqlite => {
+            let folder = &config.node.data_dir;
+            private_folder(folder).map_err(|error| {
+                Failure::failed(format!("cannot make {}: {error}", folder.display()))
+            })?;
             let opened =
-                tokio::task::spawn_blocking(move || SqliteLedger::open(&path, policy)).await;
+                tokio::task::spawn_blocking(move || SqliteLedger::open(&path, policy, clock)).await;
             match opened {
                 Ok(Ok(ledger)) => Ok(Arc::new(ledger)),
                 Ok(Err(error)) => Err(Failure::failed(chain(&error))),
                 Err(panic) => Err(Failure::failed(format!(
-                    "opening the book broke off: {panic}"
+                    "opening the ledger broke off: {panic}"
                 ))),
             }
         }
     }
 }
 
-/// Whether a book lies in `data_dir`.
-pub(crate) fn has_book(data_dir: &Path) -> bool {
-    data_dir.join(BOOK_FILE).is_file()
+/// Whether a ledger lies in `data_dir`.
+pub(crate) fn has_ledger(data_dir: &Path) -> bool {
+    data_dir.join(LEDGER_FILE).is_file()
 }

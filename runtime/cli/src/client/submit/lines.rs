@@ -43,13 +43,11 @@ impl Defaults {
         let task = NewTask {
             tenant: args.tenant.clone().unwrap_or_default(),
             agent_type: args.agent_type.clone(),
-            input: String::new(),
             attributes: args.attributes.iter().cloned().collect(),
             priority: args.priority.unwrap_or_default(),
-            deadline_us: None,
             ttl_ms,
-            dedupe_key: None,
             expected: args.expected.clone(),
+            ..NewTask::default()
         };
         Ok(Self {
             key: args.key.clone().unwrap_or(run_key),
@@ -134,6 +132,10 @@ impl Lines {
             if text.is_empty() {
                 continue;
             }
+            // A list would be taken for the fields in their order.
+            if text.starts_with('[') {
+                return Err(self.bad("a list where an object is expected; write one object a line, such as {\"text\": \"…\"}".to_owned()));
+            }
             return match serde_json::from_str::<Line>(text) {
                 Ok(line) => Ok(Some((self.number, defaults.line(self.number, line)))),
                 Err(error) => {
@@ -201,7 +203,17 @@ mod tests {
     #[test]
     fn bad_lines_are_named() {
         let defaults = defaults(&[]);
-        let cases: [(&[u8], usize, &str); 5] = [
+        let cases: [(&[u8], usize, &str); 7] = [
+            (
+                b"{\"text\":\"x\"}\n[\"y\", \"echo\"]",
+                2,
+                "a list where an object is expected",
+            ),
+            (
+                b"[\n{\"text\":\"x\"}\n]",
+                1,
+                "a list where an object is expected",
+            ),
             (
                 b"{\"text\":\"x\"}\n{\"txt\":\"y\"}",
                 2,

@@ -1,6 +1,6 @@
 //! The figures as a table.
 
-use super::Figures;
+use super::{Figures, Learning};
 use crate::output::sheet;
 
 /// A line of small bars, one for each share.
@@ -43,19 +43,19 @@ pub(crate) fn describe(figures: &Figures) -> String {
                 states.join(", ")
             ),
         ),
-        ("books", books),
+        ("nothing lost", books),
         (
-            "learning curve",
+            "learning",
             format!(
-                "{}  right proposals by tenth of the stream, %: {}",
+                "{}  agents' own answers right, in % of each tenth of the stream: {}",
                 sparkline(deciles),
                 curve.join(" ")
             ),
         ),
         (
-            "test accuracy",
+            "right at the end",
             format!(
-                "{} of {} in scope; {} where no human was asked",
+                "{} of {} test tickets that belong to a queue; {} where no human was asked",
                 percent(test.accuracy),
                 test.in_scope,
                 percent(test.accuracy_unescalated)
@@ -64,16 +64,16 @@ pub(crate) fn describe(figures: &Figures) -> String {
         (
             "asked a human",
             format!(
-                "{} of the train stream; {} of the test part, {} of those in scope",
+                "about {} of the tickets it learned from; {} of the test tickets, {} of those that belong to a queue",
                 percent(figures.learning.share_escalated),
                 percent(test.share_escalated),
                 percent(test.share_escalated_in_scope)
             ),
         ),
         (
-            "out of scope",
+            "no queue fits",
             format!(
-                "{} of {} went to a human",
+                "{} of {} such test tickets went to a human",
                 percent(test.out_of_scope_recall),
                 test.out_of_scope
             ),
@@ -108,7 +108,7 @@ pub(crate) fn describe(figures: &Figures) -> String {
         (
             "model asked",
             format!(
-                "{} unsure tickets: memory alone {} right, model alone {}, both together {}",
+                "on {} tickets where memory was unsure: memory alone {} right, model alone {}, both together {}",
                 models.asked.tickets,
                 percent(models.asked.memory_accuracy),
                 percent(models.asked.model_accuracy),
@@ -118,7 +118,7 @@ pub(crate) fn describe(figures: &Figures) -> String {
         (
             "batches",
             format!(
-                "{} texts an embedding call, {} rows a decode step",
+                "{} texts an embedding call, {} answers written at once",
                 number(models.mean_batch_embed),
                 number(models.mean_batch_decode)
             ),
@@ -136,15 +136,15 @@ pub(crate) fn describe(figures: &Figures) -> String {
     for (name, fair) in &figures.fairness {
         let what = match fair.gini {
             Some(gini) => format!(
-                "{gini:.2} over {} agents with 20 tasks or more",
+                "Gini {gini:.2} over {} agents with 20 tasks or more",
                 fair.eligible
             ),
             None => "no agent has had 20 tasks".to_owned(),
         };
         let all = fair.gini_all.map_or_else(String::new, |gini| {
-            format!("; {gini:.2} over all {}", fair.agents)
+            format!("; Gini {gini:.2} over all {}", fair.agents)
         });
-        rows.push(("Gini", format!("{name}: {what}{all}")));
+        rows.push(("evenness", format!("{name}: {what}{all}")));
     }
     let memory = figures.peak_rss_bytes.div_ceil(1024 * 1024);
     rows.push((
@@ -155,6 +155,31 @@ pub(crate) fn describe(figures: &Figures) -> String {
         ),
     ));
     sheet(rows)
+}
+
+/// What to do next, in lines of eighty columns.
+const NEXT: &str = "\
+What next:
+  colony demo --tasks FILE.jsonl   your own tickets
+  colony demo --reviewer person    you decide, with `colony approve`
+  colony config init               a colony.toml, for a node that stays";
+
+/// What has been seen, for somebody who sees it for the first time, and what to do next.
+pub(crate) fn in_words(learning: &Learning) -> String {
+    let deciles = &learning.accuracy_by_decile;
+    let learning = match (deciles.first(), deciles.last()) {
+        (Some(first), Some(last)) => format!(
+            "The agents began with an empty memory. Their own answers were right for\n\
+             {} of the first tenth of the tickets, and for {} of the last.\n",
+            percent(Some(*first)),
+            percent(Some(*last))
+        ),
+        _ => String::new(),
+    };
+    format!(
+        "\n{learning}What was new, uncertain or risky was not filed before somebody had decided, and\n\
+         agents remember what was decided.\n\n{NEXT}"
+    )
 }
 
 fn percent(share: Option<f64>) -> String {

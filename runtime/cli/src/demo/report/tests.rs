@@ -35,7 +35,7 @@ fn a_small_stream_is_counted_right() {
         ticket("oos", Split::Test),
         ticket("oos", Split::Test),
     ];
-    let desk = Desk::of(tickets);
+    let source = TicketSource::of(tickets);
     let outcomes = [
         outcome("", Some("new"), ProposalSource::Other),
         outcome("b", None, Memory),
@@ -65,7 +65,7 @@ fn a_small_stream_is_counted_right() {
     };
     let agents = [agent(20), agent(20), agent(1)];
     let evidence = Evidence {
-        desk: &desk,
+        source: &source,
         outcomes: &outcomes,
         agents: &agents,
         models: &[],
@@ -104,8 +104,23 @@ fn a_small_stream_is_counted_right() {
     );
     let table = describe(&figures);
     assert!(
-        table.contains("50.0 % of 2 in scope; 100.0 % where no human was asked"),
+        table.contains(
+            "50.0 % of 2 test tickets that belong to a queue; 100.0 % where no human was asked"
+        ),
         "{table}"
+    );
+}
+
+#[test]
+fn the_words_for_newcomers_fit_into_eighty_columns() {
+    let words = in_words(&Learning {
+        accuracy_by_decile: vec![0.362, 0.919],
+        ..Learning::default()
+    });
+    assert!(words.contains("36.2 % of the first tenth"), "{words}");
+    assert!(
+        words.lines().all(|line| line.chars().count() <= 80),
+        "{words}"
     );
 }
 

@@ -1,7 +1,12 @@
 //! The tickets of a demo: where they come from, how they are recognised after a restart, and which of them
 //! belong to no queue.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+};
 
 use colony_agents::tickets::{self, Split, Ticket};
 use sha2::{Digest as _, Sha256};
@@ -12,6 +17,8 @@ use crate::errors::Failure;
 const COUNT_DEFAULT: usize = 2_000;
 /// Bad lines that are named; a file in a wrong format would fill the screen.
 const BAD_LINES_SHOWN: usize = 5;
+/// Longest line read, in bytes: a ticket of 64 KiB whose every byte is escaped (`\u0000`), and its label.
+const LINE_BYTES_MAX: u64 = 1024 * 1024;
 /// Labels that people write on what belongs to no queue.
 const OUT_OF_SCOPE: [&str; 6] = [
     "oos",
@@ -24,7 +31,7 @@ const OUT_OF_SCOPE: [&str; 6] = [
 
 /// Tickets in the order they are handed in: all of the train part, then all of the test part.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct TicketSource {
     pub(super) tickets: Vec<Ticket>,
     keys: Vec<String>,
     /// Labels of the train part.
@@ -33,7 +40,7 @@ pub(super) struct Desk {
     unlabelled_is_out: bool,
 }
 
-impl Desk {
+impl TicketSource {
     /// The file's tickets, or the ready-made ones.
     pub(super) fn open(
         file: Option<&Path>,
@@ -46,24 +53,10 @@ impl Desk {
                 count.unwrap_or(COUNT_DEFAULT),
             )));
         };
-        let name = path.display();
-        let bytes = fs::read(path)
-            .map_err(|error| Failure::usage(format!("cannot read {name}: {error}")))?;
-        let parsed = tickets::parse(&bytes);
-        if !parsed.errors.is_empty() {
-            let count = parsed.errors.len();
-            let shown = parsed.errors.iter().take(BAD_LINES_SHOWN);
-            let lines: String = shown.map(|error| format!("\n  {error}")).collect();
-            let more = match count.saturating_sub(BAD_LINES_SHOWN) {
-                0 => String::new(),
-                more => format!("\n  … and {more} more"),
-            };
-            let what = format!("{name} has {count} lines that are no tickets:{lines}{more}");
-            return Err(Failure::usage(what).with_hint("nothing was started; put them right first"));
-        }
-        let mut tickets = parsed.tickets;
+        let mut tickets = read(path)?;
         tickets.truncate(count.unwrap_or(usize::MAX));
         if tickets.is_empty() {
+            let name = path.display();
             return Err(Failure::usage(format!("{name} holds no tickets")));
         }
         Ok(Self::of(tickets))
@@ -123,6 +116,54 @@ impl Desk {
     }
 }
 
+/// Reads a file line by line, so that a wrong one fills neither memory nor screen.
+fn read(path: &Path) -> Result<Vec<Ticket>, Failure> {
+    let name = path.display();
+    let unreadable = |error| Failure::usage(format!("cannot read {name}: {error}"));
+    let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
+    let (mut tickets, mut bad, mut bad_count) = (Vec::new(), Vec::new(), 0_usize);
+    for number in 1.. {
+        let mut line = Vec::new();
+        let mut rest = file.by_ref().take(LINE_BYTES_MAX + 1);
+        if rest.read_until(b'\n', &mut line).map_err(unreadable)? == 0 {
+            break;
+        }
+        let is_long = line.len() as u64 > LINE_BYTES_MAX;
+        let fault = if is_long {
+            Some(format!(
+                "longer than {LINE_BYTES_MAX} bytes; nothing after it was read"
+            ))
+        } else {
+            let parsed = tickets::parse(&line);
+            tickets.extend(parsed.tickets);
+            parsed.errors.first().map(|error| error.fault.to_string())
+        };
+        if let Some(fault) = fault {
+            bad_count += 1;
+            if bad.len() < BAD_LINES_SHOWN {
+                bad.push(format!("line {number}: {fault}"));
+            }
+        }
+        if is_long {
+            break;
+        }
+    }
+    if bad_count == 0 {
+        return Ok(tickets);
+    }
+    if bad_count > bad.len() {
+        bad.push(format!("… and {} more", bad_count - bad.len()));
+    }
+    let lines = if bad_count == 1 {
+        "1 line that is no ticket".to_owned()
+    } else {
+        format!("{bad_count} lines that are no tickets")
+    };
+    Err(Failure::usage(format!("{name} has {lines}"))
+        .with_details(bad)
+        .with_hint("nothing was started; put them right first"))
+}
+
 /// Whether a label means "no queue".
 pub(super) fn is_out_label(label: &str) -> bool {
     OUT_OF_SCOPE
@@ -155,33 +196,33 @@ mod tests {
 
     #[test]
     fn train_comes_before_test_and_keeps_its_order() {
-        let desk = Desk::of(vec![
+        let source = TicketSource::of(vec![
             ticket("t", Some("a"), Split::Test),
             ticket("1", Some("a"), Split::Train),
             ticket("2", Some("b"), Split::Train),
         ]);
-        let order: Vec<&str> = desk.tickets.iter().map(|t| t.text.as_str()).collect();
+        let order: Vec<&str> = source.tickets.iter().map(|t| t.text.as_str()).collect();
         assert_eq!(order, ["1", "2", "t"]);
-        assert_eq!(desk.test_from(), 2);
-        assert!(desk.key(0).starts_with("demo/000000/"));
+        assert_eq!(source.test_from(), 2);
+        assert!(source.key(0).starts_with("demo/000000/"));
     }
 
     #[test]
     fn out_of_scope_is_said_or_seen() {
-        let desk = Desk::of(vec![
+        let source = TicketSource::of(vec![
             ticket("1", Some("a"), Split::Train),
             ticket("2", Some("a"), Split::Test),
             ticket("3", Some("OOS"), Split::Test),
             ticket("4", Some("never trained"), Split::Test),
             ticket("5", None, Split::Test),
         ]);
-        let out: Vec<bool> = desk
+        let out: Vec<bool> = source
             .tickets
             .iter()
-            .map(|t| desk.is_out_of_scope(t))
+            .map(|t| source.is_out_of_scope(t))
             .collect();
         assert_eq!(out, [false, false, true, true, false]);
-        let silent = Desk::of(vec![
+        let silent = TicketSource::of(vec![
             ticket("1", Some("a"), Split::Train),
             ticket("2", Some("a"), Split::Test),
             ticket("3", None, Split::Test),

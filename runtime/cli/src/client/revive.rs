@@ -1,0 +1,103 @@
+//! `colony task revive`: what has ended is made ready again.
+
+use colony_proto::v1::{ReviveFilter, ReviveRequest, ReviveResponse, revive_request::Which};
+use serde_json::json;
+
+use super::{Node, page_size, view};
+use crate::{
+    args::ReviveArgs,
+    errors::Failure,
+    output::{Output, clean},
+};
+
+pub(crate) async fn run(node: &Node, args: ReviveArgs, out: Output) -> Result<(), Failure> {
+    let dry_run = args.dry_run;
+    if !args.ids.is_empty() {
+        return each(node, args.ids, dry_run, out).await;
+    }
+    let mut filter = ReviveFilter {
+        tenant: args.tenant.unwrap_or_default(),
+        agent_type: args.agent_type.unwrap_or_default(),
+        states: args
+            .states
+            .into_iter()
+            .map(|state| view::wire_state(state).into())
+            .collect(),
+        reason: args.reason.unwrap_or_default(),
+        ..ReviveFilter::default()
+    };
+    let (mut revived, mut failed) = (0, 0);
+    loop {
+        filter.limit = page_size(args.limit, revived);
+        let which = Some(Which::Filter(filter.clone()));
+        let ask = ReviveRequest { which, dry_run };
+        let answer = node.open(node.tasks().revive(node.ask(ask)).await)?;
+        revived += answer.revived.len();
+        failed += answer.not_revived.len();
+        say(&answer, dry_run, out)?;
+        filter.page_token = answer.next_page_token;
+        if filter.page_token.is_empty() {
+            break;
+        }
+        if page_size(args.limit, revived) == 0 {
+            out.note(&format!(
+                "… and maybe more; --limit 0 takes all ({revived} taken)"
+            ));
+            break;
+        }
+    }
+    match (revived, failed) {
+        (0, 0) => {
+            out.note("nothing to revive");
+            Ok(())
+        }
+        (_, 0) => Ok(()),
+        (_, failed) => Err(Failure::failed(format!("{failed} tasks were not revived"))),
+    }
+}
+
+async fn each(node: &Node, ids: Vec<String>, dry_run: bool, out: Output) -> Result<(), Failure> {
+    let mut failed = None;
+    for id in ids {
+        let which = Some(Which::TaskId(id));
+        let ask = ReviveRequest { which, dry_run };
+        match node.open(node.tasks().revive(node.ask(ask)).await) {
+            Ok(answer) => say(&answer, dry_run, out)?,
+            // The others may be revived all the same; the first failure gives the exit code.
+            Err(failure) if failed.is_none() => failed = Some(failure),
+            Err(failure) => out.failure(&failure),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn say(answer: &ReviveResponse, dry_run: bool, out: Output) -> Result<(), Failure> {
+    for task in &answer.revived {
+        let was = view::state(task.was);
+        let said = json!({
+            "task_id": task.task_id,
+            "revived": !dry_run,
+            "was": was,
+            "reason": task.reason,
+        });
+        out.result(&said, || {
+            let done = if dry_run {
+                "would be ready again"
+            } else {
+                "is ready again"
+            };
+            format!(
+                "{} {done} (it was {was}: {})",
+                task.task_id,
+                clean(&task.reason)
+            )
+        })?;
+    }
+    for task in &answer.not_revived {
+        let said = json!({ "task_id": task.task_id, "revived": false, "why": task.why });
+        out.result(&said, || {
+            format!("{} was not revived: {}", task.task_id, clean(&task.why))
+        })?;
+    }
+    Ok(())
+}

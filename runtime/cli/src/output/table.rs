@@ -1,0 +1,159 @@
+//! Tables without frames, as wide as the terminal and no wider.
+//!
+//! On a terminal a row of a list stays one line: what is too long is cut, but for the first column, which names the
+//! thing. Facts about one thing are wrapped instead. Where there is no terminal nothing is cut, so that `grep` and
+//! `awk` find whole values.
+
+use std::io;
+
+use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table, presets};
+
+use super::clean;
+
+/// Narrower than this nothing can be arranged; a terminal that says so is not believed.
+const WIDTH_MIN: u16 = 40;
+/// Between two columns.
+const GAP: u16 = 2;
+
+/// What happens to a cell that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TooLong {
+    Cut,
+    Wrap,
+}
+
+/// One row a line below a header.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    arranged(header, rows, width(), TooLong::Cut)
+}
+
+/// Names and values below each other.
+pub(crate) fn sheet<N: Into<String>>(facts: impl IntoIterator<Item = (N, String)>) -> String {
+    let rows = facts
+        .into_iter()
+        .map(|(name, value)| vec![name.into(), value]);
+    arranged(&[], rows.collect(), width(), TooLong::Wrap)
+}
+
+/// Columns of the terminal: what COLUMNS says, or else the terminal on stdout; none when there is neither.
+fn width() -> Option<u16> {
+    let told = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|told| told.parse().ok());
+    let measured = || terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0);
+    told.or_else(measured).filter(|width| *width >= WIDTH_MIN)
+}
+
+fn arranged(
+    header: &[&str],
+    rows: Vec<Vec<String>>,
+    width: Option<u16>,
+    too_long: TooLong,
+) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_truncation_indicator("…");
+    if !header.is_empty() {
+        table.set_header(header.iter().map(|name| name.to_uppercase()));
+    }
+    for cells in rows {
+        let mut row = Row::from(cells.iter().map(|text| clean(text)).collect::<Vec<_>>());
+        if width.is_some() && too_long == TooLong::Cut {
+            row.max_height(1);
+        }
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, GAP));
+    }
+    match width {
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+        Some(width) => {
+            if let Some(first) = table.column_mut(0) {
+                first.set_constraint(ColumnConstraint::ContentWidth);
+            }
+            // The last gap is empty, and cut off below.
+            table.set_width(width + GAP);
+            table.set_content_arrangement(ContentArrangement::Dynamic)
+        }
+    };
+    let text = table.to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "018f3a52-7b1c-7c3e-9f53-1d2c3b4a5968";
+
+    fn rows() -> Vec<Vec<String>> {
+        let row = |input: &str| {
+            let cells = [
+                ID,
+                "triage",
+                "cancelled",
+                "triage/1000",
+                "printing (memory, 0.95)",
+                input,
+            ];
+            cells.map(str::to_owned).to_vec()
+        };
+        vec![
+            row("The printer on floor 3 is out of paper again"),
+            row(&"ü".repeat(60)),
+            row("漢字かな交じり文をここに書く"),
+        ]
+    }
+
+    fn longest(text: &str) -> usize {
+        text.lines()
+            .map(|line| line.chars().count())
+            .max()
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn a_list_fits_into_eighty_columns_with_whole_ids() {
+        let header = ["id", "type", "state", "agent", "answer", "input"];
+        let text = arranged(&header, rows(), Some(80), TooLong::Cut);
+        assert_eq!(text.lines().count(), 4, "one line each:\n{text}");
+        assert!(longest(&text) <= 80, "{text}");
+        assert!(
+            text.lines().skip(1).all(|line| line.starts_with(ID)),
+            "{text}"
+        );
+        assert!(text.contains('…'), "{text}");
+    }
+
+    #[test]
+    fn facts_are_wrapped_and_nothing_of_them_is_lost() {
+        let long = "words and ".repeat(30);
+        let facts = vec![
+            vec!["input".to_owned(), long],
+            vec!["state".to_owned(), "done".to_owned()],
+        ];
+        let text = arranged(&[], facts, Some(80), TooLong::Wrap);
+        assert!(longest(&text) <= 80, "{text}");
+        assert_eq!(text.matches("words").count(), 30, "{text}");
+        assert!(
+            text.lines()
+                .skip(1)
+                .take(2)
+                .all(|line| line.starts_with("       ")),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn nothing_is_cut_where_there_is_no_terminal() {
+        let text = arranged(
+            &["id", "input"],
+            vec![vec![ID.to_owned(), "x".repeat(500)]],
+            None,
+            TooLong::Cut,
+        );
+        assert!(text.contains(&"x".repeat(500)), "{text}");
+    }
+}
