@@ -1,79 +1,125 @@
 //! The node as a simulated host: starts anew after every crash, with what the ledger had synced.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::{sync::Arc, time::Duration};
 
-use colony_core::{port::Clock, unit::Timestamp};
-use colony_inference::{EchoEmbedder, EchoGenerator};
-use colony_node::{
-    Colony, Config, World,
-    config::AgentType,
-    ports::{SeededChance, SystemClock},
-    workers::Workers,
-};
-use colony_store::memory::MemoryLedger;
+use colony_agents::{Kinds, Tools};
+use colony_node::{Config, Dependencies, Node, config::AgentType, ports::SeededChance};
+use colony_store::Ledger;
 use turmoil::net::TcpListener;
 
-use crate::{net, workload::Workload};
+use crate::{
+    late,
+    ledger::FaultyLedger,
+    models::{self, EMBEDDER, GENERATOR},
+    net,
+    scripted::Scripted,
+    sinks::{PostTool, SinkTool},
+    workload::Workload,
+    world::{World, policy},
+};
 
-/// The port of the node's door.
+/// The port of the node's API.
 pub(crate) const PORT: u16 = 7400;
-/// Simulated time begins here: 2026-01-01T00:00:00Z.
-const EPOCH_MICROS: u64 = 1_767_225_600_000_000;
-/// Time of one call of a simulated model.
-const MODEL_LATENCY: std::time::Duration = std::time::Duration::from_millis(3);
+/// The simulated host that the node is on.
+pub(crate) const HOST: &str = "node";
 
-/// The present moment of the simulated world.
-pub(crate) fn now() -> Timestamp {
-    Timestamp::from_micros(EPOCH_MICROS).after(turmoil::sim_elapsed().unwrap_or_default())
-}
-
-/// The book that outlives the node.
-pub(crate) type Disk = Arc<Mutex<MemoryLedger>>;
-
-/// One life of the node.
-pub(crate) async fn live(workload: Arc<Workload>, seed: u64, disk: Disk) -> turmoil::Result {
-    let ledger = {
-        let mut disk = disk.lock().expect("no panics while it is held");
-        // The power was off, or this is the first life: nothing is lost by the latter.
-        *disk = disk.crash();
-        disk.clone()
+/// One life of the node: until the power goes, it is told to stop, or it fails.
+pub(crate) async fn live(world: Arc<World>) -> turmoil::Result {
+    let life = world.lives();
+    let clock = world.clock();
+    let engine = world.open_disk(Arc::clone(&clock));
+    let ledger = Arc::new(FaultyLedger {
+        world: Arc::clone(&world),
+        engine,
+        weights: policy(&world.workload).tenant_weights,
+        answered: tokio::sync::watch::channel(0).0,
+    });
+    let node = match start(&world, life, clock, ledger).await {
+        Ok(node) => node,
+        // A disk that is away at the start: whoever runs the process tries again.
+        Err(error) => {
+            world.note(format_args!("not started: {error}"));
+            world.node_ended();
+            return Ok(());
+        }
     };
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::at(now()));
-    let chance = Arc::new(SeededChance::new(seed));
-    let mut world = World::new(Arc::clone(&clock), chance, Arc::new(ledger));
-    let embedder = EchoEmbedder::new(Arc::clone(&clock), Some(MODEL_LATENCY));
-    let generator = EchoGenerator::new(clock, Some(MODEL_LATENCY));
-    world.workers = Workers {
-        embedders: BTreeMap::from([("minilm".to_owned(), Arc::new(embedder) as _)]),
-        generators: BTreeMap::from([("smollm2".to_owned(), Arc::new(generator) as _)]),
-        engine: "echo",
-    };
-    let config = config(&workload);
-    let colony = Colony::start(&config, world).await?;
+    world.note(format_args!("life {life}"));
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
-    let incoming = net::incoming(listener);
-    let forever = std::future::pending();
-    colony_node::gateway::serve(colony.rooms(), config.gateway.clone(), incoming, forever).await?;
+    let stop = world.told_to_stop();
+    let served = {
+        let limits = colony_node::config::Gateway::default();
+        let incoming = net::incoming(listener);
+        colony_node::gateway::serve(node.handle(), limits, incoming, stop)
+    };
+    tokio::select! {
+        served = served => served?,
+        reason = node.failed() => {
+            world.watch.broken("S13", format!("the node has failed: {reason}"));
+            return Ok(());
+        }
+        () = late::deliver(&world) => {}
+    }
+    node.stop().await;
+    world.note(format_args!("stopped"));
+    world.stopped();
     Ok(())
 }
 
+/// Starts a node of this world.
+pub(crate) async fn start(
+    world: &Arc<World>,
+    life: u64,
+    clock: Arc<dyn colony_core::port::Clock>,
+    ledger: Arc<dyn Ledger>,
+) -> Result<Node, colony_node::StartError> {
+    // The streams of one life are none of another's: an id drawn twice would name two tasks.
+    let chance = Arc::new(SeededChance::new(world.seed ^ (life << 48)));
+    let mut dependencies = Dependencies::new(Arc::clone(&clock), chance, ledger);
+    dependencies.workers = models::workers(world, &clock);
+    dependencies.kinds = Kinds::builtin().with(Arc::new(Scripted(Arc::clone(world))));
+    let sink = |name, keys| {
+        Arc::new(SinkTool {
+            world: Arc::clone(world),
+            name,
+            keys,
+        })
+    };
+    dependencies.tools = Tools::builtin()
+        .with(sink("sink", true))
+        .with(sink("sink.fences", false))
+        .with(Arc::new(PostTool));
+    Node::start(&config(&world.workload), dependencies).await
+}
+
+/// The node's settings: short waits, so that a run is short, and no second net under a lost wake-up.
 fn config(workload: &Workload) -> Config {
     let agents = workload.agents.iter().map(|(name, agents)| {
-        let learns = agents.kind == "triage";
+        let learns = agents.kind == "triage" || agents.learns;
+        let asks = agents.kind == "triage";
+        let scripted = agents.kind == "scripted";
+        let settings = scripted.then(|| serde_json::to_value(agents).unwrap_or_default());
         let declared = AgentType {
             kind: agents.kind.clone(),
             count: agents.count,
-            embedder: learns.then(|| "minilm".to_owned()),
-            model: learns.then(|| "smollm2".to_owned()),
+            embedder: learns.then(|| EMBEDDER.to_owned()),
+            model: asks.then(|| GENERATOR.to_owned()),
+            settings: settings.unwrap_or_else(|| AgentType::default().settings),
             ..AgentType::default()
         };
         (name.clone(), declared)
     });
-    Config {
+    let mut config = Config {
         agents: agents.collect(),
         ..Config::default()
-    }
+    };
+    let world = &workload.world;
+    config.market.claim_max = world.claim_max;
+    config.market.recheck_every = Duration::ZERO;
+    config.roster.sleep_after = Duration::from_millis(world.sleep_after_ms);
+    config.roster.step_timeout = Duration::from_secs(3);
+    config.roster.drain_timeout = Duration::from_secs(2);
+    config.breaker.hold = Duration::from_millis(200);
+    config.breaker.hold_max = Duration::from_secs(2);
+    config.memory.episodes_max = world.episodes_max;
+    config
 }

@@ -1,19 +1,47 @@
-//! A seeded world around real nodes.
+//! A seeded world around real nodes, and a search for what breaks them.
 //!
 //! ```text
-//!   seed ─► clock, chance, network (turmoil), ledger (memory, loses what was not synced), engines (echo)
-//!             └► the real node ◄── clients over tonic, a reviewer ── history ─► hash
+//!   seed ─► workload (clients, reviewer, agents, faults)
+//!             ├─► clients, reviewer ── tonic over turmoil ──► the real node ─► ports:
+//!             │                                                 ├ ledger (memory, loses what was not synced)
+//!             ├─► faults: at moments, at calls of ports ───────►├ models (echo, away now and then)
+//!             │                                                 ├ sinks outside (go on when the node crashes)
+//!             │                                                 └ clock, chance
+//!             └─► watch (during the run), check (at its end) ─► history, its hash ─► report
 //! ```
-//! One seed makes everything: the same seed gives the same history, bit for bit, on the same binary. A run has
-//! two phases: faults, while safety must hold; then all faults are healed and everything acknowledged must
-//! end. What is swapped are the node's ports; its rooms, actors and doors are the real ones. Proved
-//! elsewhere, by process tests: SQLite, real sockets, real kills.
+//! One seed makes everything: the same seed gives the same history, bit for bit, on the same binary.
+//! Safety is looked for all the time; when the last fault is over, everything must end ([`run`]). What is
+//! swapped are the node's ports; its components, actors and APIs are the real ones. [`fuzz`] runs random
+//! workloads and makes what fails as simple as it can. Proved elsewhere, by process tests: SQLite, real
+//! sockets, real kills. docs/guides/simulator.md is for people, docs/properties.md lists what is looked for.
 
-mod client;
+mod check;
+mod clients;
+mod facts;
+mod fuzz;
+mod history;
 mod host;
+#[cfg(feature = "mutants")]
+mod hunt;
+mod late;
+mod ledger;
+mod models;
 mod net;
+mod recall;
+mod reviewer;
 mod run;
+mod scripted;
+mod sinks;
+mod watch;
 mod workload;
+mod world;
 
+pub use fuzz::{Failed, Progress, fuzz, kept, replay, shrink};
+#[cfg(feature = "mutants")]
+pub use hunt::{Caught, Mutant, hunt};
 pub use run::{Report, RunError, run};
-pub use workload::{Agents, Clients, Fault, FaultKind, Network, Workload, WorkloadError};
+pub use watch::Broken;
+pub use workload::{
+    Agents, Call, Client, Fault, Found, InFlight, Manner, Matter, Phase, Port, Reviewer, SinkKind,
+    Tasks, Workload, WorkloadError, World,
+};

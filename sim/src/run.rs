@@ -1,25 +1,22 @@
 //! One run: a workload and a seed in, a history and its hash out.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use colony_core::{
-    journal::Entry,
-    property,
-    task::{Record, State},
-};
-use colony_store::{Counts, Ledger, LedgerError, Policy, TaskFilter, memory::MemoryLedger};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use crate::{
-    client::{self, History, Score, Scores},
-    host::{self, Disk},
-    workload::{Fault, FaultKind, Workload},
+    check, clients,
+    history::hash,
+    host, reviewer, sinks,
+    watch::{Broken, heads},
+    workload::{Fault, Workload},
+    world::{Outage, World},
 };
+
+use colony_core::task::State;
+
+/// How often the ledger is looked at from outside.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What came out of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,10 +29,12 @@ pub struct Report {
     pub acknowledged: u64,
     /// Tasks that ended, each seen by its client.
     pub ended: u64,
-    /// Submissions that had to be repeated.
+    /// Requests that had to be repeated, or were given up.
     pub retries: u64,
-    /// Faults that were injected.
+    /// Faults that were met.
     pub faults: usize,
+    /// Lives of the node.
+    pub lives: u64,
     /// Simulated time, in milliseconds.
     pub simulated_ms: u64,
     /// The history itself, a line an event, for stepping through a failure.
@@ -44,23 +43,15 @@ pub struct Report {
 }
 
 /// Why a run failed. The seed and the workload repeat it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RunError {
-    /// The simulated time is used up and not everything has ended: liveness.
-    #[error("after {seconds} simulated seconds {ended} of {total} tasks have ended")]
-    NotLive {
-        /// Simulated time.
-        seconds: u64,
-        /// Tasks that ended.
-        ended: u64,
-        /// Tasks in all.
-        total: u64,
-    },
-    /// A property does not hold: safety.
-    #[error("unsafe: {what}")]
+    /// A property does not hold.
+    #[error("{broken}")]
     Unsafe {
         /// Which, and how.
-        what: String,
+        broken: Broken,
+        /// What happened before, a line an event.
+        history: Vec<String>,
     },
     /// The world itself failed.
     #[error("the simulation failed: {what}")]
@@ -68,6 +59,17 @@ pub enum RunError {
         /// Its words.
         what: String,
     },
+}
+
+impl RunError {
+    /// What failed, short enough to compare two failures by: a property's number.
+    #[must_use]
+    pub fn property(&self) -> &str {
+        match self {
+            Self::Unsafe { broken, .. } => &broken.property,
+            Self::World { .. } => "world",
+        }
+    }
 }
 
 /// Runs a workload with a seed.
@@ -78,204 +80,221 @@ pub enum RunError {
 /// # Panics
 /// When the node or a client of the simulated world panics: a bug, which the same seed shows again.
 pub fn run(workload: &Workload, seed: u64) -> Result<Report, RunError> {
-    let workload = Arc::new(workload.clone());
-    let policy = Policy {
-        backoff_base: Duration::from_millis(20),
-        ..Policy::default()
+    let world = World::new(workload.clone(), seed);
+    let broken = match simulate(&world) {
+        Ok(()) => check::at_end(&world).err(),
+        Err(error) => Some(error),
     };
-    let sync = Duration::from_millis(workload.sync_ms);
-    let disk: Disk = Arc::new(Mutex::new(MemoryLedger::with_sync_delay(policy, sync)));
-    let (history, scores) = (History::default(), Scores::default());
-    let total = u64::from(workload.clients.count) * u64::from(workload.clients.tasks);
+    let history = world.history.take();
+    match broken {
+        Some(Failure::Broken(broken)) => return Err(RunError::Unsafe { broken, history }),
+        Some(Failure::World(what)) => return Err(RunError::World { what }),
+        None => {}
+    }
+    let facts = world.facts.lock();
+    Ok(Report {
+        history_hash: hash(&history),
+        events: history.len(),
+        acknowledged: facts.acknowledged.len() as u64,
+        ended: facts.ended,
+        retries: facts.retries,
+        faults: world.faults_met(),
+        lives: world.lives(),
+        simulated_ms: u64::try_from(world.elapsed().as_millis()).unwrap_or(u64::MAX),
+        history,
+    })
+}
+
+/// Why a run stops.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Broken(Broken),
+    World(String),
+}
+
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+/// Lets the world go on until everything has ended and no fault is left.
+fn simulate(world: &Arc<World>) -> Result<(), Failure> {
+    let of = &world.workload.world;
+    let most = Duration::from_secs(world.workload.seconds_max);
     let mut sim = turmoil::Builder::new()
-        .rng_seed(seed)
+        .rng_seed(world.seed)
         .enable_random_order()
-        .simulation_duration(Duration::from_secs(workload.seconds_max))
+        .simulation_duration(most * 2)
         .tick_duration(Duration::from_millis(1))
-        .min_message_latency(Duration::from_millis(workload.network.latency_ms_min))
-        .max_message_latency(Duration::from_millis(workload.network.latency_ms_max))
+        .min_message_latency(Duration::from_millis(of.latency_ms_min))
+        .max_message_latency(Duration::from_millis(of.latency_ms_max))
         .tcp_capacity(1 << 16)
         .build();
     {
-        let (workload, disk) = (Arc::clone(&workload), Arc::clone(&disk));
-        sim.host("node", move || {
-            host::live(Arc::clone(&workload), seed, Arc::clone(&disk))
-        });
+        let world = Arc::clone(world);
+        sim.host(host::HOST, move || host::live(Arc::clone(&world)));
     }
-    for number in 0..workload.clients.count {
-        let client = client::submit_all(
-            number,
-            seed,
-            Arc::clone(&workload),
-            history.clone(),
-            Arc::clone(&scores),
-        );
-        sim.client(format!("client{number}"), client);
-    }
-    sim.client(
-        "reviewer",
-        client::review(total, history.clone(), Arc::clone(&scores)),
-    );
-
-    let mut schedule = Schedule::new(&workload.faults);
+    sim.client(clients::HOST, clients::submit_all(Arc::clone(world)));
+    sim.client(reviewer::HOST, reviewer::review(Arc::clone(world)));
+    let people: u32 = world.workload.clients.iter().map(|c| c.count()).sum();
+    let mut schedule = Schedule::new(&world.workload.faults);
+    let mut looked = Duration::ZERO;
+    world.switch_on();
     loop {
-        schedule.apply(&mut sim, &history);
-        match sim.step() {
-            Ok(true) => break,
-            Ok(false) => {}
-            Err(error) => {
-                let ended = scores.lock().expect("no panics while it is held").ended;
-                if sim.elapsed() >= Duration::from_secs(workload.seconds_max) {
-                    let seconds = workload.seconds_max;
-                    return Err(RunError::NotLive {
-                        seconds,
-                        ended,
-                        total,
-                    });
-                }
-                return Err(RunError::World {
-                    what: error.to_string(),
-                });
+        world.set_elapsed(sim.elapsed());
+        schedule.apply(&mut sim, world);
+        sim.step()
+            .map_err(|error| Failure::World(error.to_string()))?;
+        world.set_elapsed(sim.elapsed());
+        sinks::arrive(world);
+        let now = sim.elapsed();
+        if now >= looked + LOOK_EVERY {
+            looked = now;
+            world.watch.look(world);
+            let done = world.facts.lock().clients_done.len() == people as usize;
+            if done
+                && schedule.is_over()
+                && world.late.is_empty()
+                && world.off().is_none()
+                && is_idle(world)
+            {
+                return world
+                    .watch
+                    .found()
+                    .map_or(Ok(()), |broken| Err(broken.into()));
             }
         }
+        if let Some(broken) = world.watch.found() {
+            return Err(broken.into());
+        }
+        if now >= most {
+            return Err(not_live(world).into());
+        }
     }
-    let simulated_ms = u64::try_from(sim.elapsed().as_millis()).unwrap_or(u64::MAX);
-    drop(sim);
-    let score = std::mem::take(&mut *scores.lock().expect("no panics while it is held"));
-    check(&disk, &score, total)?;
-    let lines = history.lines();
-    Ok(Report {
-        history_hash: hash(&lines),
-        events: lines.len(),
-        acknowledged: score.acknowledged.len() as u64,
-        ended: score.ended,
-        retries: score.retries,
-        faults: workload.faults.len(),
-        simulated_ms,
-        history: lines,
-    })
+}
+
+/// S9: everything has ended when the faults are over.
+fn not_live(world: &World) -> Broken {
+    let live = heads(
+        &world.disk(),
+        &[State::Ready, State::Claimed, State::Waiting],
+    );
+    let shown: Vec<String> = live
+        .iter()
+        .take(3)
+        .map(|record| format!("{} is {}", record.head.id, record.head.state))
+        .collect();
+    let facts = world.facts.lock();
+    let what = format!(
+        "after {} simulated seconds {} of {} tasks have ended; {}",
+        world.workload.seconds_max,
+        facts.ended,
+        facts.acknowledged.len(),
+        shown.join(", ")
+    );
+    Broken {
+        property: "S9".to_owned(),
+        what,
+    }
+}
+
+fn is_idle(world: &World) -> bool {
+    heads(
+        &world.disk(),
+        &[State::Ready, State::Claimed, State::Waiting],
+    )
+    .is_empty()
 }
 
 /// The faults still to come and still to heal.
 struct Schedule {
     /// (when, fault, whether it begins) in order of time.
-    moments: std::collections::VecDeque<(u64, Fault, bool)>,
+    moments: VecDeque<(Duration, Fault, bool)>,
+    /// When the node is back, while it is away.
+    back_at: Option<Duration>,
 }
 
 impl Schedule {
     fn new(faults: &[Fault]) -> Self {
-        let begin = faults.iter().map(|fault| (fault.at_ms, *fault, true));
-        let heal = faults
-            .iter()
-            .map(|fault| (fault.at_ms + fault.for_ms, *fault, false));
-        let mut moments: Vec<_> = begin.chain(heal).collect();
+        let mut moments = Vec::new();
+        for fault in faults {
+            let at = |ms| Duration::from_millis(ms);
+            match fault {
+                Fault::Cut { at_ms, for_ms } => {
+                    moments.push((at(*at_ms), *fault, true));
+                    moments.push((at(at_ms + for_ms), *fault, false));
+                }
+                Fault::Crash { at_ms, .. } | Fault::Restart { at_ms, .. } => {
+                    moments.push((at(*at_ms), *fault, true));
+                }
+                // These are over by themselves; the run goes on until then.
+                Fault::SlowDisk { at_ms, for_ms, .. } | Fault::Outage { at_ms, for_ms, .. } => {
+                    moments.push((at(at_ms + for_ms), *fault, false));
+                }
+                Fault::CrashAtCall { .. } | Fault::Storage { .. } | Fault::Copy { .. } => {}
+            }
+        }
         moments.sort_by_key(|(at, ..)| *at);
         Self {
             moments: moments.into(),
+            back_at: None,
         }
     }
 
-    fn apply(&mut self, sim: &mut turmoil::Sim<'_>, history: &History) {
-        let now = u64::try_from(sim.elapsed().as_millis()).unwrap_or(u64::MAX);
+    fn is_over(&self) -> bool {
+        self.moments.is_empty() && self.back_at.is_none()
+    }
+
+    fn apply(&mut self, sim: &mut turmoil::Sim<'_>, world: &World) {
+        let now = world.elapsed();
         while let Some((_, fault, begins)) = self.moments.pop_front_if(|(at, ..)| *at <= now) {
-            match (fault.kind, begins) {
-                (FaultKind::Cut, true) => sim.partition("client0", "node"),
-                (FaultKind::Cut, false) => sim.repair("client0", "node"),
-                (FaultKind::Crash, true) => sim.crash("node"),
-                (FaultKind::Crash, false) => sim.bounce("node"),
+            world.note(format_args!(
+                "{fault:?} {}",
+                if begins { "begins" } else { "ends" }
+            ));
+            match fault {
+                Fault::Cut { .. } if begins => sim.partition(clients::HOST, host::HOST),
+                Fault::Cut { .. } => sim.repair(clients::HOST, host::HOST),
+                Fault::Crash {
+                    for_ms,
+                    in_flight,
+                    clock_step_ms,
+                    ..
+                } => world.cut_power(
+                    in_flight,
+                    Outage {
+                        for_ms,
+                        clock_step_ms,
+                    },
+                ),
+                Fault::Restart {
+                    for_ms,
+                    clock_step_ms,
+                    ..
+                } => world.tell_to_stop(Outage {
+                    for_ms,
+                    clock_step_ms,
+                }),
+                Fault::SlowDisk { .. }
+                | Fault::Outage { .. }
+                | Fault::CrashAtCall { .. }
+                | Fault::Storage { .. }
+                | Fault::Copy { .. } => {}
             }
-            let what = if begins { "begins" } else { "heals" };
-            history.note_at(sim.elapsed(), &format!("{:?} {what}", fault.kind));
+        }
+        match (world.off(), self.back_at) {
+            (Some(outage), None) => {
+                sim.crash(host::HOST);
+                world.step_clock(outage.clock_step_ms);
+                self.back_at = Some(now + Duration::from_millis(outage.for_ms));
+            }
+            (Some(_), Some(at)) if at <= now => {
+                self.back_at = None;
+                sim.bounce(host::HOST);
+                world.switch_on();
+            }
+            _ => {}
         }
     }
-}
-
-/// What must hold at the end: everything acknowledged is in the book, has ended, and is counted once; every
-/// journal is without gaps and in the order of the cycle. It only reads, and leaves no line in the history.
-fn check(disk: &Disk, score: &Score, total: u64) -> Result<(), RunError> {
-    let wrong = |what: String| Err(RunError::Unsafe { what });
-    let ledger = disk.lock().expect("no panics while it is held").crash();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .map_err(|error| RunError::World {
-            what: error.to_string(),
-        })?;
-    let book = runtime
-        .block_on(read(&ledger))
-        .map_err(|error| RunError::World {
-            what: error.to_string(),
-        })?;
-    let accepted = book.counts.accepted;
-    if let Err(broken) = property::conserved(accepted, &book.counts.by_state) {
-        return wrong(broken.to_string());
-    }
-    if accepted != total {
-        return wrong(format!("{total} submitted once each, {accepted} accepted"));
-    }
-    let listed = book.tasks.len() as u64;
-    if listed != accepted {
-        return wrong(format!("{accepted} accepted, {listed} listed"));
-    }
-    let ids: BTreeSet<String> = book
-        .tasks
-        .iter()
-        .map(|(record, _)| record.id.to_string())
-        .collect();
-    if let Some(lost) = score.acknowledged.iter().find(|id| !ids.contains(*id)) {
-        return wrong(format!(
-            "task {lost} was acknowledged and is not in the book"
-        ));
-    }
-    for (record, journal) in &book.tasks {
-        let kept = property::gapless(journal).and_then(|()| property::cycle_kept(journal));
-        if let Err(broken) = kept {
-            return wrong(format!("task {}: {broken}", record.id));
-        }
-        if !record.state.is_final() {
-            return wrong(format!("task {} is {} at the end", record.id, record.state));
-        }
-        if record.state == State::Dead {
-            return wrong(format!("task {} is dead after one crash", record.id));
-        }
-    }
-    Ok(())
-}
-
-/// What the book says at the end.
-struct Book {
-    counts: Counts,
-    /// Every task with its journal, newest first.
-    tasks: Vec<(Record, Vec<Entry>)>,
-}
-
-/// Reads the whole book, page by page.
-async fn read(ledger: &MemoryLedger) -> Result<Book, LedgerError> {
-    let counts = ledger.counts().await?;
-    let mut tasks = Vec::new();
-    let mut filter = TaskFilter::default();
-    loop {
-        let page = ledger.list(filter.clone()).await?;
-        let Some(last) = page.last() else {
-            return Ok(Book { counts, tasks });
-        };
-        filter.before = Some(last.id);
-        for record in page {
-            let journal = ledger.journal(record.id).await?;
-            tasks.push((record, journal));
-        }
-    }
-}
-
-fn hash(lines: &[String]) -> String {
-    let mut hash = Sha256::new();
-    for line in lines {
-        hash.update(line.as_bytes());
-        hash.update(b"\n");
-    }
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }

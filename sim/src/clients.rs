@@ -1,0 +1,307 @@
+//! The simulated people who submit: each task as the workload has it, and what is done with it then.
+
+use std::{sync::Arc, time::Duration};
+
+use colony_proto::v1::{
+    CancelRequest, FeedbackRequest, GetTaskRequest, NewTask, SubmitRequest, Submitted, Task,
+    TaskState, submitted::Outcome, tasks_client::TasksClient,
+};
+use futures_util::future::join_all;
+use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
+use rand_chacha::ChaCha12Rng;
+use tonic::{Code, Status, transport::Channel};
+
+use crate::{facts::Planned, host, net, reviewer::LABELS, workload::Client, world::World};
+
+/// Wait between two looks at something that has not happened yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// The simulated host that clients are on.
+pub(crate) const HOST: &str = "clients";
+
+const SUBJECTS: [&str; 4] = ["my password", "the printer", "my invoice", "the vpn"];
+const TROUBLES: [&str; 4] = ["does not work", "is lost", "is slow", "was changed"];
+
+/// Does what the workload's clients do, all at once; ends when each has seen everything end.
+pub(crate) async fn submit_all(world: Arc<World>) -> turmoil::Result {
+    let clients = world
+        .workload
+        .clients
+        .iter()
+        .flat_map(|client| (0..client.count()).map(move |_| client));
+    let all = clients.zip(0..).map(|(client, number)| {
+        let world = &world;
+        async move {
+            Person::new(world, client, number).live().await;
+            world.facts.lock().clients_done.push(world.elapsed());
+        }
+    });
+    join_all(all).await;
+    Ok(())
+}
+
+/// One client.
+struct Person<'a> {
+    world: &'a World,
+    client: &'a Client,
+    number: u32,
+    tasks: TasksClient<Channel>,
+    rng: ChaCha12Rng,
+}
+
+/// A task that was acknowledged.
+struct Pending {
+    id: String,
+    key: String,
+    cancel_at: Option<Duration>,
+}
+
+impl<'a> Person<'a> {
+    fn new(world: &'a World, client: &'a Client, number: u32) -> Self {
+        let seed = world.seed ^ (u64::from(number) << 32) ^ 0x0c11_e475;
+        Self {
+            world,
+            client,
+            number,
+            tasks: TasksClient::new(net::channel("node", host::PORT)),
+            rng: ChaCha12Rng::seed_from_u64(seed),
+        }
+    }
+
+    async fn live(&mut self) {
+        let mut pending = Vec::new();
+        for (number, planned) in self.plan() {
+            let pause = self.rng.random_range(0..=self.client.pause_ms_max);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let key = format!("client{}/{number}", self.number);
+            let facts = &self.world.facts;
+            facts.lock().planned.insert(key.clone(), planned.clone());
+            let Some(id) = self.submit(&key, &planned).await else {
+                continue;
+            };
+            facts.lock().acknowledged.insert(key.clone(), id.clone());
+            if planned.plan.repeats {
+                self.repeat(&key, &planned, &id).await;
+            }
+            let cancel_after = planned.plan.cancel_after_ms;
+            let cancel_at = cancel_after.map(|ms| self.world.elapsed() + Duration::from_millis(ms));
+            pending.push(Pending { id, key, cancel_at });
+            self.cancel_due(&mut pending).await;
+        }
+        for task in pending {
+            if let Some(at) = task.cancel_at {
+                tokio::time::sleep(at.saturating_sub(self.world.elapsed())).await;
+                self.cancel(&task.id).await;
+            }
+            let ended = self.see_end(&task.id).await;
+            self.give_feedback(&task, &ended).await;
+        }
+    }
+
+    /// The tasks of this client, numbered.
+    fn plan(&mut self) -> Vec<(u32, Planned)> {
+        let types: Vec<String> = self.world.workload.agents.keys().cloned().collect();
+        let groups = self.client.tasks.iter();
+        let tasks = groups.flat_map(|tasks| (0..tasks.count()).map(move |_| tasks));
+        let mut planned = Vec::new();
+        for (plan, number) in tasks.zip(0..) {
+            let agent_type = match plan.agent_type.as_str() {
+                "" => types.choose(&mut self.rng).cloned().unwrap_or_default(),
+                named => named.to_owned(),
+            };
+            let subject = SUBJECTS.choose(&mut self.rng).copied().unwrap_or_default();
+            let trouble = TROUBLES.choose(&mut self.rng).copied().unwrap_or_default();
+            // No two are alike, so that what is remembered of one can be told from all others.
+            let word = plan.matter.word();
+            let input = format!("{word} {subject} {trouble} c{}n{number}", self.number);
+            let task = Planned {
+                agent_type,
+                tenant: self.client.tenant.clone(),
+                input,
+                plan: plan.clone(),
+            };
+            planned.push((number, task));
+        }
+        planned
+    }
+
+    /// Submits a task until it is acknowledged, unless its client walks away; gives its id.
+    async fn submit(&mut self, key: &str, planned: &Planned) -> Option<String> {
+        let mut patience = planned.plan.drop_after_ms.map(Duration::from_millis);
+        loop {
+            let request = self.request(key, planned, &planned.input);
+            let mut tasks = self.tasks.clone();
+            let answer = match patience.take() {
+                None => tasks.submit(request).await,
+                Some(patience) => {
+                    match tokio::time::timeout(patience, tasks.submit(request)).await {
+                        Ok(answer) => answer,
+                        Err(_) => Err(Status::cancelled("given up")),
+                    }
+                }
+            };
+            match answer {
+                Ok(answer) => {
+                    let submitted = answer.into_inner().submitted.unwrap_or_default();
+                    self.world
+                        .note(format_args!("{key} is {}", submitted.task_id));
+                    return Some(submitted.task_id);
+                }
+                Err(status) => {
+                    self.refused(key, &status);
+                    if planned.plan.walks_away || status.code() == Code::InvalidArgument {
+                        return None;
+                    }
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    fn request(&self, key: &str, planned: &Planned, input: &str) -> SubmitRequest {
+        let task = NewTask {
+            tenant: planned.tenant.clone(),
+            agent_type: planned.agent_type.clone(),
+            input: input.to_owned(),
+            priority: planned.plan.priority,
+            ttl_ms: planned.plan.ttl_ms,
+            dedupe_key: Some(key.to_owned()),
+            ..NewTask::default()
+        };
+        SubmitRequest { task: Some(task) }
+    }
+
+    fn refused(&self, what: &str, status: &Status) {
+        self.world
+            .note(format_args!("{what} refused {:?}", status.code()));
+        self.world.facts.lock().retries += 1;
+    }
+
+    /// S2: the same once more is the same task, and something else under its key is refused.
+    async fn repeat(&mut self, key: &str, planned: &Planned, id: &str) {
+        let same = self.request(key, planned, &planned.input);
+        let other = self.request(key, planned, "something else");
+        if let Ok(answer) = self.tasks.submit(same).await {
+            let Submitted {
+                task_id, outcome, ..
+            } = answer.into_inner().submitted.unwrap_or_default();
+            if task_id != id || outcome != Outcome::Duplicate as i32 {
+                let what = format!("{key} is task {id}, and when repeated {task_id}");
+                self.world.watch.broken("S2", what);
+            }
+        }
+        match self.tasks.submit(other).await {
+            Ok(answer) => {
+                let submitted = answer.into_inner().submitted.unwrap_or_default();
+                let what = format!(
+                    "{key} is task {id}, and another payload under its key is {}",
+                    submitted.task_id
+                );
+                self.world.watch.broken("S2", what);
+            }
+            Err(status) => self
+                .world
+                .note(format_args!("{key} again {:?}", status.code())),
+        }
+    }
+
+    /// Cancels what is due to be.
+    async fn cancel_due(&mut self, pending: &mut [Pending]) {
+        for task in pending {
+            if task.cancel_at.is_some_and(|at| at <= self.world.elapsed()) {
+                task.cancel_at = None;
+                self.cancel(&task.id).await;
+            }
+        }
+    }
+
+    async fn cancel(&mut self, id: &str) {
+        loop {
+            let task_id = id.to_owned();
+            match self
+                .tasks
+                .cancel(CancelRequest {
+                    task_id,
+                    ..CancelRequest::default()
+                })
+                .await
+            {
+                Ok(_) => {
+                    self.world.note(format_args!("{id} cancelled"));
+                    self.world.facts.lock().cancelled.push(id.to_owned());
+                    return;
+                }
+                Err(status) if status.code() == Code::FailedPrecondition => return,
+                Err(status) => self.refused(id, &status),
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn see_end(&mut self, id: &str) -> Task {
+        loop {
+            let request = GetTaskRequest {
+                task_id: id.to_owned(),
+                ..GetTaskRequest::default()
+            };
+            match self.tasks.get(request).await {
+                Ok(answer) => {
+                    let task = answer.into_inner().task.unwrap_or_default();
+                    if has_ended(task.state()) {
+                        let state = task.state().as_str_name();
+                        self.world.note(format_args!("{id} ended {state}"));
+                        self.world.facts.lock().ended += 1;
+                        return task;
+                    }
+                }
+                Err(status) => {
+                    self.world
+                        .note(format_args!("{id} not told {:?}", status.code()));
+                }
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn give_feedback(&mut self, task: &Pending, ended: &Task) {
+        let facts = &self.world.facts;
+        let planned = facts.lock().planned.get(&task.key).cloned();
+        let learns = |planned: &Planned| {
+            let agents = self.world.workload.agents.get(&planned.agent_type);
+            planned.plan.feedback && agents.is_some_and(|agents| agents.learns)
+        };
+        if !planned.is_some_and(|planned| learns(&planned)) || ended.state() != TaskState::Done {
+            return;
+        }
+        let label = LABELS.choose(&mut self.rng).copied().unwrap_or_default();
+        let label = label.to_owned();
+        loop {
+            let request = FeedbackRequest {
+                task_id: task.id.clone(),
+                label: label.clone(),
+            };
+            match self.tasks.feedback(request).await {
+                Ok(_) => {
+                    self.world.note(format_args!("{} taught", task.id));
+                    facts.lock().feedback.insert(task.id.clone(), label);
+                    return;
+                }
+                Err(status) if status.code() == Code::FailedPrecondition => return,
+                Err(status) => self.refused(&task.id, &status),
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+fn has_ended(state: TaskState) -> bool {
+    match state {
+        TaskState::Done
+        | TaskState::Failed
+        | TaskState::Cancelled
+        | TaskState::Expired
+        | TaskState::Dead => true,
+        TaskState::Unspecified | TaskState::Ready | TaskState::Claimed | TaskState::Waiting => {
+            false
+        }
+    }
+}

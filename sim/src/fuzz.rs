@@ -1,0 +1,195 @@
+//! Random worlds, one seed each, until one fails; then the simplest workload that fails in the same way.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    run::{Report, RunError, run},
+    workload::{Found, Workload, WorkloadError},
+};
+
+/// Most runs spent on making a failure simpler.
+const SHRINK_RUNS_MAX: u32 = 400;
+
+/// A workload that fails.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failed {
+    /// The seed.
+    pub seed: u64,
+    /// The workload.
+    pub workload: Workload,
+    /// What is wrong.
+    pub error: RunError,
+}
+
+/// How far a search is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Seeds that have been run.
+    pub done: u64,
+    /// Seeds in all.
+    pub of: u64,
+    /// Tasks that have ended in them.
+    pub tasks: u64,
+    /// Faults that were met.
+    pub faults: u64,
+}
+
+/// Runs the random workloads of these seeds on `threads` threads; stops at the first that fails, which is
+/// the lowest seed that was seen to fail. `on_progress` is told after every run.
+///
+/// # Errors
+/// [`Failed`], not yet shrunk.
+pub fn fuzz(
+    seeds: std::ops::Range<u64>,
+    threads: usize,
+    on_progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Progress, Box<Failed>> {
+    let next = AtomicU64::new(seeds.start);
+    let found = AtomicBool::new(false);
+    let failed: Mutex<Option<Box<Failed>>> = Mutex::new(None);
+    let of = seeds.end.saturating_sub(seeds.start);
+    let progress = Mutex::new(Progress {
+        done: 0,
+        of,
+        tasks: 0,
+        faults: 0,
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                while !found.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let workload = Workload::random(seed);
+                    match replay(&workload, seed) {
+                        Ok(report) => {
+                            let mut progress =
+                                progress.lock().unwrap_or_else(PoisonError::into_inner);
+                            progress.done += 1;
+                            progress.tasks += report.ended;
+                            progress.faults += report.faults as u64;
+                            on_progress(*progress);
+                        }
+                        Err(error) => {
+                            found.store(true, Ordering::Relaxed);
+                            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                            if failed.as_ref().is_none_or(|known| seed < known.seed) {
+                                *failed = Some(Box::new(Failed {
+                                    seed,
+                                    workload,
+                                    error,
+                                }));
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(failed) => Err(failed),
+        None => Ok(progress
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)),
+    }
+}
+
+/// [`run`], with a panic of the simulated world as one more failure.
+///
+/// # Errors
+/// [`RunError`].
+pub fn replay(workload: &Workload, seed: u64) -> Result<Report, RunError> {
+    catch_unwind(AssertUnwindSafe(|| run(workload, seed))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        let what = format!("it panicked: {}", text.unwrap_or_default());
+        Err(RunError::World { what })
+    })
+}
+
+/// The simplest workload found that fails by the same property, with the same seed. `on_run` is told after
+/// every run, with the number of runs and the tasks of the simplest workload so far.
+pub fn shrink(failed: Failed, on_run: &mut dyn FnMut(u32, u64)) -> Failed {
+    let mut simplest = failed;
+    let mut runs = 0;
+    'simpler: loop {
+        for workload in simplest.workload.simpler() {
+            if runs >= SHRINK_RUNS_MAX {
+                break 'simpler;
+            }
+            runs += 1;
+            on_run(runs, simplest.workload.tasks());
+            if let Err(error) = replay(&workload, simplest.seed)
+                && error.property() == simplest.error.property()
+            {
+                simplest.workload = workload;
+                simplest.error = error;
+                continue 'simpler;
+            }
+        }
+        break;
+    }
+    simplest
+}
+
+impl Failed {
+    /// Keeps the workload in a folder, with how it was found; gives its path.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep(&self, folder: &Path, commit: &str) -> std::io::Result<PathBuf> {
+        let found = Found {
+            seed: self.seed,
+            commit: commit.to_owned(),
+            broken: self.error.to_string(),
+        };
+        let workload = Workload {
+            found: Some(found),
+            ..self.workload.clone()
+        };
+        std::fs::create_dir_all(folder)?;
+        let name = format!(
+            "{}-{}.toml",
+            self.error.property().to_lowercase(),
+            self.seed
+        );
+        let path = folder.join(name);
+        std::fs::write(&path, workload.to_toml())?;
+        Ok(path)
+    }
+}
+
+/// The workloads kept in a folder, by name.
+///
+/// # Errors
+/// [`WorkloadError`].
+pub fn kept(folder: &Path) -> Result<Vec<(PathBuf, Workload)>, WorkloadError> {
+    let unreadable = |source| WorkloadError::Read {
+        path: folder.display().to_string(),
+        source,
+    };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| Workload::read(&path).map(|workload| (path, workload)))
+        .collect()
+}

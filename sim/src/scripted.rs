@@ -1,0 +1,194 @@
+//! The simulator's own kind of agent: does what a table of the workload says, and what a task's first word
+//! asks for.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use colony_agents::{Desk, Kind, StepError, TypeSettings};
+use colony_core::{
+    cycle::{
+        Deed, Doubt, Effect, Lesson, Output, Percept, Recall, Step, Teaching, Thought, Verdict,
+    },
+    task::{Answer, Source},
+    unit::Share,
+};
+use futures_util::future::try_join_all;
+use serde_json::json;
+
+use crate::{
+    watch::Watch,
+    workload::{Agents, Matter, SinkKind},
+    world::World,
+};
+
+/// First word of a task that makes the agent tell what it remembers of the rest.
+pub(crate) const RECALL: &str = "recall ";
+
+impl Matter {
+    /// The first word of a task's text.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Doubtful => "doubtful",
+            Self::Poison => "poison",
+        }
+    }
+}
+
+/// The kind `scripted`.
+#[derive(Debug)]
+pub(crate) struct Scripted(pub(crate) Arc<World>);
+
+fn script(desk: &Desk) -> Result<Agents, StepError> {
+    let settings = desk.settings.settings.clone();
+    serde_json::from_value(settings).map_err(|error| StepError::Impossible(error.to_string()))
+}
+
+/// A share with more digits than print well, different for each text.
+fn confidence(text: &str) -> f64 {
+    let sum: u32 = text.bytes().map(u32::from).sum();
+    1.0 / (1.1 + f64::from(sum % 997) / 997.0)
+}
+
+/// An agent at a step, while this lives.
+struct AtWork<'a>(&'a Watch, &'a Desk);
+
+impl<'a> AtWork<'a> {
+    fn begin(watch: &'a Watch, desk: &'a Desk) -> Self {
+        watch.step_begins(&desk.call.agent, desk.call.task);
+        Self(watch, desk)
+    }
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.step_ends(&self.1.call.agent, self.1.call.task);
+    }
+}
+
+#[async_trait]
+impl Kind for Scripted {
+    fn name(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn check(&self, _: &TypeSettings) -> Result<(), Vec<String>> {
+        Ok(())
+    }
+
+    async fn step(&self, step: Step, desk: &Desk) -> Result<Output, StepError> {
+        let _at_work = AtWork::begin(&self.0.watch, desk);
+        Ok(match step {
+            Step::Perceive => Output::Perceive(self.perceive(desk).await?),
+            Step::Retrieve => Output::Retrieve(self.retrieve(desk).await?),
+            Step::Reason => Output::Reason(self.reason(desk).await?),
+            Step::Execute => Output::Execute(self.execute(desk).await?),
+            Step::Verify => Output::Verify(self.verify(desk).await?),
+            Step::Learn => Output::Learn(self.learn(desk).await?),
+        })
+    }
+
+    async fn perceive(&self, desk: &Desk) -> Result<Percept, StepError> {
+        let text = desk.spec.input.strip_prefix(RECALL);
+        let text = text.unwrap_or(&desk.spec.input).to_owned();
+        let vector = match desk.settings.embedder {
+            Some(_) => Some(desk.embed(&text).await?),
+            None => None,
+        };
+        Ok(Percept { text, vector })
+    }
+
+    async fn retrieve(&self, desk: &Desk) -> Result<Recall, StepError> {
+        match &desk.work.percept {
+            Some(percept) if percept.vector.is_some() => Ok(desk.recall(percept).await?),
+            _ => Ok(Recall::default()),
+        }
+    }
+
+    async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
+        let input = &desk.spec.input;
+        if input.starts_with(Matter::Poison.word()) {
+            self.0.watch.failed_attempt(desk.call.task);
+            // Without the panic hook, which would print it.
+            std::panic::resume_unwind(Box::new("poison"));
+        }
+        let recalled = desk.work.recall.as_ref();
+        let text = match recalled.filter(|_| input.starts_with(RECALL)) {
+            Some(recall) => json!({
+                "neighbours": recall.neighbours,
+                "verdict": recall.verdict,
+            })
+            .to_string(),
+            None => format!("did {input}"),
+        };
+        let doubtful = input.starts_with(Matter::Doubtful.word());
+        Ok(Thought {
+            answer: Answer {
+                text,
+                confidence: Share::clamped(confidence(input)),
+                source: Source::Rule,
+                reason: "by its script".to_owned(),
+            },
+            doubt: doubtful.then_some(Doubt::Uncertain),
+            model_calls: vec![],
+        })
+    }
+
+    async fn execute(&self, desk: &Desk) -> Result<Deed, StepError> {
+        let script = script(desk)?;
+        let Some(answer) = desk.standing() else {
+            return Ok(Deed::default());
+        };
+        if desk.spec.input.starts_with(RECALL) {
+            return Ok(Deed::default());
+        }
+        let mut effects = Vec::new();
+        if script.posts > 0 {
+            let effect = Effect {
+                tool: "post".to_owned(),
+                arguments: json!({
+                    "count": script.posts,
+                    "confidence": answer.confidence.get(),
+                }),
+            };
+            let value = desk.perform(effect.clone()).await?;
+            effects.push((effect, value));
+        }
+        if script.step_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(script.step_ms.into())).await;
+        }
+        let tool = match script.sink {
+            SinkKind::Keys => "sink",
+            SinkKind::Fences => "sink.fences",
+        };
+        // At once: several are announced before the first is made.
+        let calls = (0..script.effects).map(|number| async move {
+            let effect = Effect {
+                tool: tool.to_owned(),
+                arguments: json!({
+                    "number": number,
+                    "confidence": answer.confidence.get(),
+                }),
+            };
+            let value = desk.perform(effect.clone()).await?;
+            Ok::<_, StepError>((effect, value))
+        });
+        effects.extend(try_join_all(calls).await?);
+        Ok(Deed { effects })
+    }
+
+    async fn learn(&self, desk: &Desk) -> Result<Lesson, StepError> {
+        if script(desk)?.learn_fails {
+            return Err(StepError::Impossible("it cannot learn".to_owned()));
+        }
+        let answer = desk.work.thought.as_ref().map(|thought| &thought.answer);
+        let accepted = desk.work.verdict == Some(Verdict::Accept);
+        let ruled = desk.work.decision.as_ref();
+        let taught = ruled.is_some_and(|d| d.teaching == Teaching::Teach);
+        let teach = answer.filter(|_| accepted && taught && desk.settings.embedder.is_some());
+        Ok(Lesson {
+            teach: teach.map(|answer| answer.text.clone()),
+            deposit: Share::ONE,
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! What can go wrong.
+
+use serde::{Deserialize, Serialize};
+
+/// Something that goes wrong. Times are milliseconds of simulated time from the start; a call's number
+/// counts from 1 over the whole run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Fault {
+    /// Clients and node do not hear each other; the reviewer is on another line.
+    Cut {
+        /// When it begins.
+        at_ms: u64,
+        /// How long it lasts.
+        for_ms: u64,
+    },
+    /// The node loses power, and what it had not synced.
+    Crash {
+        /// When.
+        at_ms: u64,
+        /// How long it is down.
+        for_ms: u64,
+        /// What becomes of the sync under way.
+        #[serde(default)]
+        in_flight: InFlight,
+        /// How far the wall clock has moved when it is back.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        clock_step_ms: i64,
+    },
+    /// The node loses power at a call of one of its ports.
+    CrashAtCall {
+        /// Which port call.
+        call: Call,
+        /// The how-manieth of its kind.
+        nth: u64,
+        /// At which point of it.
+        phase: Phase,
+        /// How long the node is down.
+        for_ms: u64,
+        /// How far the wall clock has moved when it is back.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        clock_step_ms: i64,
+    },
+    /// The node is stopped in order and started again.
+    Restart {
+        /// When it is told to stop.
+        at_ms: u64,
+        /// How long it is down after that.
+        for_ms: u64,
+        /// How far the wall clock has moved when it is back.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        clock_step_ms: i64,
+    },
+    /// The ledger answers these calls with a storage error; nothing of them is done.
+    Storage {
+        /// Which calls.
+        call: Call,
+        /// The first that fails.
+        nth: u64,
+        /// How many fail, one after the other.
+        times: u64,
+    },
+    /// These calls are executed once more, late: the copy of a request that a network kept back, after its
+    /// sender has long been answered, or has died. Only submits, claims, commits, decisions and
+    /// cancellations.
+    Copy {
+        /// Which calls.
+        call: Call,
+        /// The first that is copied.
+        nth: u64,
+        /// How many are, one after the other.
+        times: u64,
+        /// How late the copies are.
+        after_ms: u64,
+    },
+    /// Every write takes longer.
+    SlowDisk {
+        /// When it begins.
+        at_ms: u64,
+        /// How long it lasts.
+        for_ms: u64,
+        /// By how much.
+        delay_ms: u64,
+    },
+    /// Something outside is away.
+    Outage {
+        /// What.
+        port: Port,
+        /// When it begins.
+        at_ms: u64,
+        /// How long it lasts.
+        for_ms: u64,
+        /// How that shows.
+        manner: Manner,
+    },
+}
+
+/// A call of one of the node's ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Call {
+    /// `Ledger::register`.
+    Register,
+    /// `Ledger::submit`.
+    Submit,
+    /// `Ledger::claim`.
+    Claim,
+    /// `Ledger::commit`.
+    Commit,
+    /// `Ledger::decide`.
+    Decide,
+    /// `Ledger::cancel`.
+    Cancel,
+    /// `Ledger::expire`.
+    Expire,
+    /// `Ledger::learn`.
+    Learn,
+    /// `Ledger::journal`.
+    Journal,
+    /// `Ledger::save_agents` and `Ledger::save_snapshot`.
+    Save,
+    /// A call of a tool to a sink outside.
+    Sink,
+    /// A call of the embedding model.
+    Embed,
+    /// A call of the language model.
+    Generate,
+}
+
+impl Call {
+    /// Every call.
+    pub const ALL: [Self; 13] = [
+        Self::Register,
+        Self::Submit,
+        Self::Claim,
+        Self::Commit,
+        Self::Decide,
+        Self::Cancel,
+        Self::Expire,
+        Self::Learn,
+        Self::Journal,
+        Self::Save,
+        Self::Sink,
+        Self::Embed,
+        Self::Generate,
+    ];
+}
+
+/// A point of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing has left the node.
+    Before,
+    /// It was written but not synced; to a sink or model: it has left and will arrive.
+    Unsynced,
+    /// It was done whole, and the answer did not come back.
+    Unanswered,
+}
+
+/// What becomes of the sync that is under way at a crash.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InFlight {
+    /// It had not reached the disk.
+    #[default]
+    Dropped,
+    /// It had, but the answers did not leave.
+    Written,
+}
+
+/// Something outside that the node calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Port {
+    /// The embedding model.
+    Embed,
+    /// The language model.
+    Generate,
+    /// The sinks of effects.
+    Sink,
+}
+
+/// How an outage shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Manner {
+    /// It says so.
+    Refuses,
+    /// It does not answer before the call's deadline. A sink: what is asked is done all the same.
+    Hangs,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(value: &i64) -> bool {
+    *value == 0
+}
+
+impl Fault {
+    /// When it is over; 0 for those that wait for a call.
+    pub(crate) fn ends_ms(&self) -> u64 {
+        match self {
+            Self::Cut { at_ms, for_ms }
+            | Self::Crash { at_ms, for_ms, .. }
+            | Self::Restart { at_ms, for_ms, .. }
+            | Self::SlowDisk { at_ms, for_ms, .. }
+            | Self::Outage { at_ms, for_ms, .. } => at_ms + for_ms,
+            Self::CrashAtCall { .. } | Self::Storage { .. } | Self::Copy { .. } => 0,
+        }
+    }
+}
