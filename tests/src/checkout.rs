@@ -87,7 +87,7 @@ fn listed_by_git(root: &Path) -> Result<BTreeSet<String>> {
         .collect())
 }
 
-/// For a checkout without git: everything but build output and hidden folders other than `.ci`.
+/// For a checkout without git: everything but build output and hidden folders other than `.cargo` and `.ci`.
 fn walked(root: &Path) -> Result<BTreeSet<String>> {
     let mut files = BTreeSet::new();
     let mut folders = vec![root.to_path_buf()];
@@ -98,7 +98,8 @@ fn walked(root: &Path) -> Result<BTreeSet<String>> {
                 .file_name()
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
-            let hidden = name.starts_with('.') && name != ".ci" && name != ".gitignore";
+            let hidden =
+                name.starts_with('.') && name != ".cargo" && name != ".ci" && name != ".gitignore";
             if hidden || name == "target" {
                 continue;
             }

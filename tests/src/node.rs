@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, ExitStatus},
+    process::{Child, Command, ExitStatus},
     time::Duration,
 };
 
@@ -97,6 +97,20 @@ impl Node {
     /// # Errors
     /// As for [`Node::start`].
     pub fn start_at(folder: &Folder, address: &str, more: &[&str]) -> Result<Self> {
+        Self::start_as(folder, address, more, |command| command)
+    }
+
+    /// Starts one by the command that `wrap` makes of the usual one: in another environment, or under a
+    /// tracer that leaves the node this process's child.
+    ///
+    /// # Errors
+    /// As for [`Node::start`].
+    pub fn start_as(
+        folder: &Folder,
+        address: &str,
+        more: &[&str],
+        wrap: impl FnOnce(Command) -> Command,
+    ) -> Result<Self> {
         let lives = fs::read_dir(folder.path())?.count();
         let log = folder.path().join(format!("node-{lives}.log"));
         let out = folder.path().join(format!("node-{lives}.out"));
@@ -107,7 +121,7 @@ impl Node {
             args.extend(["--engine", "echo"]);
         }
         args.extend(more);
-        let mut command = command(&args)?;
+        let mut command = wrap(command(&args)?);
         command.current_dir(folder.path());
         command
             .stdout(File::create(&out)?)
@@ -143,6 +157,12 @@ impl Node {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The file that its stderr goes to.
+    #[must_use]
+    pub fn log_file(&self) -> &Path {
+        &self.log
     }
 
     /// What it said on stderr so far.

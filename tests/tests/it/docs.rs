@@ -113,12 +113,13 @@ fn every_link_between_documents_leads_somewhere() {
 
 #[test]
 fn the_walk_of_a_task_names_real_files_in_order() {
-    const STEPS: [&str; 12] = [
+    const STEPS: [&str; 13] = [
         "submit",
         "admitted",
-        "written down",
+        "written",
         "acknowledged",
-        "announced",
+        "ready",
+        "claimed",
         "award",
         "perceive",
         "retrieve",
@@ -174,7 +175,9 @@ fn the_glossary_is_in_order_and_in_use() {
         .filter(|file| !file.starts_with("tests/"))
         .map(|file| checkout.text(file).unwrap().to_lowercase())
         .collect();
-    let unused: Vec<_> = words.iter().filter(|word| !code.contains(**word)).collect();
+    // "fair queue" is `FairQueue` in code.
+    let is_used = |word: &str| code.contains(word) || code.contains(&word.replace(' ', ""));
+    let unused: Vec<_> = words.iter().filter(|word| !is_used(word)).collect();
     assert!(unused.is_empty(), "words that no code uses: {unused:?}");
 }
 

@@ -2,9 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod commands;
 mod demo;
+mod deploy;
 mod docs;
 mod doors;
+mod json_keys;
+mod kills;
+#[cfg(feature = "mutants")]
+mod mutants;
+mod outbound;
 mod process;
 mod receiver;
+mod tasks;
 mod tidy;
