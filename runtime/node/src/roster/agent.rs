@@ -81,7 +81,7 @@ pub(crate) struct State {
     rng: Box<dyn RngCore + Send>,
     // What it does.
     phase: Phase,
-    /// Counts assignments: what comes back late names an older one.
+    /// Counts what it has begun to wait for: what comes back late names something older.
     round: u64,
     leaving: bool,
 }
@@ -96,6 +96,15 @@ enum Phase {
     Stepping(Box<Job>),
     /// This commit is under way, or waits for another try.
     Committing(Box<Job>, Box<Commit>),
+}
+
+impl State {
+    /// From here on only what is begun now is waited for: a step that had ended when it was given up is no
+    /// longer heard.
+    const fn next_round(&mut self) -> u64 {
+        self.round += 1;
+        self.round
+    }
 }
 
 impl Phase {
@@ -199,7 +208,6 @@ impl Actor for Agent {
 
 impl Agent {
     fn award(&self, me: &AgentRef, assignment: Assignment, state: &mut State) {
-        state.round += 1;
         let Assignment { claim, award } = assignment;
         let tenant = &claim.spec.tenant;
         if state.trail.as_ref().map(Trail::tenant) != Some(tenant) {
@@ -220,7 +228,7 @@ impl Agent {
 
     /// Reads what former claims of the task have written, after a wait.
     fn read(&self, me: &AgentRef, mut job: Job, wait: Duration, state: &mut State) {
-        let round = state.round;
+        let round = state.next_round();
         let (ledger, task) = (Arc::clone(&self.deps.ledger), job.claim.head.id);
         let read = async move {
             if !wait.is_zero() {
@@ -284,7 +292,7 @@ impl Agent {
 
     /// Begins a step, after a wait.
     fn begin(&self, me: &AgentRef, mut job: Job, step: Step, wait: Duration, state: &mut State) {
-        let round = state.round;
+        let round = state.next_round();
         let work = job.begin(step);
         let told = async move {
             if !wait.is_zero() {
@@ -448,7 +456,7 @@ impl Agent {
         wait: Duration,
         state: &mut State,
     ) {
-        let round = state.round;
+        let round = state.next_round();
         let ledger = Arc::clone(&self.deps.ledger);
         let memory = self.deps.memory.clone();
         let taught = commit.episodes.first().map(EpisodeStream::of);
@@ -569,7 +577,6 @@ impl Agent {
 
     /// The task is no longer this agent's: tells the market and is free.
     fn release_job(&self, me: &AgentRef, job: &Job, outcome: Outcome, state: &mut State) {
-        state.round += 1;
         let task = job.claim.head.id;
         let track = state.track;
         if outcome != Outcome::Neutral || track.escalations > 0 {

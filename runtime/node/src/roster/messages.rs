@@ -15,23 +15,23 @@ pub(crate) enum AgentMessage {
     /// The market gave it a task. Never sent while it has one. If lost with the agent, the supervisor
     /// tells the market, which gives the claim back.
     Award(Box<Assignment>),
-    /// The journal of its task was read. Late ones (of a task no longer held) are ignored by `round`.
+    /// The journal of its task was read. Late ones (of what was given up) are ignored by `round`.
     Past {
-        /// Which assignment it belongs to.
+        /// What was waited for.
         round: u64,
         /// The past, or why it could not be read.
         past: Result<Box<Past>, LedgerError>,
     },
     /// A step has ended. Late ones are ignored by `round`.
     Stepped {
-        /// Which assignment it belongs to.
+        /// What was waited for.
         round: u64,
         /// What the step gave.
         output: Result<Box<Output>, StepFailure>,
     },
     /// A commit has ended. Late ones are ignored by `round`.
     Committed {
-        /// Which assignment it belongs to.
+        /// What was waited for.
         round: u64,
         /// Whether it is durable.
         result: Result<Committed, LedgerError>,

@@ -5,5 +5,6 @@ mod faulty;
 mod gateway;
 mod memory;
 mod outage;
+mod races;
 mod risk;
 mod walk;
