@@ -28,10 +28,12 @@ pub(crate) async fn submit_all(world: Arc<World>) -> turmoil::Result {
         .clients
         .iter()
         .flat_map(|client| (0..client.count()).map(move |_| client));
+    // One line for all: several would break off at one moment in the order of a random number.
+    let line = TasksClient::new(net::channel(host::HOST, host::PORT));
     let all = clients.zip(0..).map(|(client, number)| {
-        let world = &world;
+        let (world, line) = (&world, line.clone());
         async move {
-            Person::new(world, client, number).live().await;
+            Person::new(world, client, number, line).live().await;
             world.facts.lock().clients_done.push(world.elapsed());
         }
     });
@@ -56,13 +58,13 @@ struct Pending {
 }
 
 impl<'a> Person<'a> {
-    fn new(world: &'a World, client: &'a Client, number: u32) -> Self {
+    fn new(world: &'a World, client: &'a Client, number: u32, tasks: TasksClient<Channel>) -> Self {
         let seed = world.seed ^ (u64::from(number) << 32) ^ 0x0c11_e475;
         Self {
             world,
             client,
             number,
-            tasks: TasksClient::new(net::channel("node", host::PORT)),
+            tasks,
             rng: ChaCha12Rng::seed_from_u64(seed),
         }
     }

@@ -52,6 +52,7 @@ pub(crate) async fn live(world: Arc<World>) -> turmoil::Result {
         colony_node::gateway::serve(node.handle(), limits, incoming, stop)
     };
     tokio::select! {
+        biased;
         served = served => served?,
         reason = node.failed() => {
             world.watch.broken("S13", format!("the node has failed: {reason}"));

@@ -6,8 +6,10 @@ use std::time::Duration;
 use colony_core::{
     cycle::Decision,
     id::{ApprovalId, RequestId, TaskId},
+    ledger::LastRequest,
+    task::State,
 };
-use colony_store::{ClaimRequest, Commit, Ledger, NewTask};
+use colony_store::{ClaimRef, ClaimRequest, Commit, Ledger, NewTask, TaskHead};
 use parking_lot::Mutex;
 
 use crate::world::World;
@@ -59,7 +61,13 @@ pub(crate) async fn deliver(world: &World) {
                     format!("{:?}", claimed.map(|claimed| claimed.claims.len()))
                 }
                 Request::Commit(commit) => {
+                    let claim = commit.claim;
+                    let before = ledger.get(claim.task).await;
                     let committed = ledger.commit(commit).await;
+                    let after = ledger.get(claim.task).await;
+                    if let (Ok(before), Ok(after)) = (before, after) {
+                        taken_away(world, claim, &before.head, &after.head);
+                    }
                     format!("{:?}", committed.map(|committed| committed.state))
                 }
                 Request::Decide(id, request, decision) => {
@@ -72,5 +80,28 @@ pub(crate) async fn deliver(world: &World) {
             world.note(format_args!("a late copy is answered {what}"));
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// S14: whoever held a task before has not settled it while another one holds it.
+fn taken_away(world: &World, copy: ClaimRef, before: &TaskHead, after: &TaskHead) {
+    let fence = match after.last_request {
+        Some(
+            LastRequest::Waited(fence) | LastRequest::Ended(fence) | LastRequest::Released(fence),
+        ) => Some(fence),
+        Some(LastRequest::Cancelled(_)) | None => None,
+    };
+    let held = before.state == State::Claimed && before.fence > copy.fence;
+    let others = matches!(
+        after.state,
+        State::Claimed | State::Cancelled | State::Expired
+    );
+    if held && !others && fence == Some(copy.fence) {
+        let (was, is) = (before.fence.0, copy.fence.0);
+        let what = format!(
+            "task {} was held under fence {was} and is settled under {is}",
+            copy.task
+        );
+        world.watch.broken("S14", what);
     }
 }

@@ -27,7 +27,7 @@ pub(crate) const HOST: &str = "reviewer";
 pub(crate) async fn review(world: Arc<World>) -> turmoil::Result {
     let mut person = Person {
         world: &world,
-        approvals: ApprovalsClient::new(net::channel("node", host::PORT)),
+        approvals: ApprovalsClient::new(net::channel(host::HOST, host::PORT)),
         rng: ChaCha12Rng::seed_from_u64(world.seed ^ 0x0ec1_de00),
         left_alone: BTreeMap::new(),
     };

@@ -1,7 +1,9 @@
 //! One run: a workload and a seed in, a history and its hash out.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, ops::RangeInclusive, sync::Arc, time::Duration};
 
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha12Rng;
 use serde::Serialize;
 
 use crate::{
@@ -15,6 +17,8 @@ use crate::{
 
 use colony_core::task::State;
 
+/// How often the time that messages take is drawn anew.
+const WEATHER_EVERY: Duration = Duration::from_millis(10);
 /// How often the ledger is looked at from outside.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -141,8 +145,10 @@ fn simulate(world: &Arc<World>) -> Result<(), Failure> {
     let mut schedule = Schedule::new(&world.workload.faults);
     let mut looked = Duration::ZERO;
     world.switch_on();
+    let mut weather = Weather::new(world);
     loop {
         world.set_elapsed(sim.elapsed());
+        weather.turn(&sim);
         schedule.apply(&mut sim, world);
         sim.step()
             .map_err(|error| Failure::World(error.to_string()))?;
@@ -207,12 +213,45 @@ fn is_idle(world: &World) -> bool {
     .is_empty()
 }
 
+/// How long messages take. All on one line take the same time, and that changes every few milliseconds: a
+/// time drawn for each message would depend on which of two connections speaks first at one moment, which
+/// tokio leaves to a random number of its own.
+struct Weather {
+    rng: ChaCha12Rng,
+    latency_ms: RangeInclusive<u64>,
+    turns_at: Duration,
+}
+
+impl Weather {
+    fn new(world: &World) -> Self {
+        let of = &world.workload.world;
+        Self {
+            rng: ChaCha12Rng::seed_from_u64(world.seed ^ 0x3ea7_4e12),
+            latency_ms: of.latency_ms_min..=of.latency_ms_max,
+            turns_at: Duration::ZERO,
+        }
+    }
+
+    fn turn(&mut self, sim: &turmoil::Sim<'_>) {
+        if sim.elapsed() < self.turns_at {
+            return;
+        }
+        self.turns_at = sim.elapsed() + WEATHER_EVERY;
+        for who in [clients::HOST, reviewer::HOST] {
+            let latency = self.rng.random_range(self.latency_ms.clone());
+            sim.set_link_latency(who, host::HOST, Duration::from_millis(latency));
+        }
+    }
+}
+
 /// The faults still to come and still to heal.
 struct Schedule {
     /// (when, fault, whether it begins) in order of time.
     moments: VecDeque<(Duration, Fault, bool)>,
     /// When the node is back, while it is away.
     back_at: Option<Duration>,
+    /// The clients' line is cut.
+    is_cut: bool,
 }
 
 impl Schedule {
@@ -239,6 +278,7 @@ impl Schedule {
         Self {
             moments: moments.into(),
             back_at: None,
+            is_cut: false,
         }
     }
 
@@ -254,8 +294,10 @@ impl Schedule {
                 if begins { "begins" } else { "ends" }
             ));
             match fault {
-                Fault::Cut { .. } if begins => sim.partition(clients::HOST, host::HOST),
-                Fault::Cut { .. } => sim.repair(clients::HOST, host::HOST),
+                Fault::Cut { .. } => {
+                    self.is_cut = begins;
+                    self.wire(sim);
+                }
                 Fault::Crash {
                     for_ms,
                     in_flight,
@@ -285,16 +327,34 @@ impl Schedule {
         }
         match (world.off(), self.back_at) {
             (Some(outage), None) => {
+                self.back_at = Some(now + Duration::from_millis(outage.for_ms));
+                self.wire(sim);
                 sim.crash(host::HOST);
                 world.step_clock(outage.clock_step_ms);
-                self.back_at = Some(now + Duration::from_millis(outage.for_ms));
             }
             (Some(_), Some(at)) if at <= now => {
                 self.back_at = None;
                 sim.bounce(host::HOST);
+                self.wire(sim);
                 world.switch_on();
             }
             _ => {}
+        }
+    }
+
+    /// Lets through who can be heard. A node that has lost power says no goodbye: its connections end in the
+    /// order in which a runtime drops its tasks, which is not the same in two runs.
+    fn wire(&self, sim: &turmoil::Sim<'_>) {
+        let is_off = self.back_at.is_some();
+        for (who, is_cut) in [
+            (clients::HOST, self.is_cut || is_off),
+            (reviewer::HOST, is_off),
+        ] {
+            if is_cut {
+                sim.partition(who, host::HOST);
+            } else {
+                sim.repair(who, host::HOST);
+            }
         }
     }
 }

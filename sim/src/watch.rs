@@ -64,8 +64,9 @@ struct Seen {
     changes: Vec<Change>,
     /// When the last of them was seen.
     changed: Duration,
-    /// Tasks given to others since this tenant's queue was last served, though it could have been.
-    hungry: BTreeMap<Group, u64>,
+    /// Tasks given to others since this tenant's queue was last served, though it could have been, and the
+    /// longest turn in that time.
+    hungry: BTreeMap<Group, (u64, u64)>,
     last_claim: Option<(Incarnation, u64)>,
     /// Since when a queue has claimable tasks and idle agents.
     idle_since: BTreeMap<QueueName, Duration>,
@@ -204,11 +205,12 @@ impl Watch {
                 seen.hungry.remove(group);
                 continue;
             }
-            let hungry = seen.hungry.entry(group.clone()).or_default();
-            *hungry += given;
-            // Once in its tenant's turn through all queues, with as much again for turns that begin anew.
             let turn = total.div_ceil(weight(&group.0)) * queues.len() as u64;
-            let (hungry, most) = (*hungry, 2 * turn + given);
+            let (hungry, longest) = seen.hungry.entry(group.clone()).or_default();
+            *hungry += given;
+            *longest = turn.max(*longest);
+            // A turn of everybody, one more to come in behind all others, one for turns that begin anew.
+            let (hungry, most) = (*hungry, 3 * *longest + given);
             if hungry > most {
                 let (tenant, queue) = group;
                 let what = format!(

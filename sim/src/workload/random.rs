@@ -189,7 +189,7 @@ fn fault(rng: &mut ChaCha12Rng) -> Fault {
             .unwrap_or(&Call::Commit),
             nth,
             times: rng.random_range(1..=20),
-            after_ms: rng.random_range(0..=2_000),
+            after_ms: *[5, 20, 150, 600, 2_000].choose(rng).unwrap_or(&20),
         },
         11 => Fault::SlowDisk {
             at_ms,
