@@ -37,6 +37,8 @@ pub use self::{
     select::Select,
     stamps::Stamps,
 };
+use serde::{Deserialize, Serialize};
+
 use crate::{
     cycle::{Decision, Doubt},
     id::{
@@ -44,27 +46,32 @@ use crate::{
         TypeName,
     },
     journal::{EffectKey, Entry},
-    mutant,
+    mutant, span,
     task::{Answer, Ending, Spec, State},
     unit::Timestamp,
 };
 
 /// What the rules are given beside heads: the settings of `[ledger]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// Failed attempts after which a task is dead. Default 5. Only the task's own failures count: a
     /// node's death and a model that is away do not.
     pub attempts_max: u32,
     /// Wait after the first failed attempt; doubles with each.
+    #[serde(with = "span")]
     pub backoff_base: Duration,
     /// Longest wait after a failed attempt.
+    #[serde(with = "span")]
     pub backoff_max: Duration,
     /// Node losses after which the task that was in hand at them is called a suspect.
     pub suspect_losses: u32,
     /// How much earlier one step of priority sorts: a critical task overtakes normal ones that were
     /// submitted up to 5 × this before it, and no task waits for ever.
+    #[serde(with = "span")]
     pub head_start: Duration,
     /// How long a deduplication key is remembered.
+    #[serde(with = "span")]
     pub dedupe_ttl: Duration,
     /// Most live tasks; beyond it a submit is refused.
     pub live_max: u64,

@@ -1,20 +1,20 @@
 //! Who wins a bid: see [`score`].
 //!
 //! ```text
-//!   agents ── offer / withdraw / free ──►┌──────┐
-//!                                        │ Book │── free_slots ──► what the node should claim
-//!   claimed tasks ──────── award ───────►└──────┘── Award ───────► the winning agent
+//!   agents ── offer / withdraw / free ──►┌───────────┐
+//!                                        │ OfferBook │── free_slots ──► what the node should claim
+//!   claimed tasks ──────── award ───────►└───────────┘── Award ───────► the winning agent
 //! ```
 //! An auction is arithmetic, not a storm of messages: agents hold *standing offers* in the node's
-//! [`Book`], and a task is scored against a few of them. Wanted properties:
+//! [`OfferBook`], and a task is scored against a few of them. Wanted properties:
 //!
-//! - the better bid wins (capability, load, history, field, price, session affinity);
+//! - the better bid wins (load, history, field);
 //! - newcomers get a chance, failing agents get less, equal agents get equal work (Gini < 0.3);
 //! - an agent is never awarded more than the slots it offered;
 //! - the cost of an award does not depend on the number of agents: `sample` free agents are drawn
 //!   and the best of them wins (the power of choices), from a dense free list, without allocation.
 //!
-//! The same book runs as plain first-in, first-out ([`Mode::Fifo`]), so the gain can be measured.
+//! The same offers serve as plain first-in, first-out ([`Mode::Fifo`]), so the gain can be measured.
 //! Not here: which node gets a task (a later stage, by gossiped offers), and durability: offers are
 //! rebuilt from the living agents after a restart.
 
@@ -52,29 +52,20 @@ pub enum Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Weights {
-    /// How well the agent fits the task. Highest: a wrong agent is worse than a slow one.
-    pub capability: f64,
-    /// How idle the agent is, and how little it had lately compared with its peers.
+    /// How little the agent had lately compared with its peers.
     pub load: f64,
-    /// How well its tasks ended so far; see [`Track::promise`].
+    /// How well its tasks ended so far; see [`Track::ucb`]. Highest: a wrong agent is worse than a busy one.
     pub history: f64,
     /// How strongly the field draws this agent to this task.
     pub field: f64,
-    /// How cheap it is.
-    pub price: f64,
-    /// Whether it had the last task of the same session.
-    pub affinity: f64,
 }
 
 impl Default for Weights {
     fn default() -> Self {
         Self {
-            capability: 0.30,
             load: 0.20,
             history: 0.25,
             field: 0.10,
-            price: 0.05,
-            affinity: 0.10,
         }
     }
 }
@@ -104,36 +95,22 @@ impl Default for Rules {
 /// What one agent brings to one task; every part is better when larger.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bid {
-    /// Fit, 1 = made for it.
-    pub capability: Share,
-    /// Idleness, 1 = nothing to do now and nothing lately.
+    /// Idleness, 1 = nothing lately.
     pub idleness: Share,
-    /// Promise of its track record, 1 = as good as an unknown newcomer.
+    /// What its track record lets hope for, 1 = as good as an unknown newcomer.
     pub history: Share,
     /// Draw of the field, 1 = strongest.
     pub field: Share,
-    /// Cheapness, 1 = free.
-    pub cheapness: Share,
-    /// 1 when it had the last task of the session, else 0.
-    pub affinity: Share,
 }
 
 /// Decides who wins a bid: the weighted mean of the bid's parts. The highest score wins; between
 /// equal scores the agent that has had fewer tasks, then the one with the lower number.
 #[must_use]
 pub fn score(weights: &Weights, bid: &Bid) -> Share {
-    let total = weights.capability
-        + weights.load
-        + weights.history
-        + weights.field
-        + weights.price
-        + weights.affinity;
-    let sum = weights.capability * bid.capability.get()
-        + weights.load * bid.idleness.get()
+    let total = weights.load + weights.history + weights.field;
+    let sum = weights.load * bid.idleness.get()
         + weights.history * bid.history.get()
-        + weights.field * bid.field.get()
-        + weights.price * bid.cheapness.get()
-        + weights.affinity * bid.affinity.get();
+        + weights.field * bid.field.get();
     Share::clamped(sum / total)
 }
 
@@ -149,29 +126,29 @@ pub struct Track {
 impl Track {
     /// Successes and failures every agent is credited with before its first task: Beta(3, 1), a
     /// newcomer is taken for good. With Beta(1, 1) the first success of an agent would raise its
-    /// promise above that of all who had no task yet, and the rich would get richer.
+    /// bound above that of all who had no task yet, and the rich would get richer.
     const PRIOR: (f64, f64) = (3.0, 1.0);
     /// The upper bound of a newcomer, `upper_bound(3, 1)`.
     const NEWCOMER: f64 = 1.137_298_334_620_741_8;
-    /// Standard deviations of doubt that are credited to the agent.
-    const BENEFIT_OF_DOUBT: f64 = 2.0;
+    /// Standard deviations that are credited to the agent.
+    const CONFIDENCE_Z: f64 = 2.0;
 
     fn upper_bound(wins: f64, losses: f64) -> f64 {
         let all = wins + losses;
         let mean = wins / all;
         let deviation = libm::sqrt(mean * (1.0 - mean) / (all + 1.0));
-        mean + Self::BENEFIT_OF_DOUBT * deviation
+        mean + Self::CONFIDENCE_Z * deviation
     }
 
-    /// What may be hoped of the agent: mean of its success rate plus two standard deviations (the
-    /// optimism of bandit algorithms), relative to that of a newcomer, who has 1. Doubt shrinks
-    /// with every task, so of two agents that never failed the one with fewer tasks promises more.
+    /// Upper confidence bound of its success rate, mean plus two standard deviations (as in bandit
+    /// algorithms), relative to that of a newcomer, who has 1. Doubt shrinks with every task, so of two agents
+    /// that never failed the one with fewer tasks has the higher bound.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
         reason = "exact below 2^53 tasks, and a share needs no more"
     )]
-    pub fn promise(self) -> Share {
+    pub fn ucb(self) -> Share {
         let (wins, losses) = Self::PRIOR;
         let successes = self.successes.min(self.tasks);
         let failures = self.tasks - successes;
@@ -187,26 +164,17 @@ pub struct Offer {
     pub agent: AgentId,
     /// How many tasks it takes at a time, busy ones included; usually 1.
     pub slots: u32,
-    /// How well it fits the tasks of its type.
-    pub capability: Share,
-    /// How busy it is with other things, 0 = not at all.
-    pub load: Share,
-    /// What it costs, 0 = nothing, 1 = most of all.
-    pub price: Share,
     /// How its tasks ended so far.
     pub track: Track,
 }
 
 impl Offer {
-    /// The offer of a new agent that fits its type, takes one task at a time and costs nothing.
+    /// The offer of a new agent that takes one task at a time.
     #[must_use]
     pub const fn new(agent: AgentId) -> Self {
         Self {
             agent,
             slots: 1,
-            capability: Share::ONE,
-            load: Share::ZERO,
-            price: Share::ZERO,
             track: Track {
                 tasks: 0,
                 successes: 0,
@@ -217,15 +185,13 @@ impl Offer {
 
 /// What the market needs to know of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Digest {
+pub struct TaskSummary {
     /// Which task.
     pub task: TaskId,
     /// Which agent type it wants.
     pub agent_type: TypeName,
     /// How urgent it is.
     pub priority: Priority,
-    /// Hash of the session it belongs to, if any.
-    pub session: Option<u64>,
 }
 
 /// A task given to an agent. The agent's slot is taken from now on.
@@ -252,10 +218,10 @@ pub enum Outcome {
     Neutral,
 }
 
-/// Why the book refused.
+/// Why the offer book refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// No offer of this agent is in the book.
+    /// There is no offer of this agent.
     #[error("agent {0} has no standing offer")]
     Unknown(AgentId),
     /// It holds no task that could be freed.
@@ -265,15 +231,15 @@ pub enum Error {
 
 /// The standing offers of one node.
 #[derive(Debug, Default)]
-pub struct Book {
+pub struct OfferBook {
     rules: Rules,
     pools: BTreeMap<TypeName, Pool>,
     /// Order of the present batch; kept to save the allocation.
     order: Vec<usize>,
 }
 
-impl Book {
-    /// An empty book.
+impl OfferBook {
+    /// One without offers.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         Self {
@@ -291,7 +257,7 @@ impl Book {
             .offer(offer);
     }
 
-    /// Strikes an agent's offer out. Tasks it holds are no longer this book's business. False when
+    /// Strikes an agent's offer out. Tasks it holds are nobody's business here any more. False when
     /// there was none.
     pub fn withdraw(&mut self, agent: &AgentId) -> bool {
         let Some(pool) = self.pools.get_mut(&agent.agent_type) else {
@@ -331,12 +297,12 @@ impl Book {
     }
 
     /// Gives a batch of claimed tasks to agents. The result has one place per task, in the order of
-    /// `tasks`; `None` where no agent of the type is free. `scent` is the local field's draw of an
-    /// agent to a task, 0 where there is none.
+    /// `tasks`; `None` where no agent of the type is free. `attraction` is the local field's draw of
+    /// an agent to a task, 0 where there is none.
     pub fn award(
         &mut self,
-        tasks: &[Digest],
-        scent: &dyn Fn(&Digest, &AgentId) -> Share,
+        tasks: &[TaskSummary],
+        attraction: &dyn Fn(&TaskSummary, &AgentId) -> Share,
         rng: &mut (impl RngCore + ?Sized),
     ) -> Vec<Option<Award>> {
         let mut awards = vec![None; tasks.len()];
@@ -352,7 +318,7 @@ impl Book {
                 continue;
             };
             awards[*i] = match self.rules.mode {
-                Mode::Auction => pool.auction(&self.rules, &tasks[*i], scent, rng),
+                Mode::Auction => pool.auction(&self.rules, &tasks[*i], attraction, rng),
                 Mode::Fifo => pool.next_in_line(&tasks[*i]),
             };
         }

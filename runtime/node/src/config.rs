@@ -19,13 +19,13 @@ use std::{
     path::PathBuf,
 };
 
-use colony_core::breaker;
+use colony_core::{admission, breaker, ledger};
 use figment::{Figment, providers::Serialized, value::Value};
 use serde::{Deserialize, Serialize};
 
 pub use rooms::{
-    Admission, AgentType, Engine, Field, Gateway, HalfLives, Inference, LedgerEngine, LedgerRules,
-    LogFormat, Market, Memory, Model, ModelRole, Node, Risk, Roster, Telemetry,
+    AgentType, Engine, Field, Gateway, HalfLives, Inference, LogFormat, Market, Memory, Model,
+    ModelRole, Node, Risk, Roster, Store, StoreEngine, Telemetry,
 };
 pub use show::{Origin, Setting};
 
@@ -37,10 +37,12 @@ use layer::Layers;
 pub struct Config {
     /// Who this node is and where it listens.
     pub node: Node,
-    /// The book and its rules.
-    pub ledger: LedgerRules,
+    /// Where the ledger is kept.
+    pub store: Store,
+    /// The rules of the ledger.
+    pub ledger: ledger::Policy,
     /// What is let in.
-    pub admission: Admission,
+    pub admission: admission::Limits,
     /// How tasks meet agents.
     pub market: Market,
     /// How agents live.
@@ -258,6 +260,7 @@ impl Config {
         };
         let config = Self {
             node: section.take("node"),
+            store: section.take("store"),
             ledger: section.take("ledger"),
             admission: section.take("admission"),
             market: section.take("market"),
@@ -340,8 +343,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             node: Node::default(),
-            ledger: LedgerRules::default(),
-            admission: Admission::default(),
+            store: Store::default(),
+            ledger: ledger::Policy::default(),
+            admission: admission::Limits::default(),
             market: Market::default(),
             roster: Roster::default(),
             breaker: breaker::Policy::default(),

@@ -27,7 +27,7 @@ use crate::snapshots::Snapshots;
 /// Locks; more than the cores that could wait for one another.
 const SHARDS: usize = 16;
 /// The draw of the field to an agent that has left no trail: neither drawn nor repelled.
-pub(crate) const NO_SCENT: Share = Share::HALF;
+pub(crate) const NEUTRAL: Share = Share::HALF;
 /// The snapshot that fixes the decay law of the colony.
 const LAW: &str = "field/law";
 /// The snapshot of the trails.

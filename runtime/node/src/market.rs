@@ -5,7 +5,7 @@
 //!                                     ▼      ▼
 //!   ledger ◄── claim (as many as agents are free, as far as breakers allow) ── market ◄── Released ──┐
 //!          ── claims ──────────────────────────────────────────────────────────► │                   │
-//!                                              core::market::Book::award         │ Bidder::award     │
+//!                                              core::market::OfferBook::award    │ Bidder::award     │
 //!   agent ◄──────────────────────────────────────────────────────────────────────┘                   │
 //!         ───────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```

@@ -277,7 +277,7 @@ impl Node {
             started_at: ledger.now(),
             ids: Ids(parking_lot::Mutex::new(chance.stream("ids", incarnation.0))),
             types: types.into_values().map(|(_, settings)| settings).collect(),
-            admission: config.admission.limits(),
+            admission: config.admission,
             submits: tokio::sync::Semaphore::new(config.admission.submits_in_flight_max),
             ledger,
             market,

@@ -21,7 +21,7 @@ use std::{
 use colony_core::{id::TypeName, port::Clock, task::Spec, task::State};
 use colony_node::{
     Config, Dependencies, Node, NodeHandle, Problem,
-    config::{AgentType, LedgerEngine},
+    config::{AgentType, StoreEngine},
     ports::{SystemChance, SystemClock},
     telemetry::Telemetry,
 };
@@ -115,7 +115,7 @@ async fn lap(sample_ratio: f64) -> Result<Lap, Failure> {
     let config = config();
     let chance = Arc::new(SystemChance);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let ledger = MemoryLedger::new(config.ledger.policy(), Arc::clone(&clock)).finished_max(KEPT);
+    let ledger = MemoryLedger::new(config.ledger.clone(), Arc::clone(&clock)).finished_max(KEPT);
     let telemetry = Telemetry::new(provider.as_ref(), sample_ratio, &*chance);
     let mut dependencies = Dependencies::new(clock, chance, Arc::new(ledger));
     dependencies.telemetry = telemetry;
@@ -152,7 +152,7 @@ fn config() -> Config {
         agents: BTreeMap::from([(KIND.to_owned(), declared)]),
         ..Config::default()
     };
-    config.ledger.engine = LedgerEngine::Memory;
+    config.store.engine = StoreEngine::Memory;
     config
 }
 

@@ -7,7 +7,7 @@ use colony_core::port::Clock;
 use colony_inference::{BatchObserver, ModelStore};
 use colony_node::{
     Config, Dependencies, Node,
-    config::LedgerEngine,
+    config::StoreEngine,
     gateway,
     ports::{SystemChance, SystemClock},
     telemetry::Telemetry,
@@ -137,11 +137,11 @@ impl Running {
 }
 
 async fn ledger(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Ledger>, Failure> {
-    let policy = config.ledger.policy();
+    let policy = config.ledger.clone();
     let path = config.node.data_dir.join(LEDGER_FILE);
-    match config.ledger.engine {
-        LedgerEngine::Memory => Ok(Arc::new(MemoryLedger::new(policy, clock))),
-        LedgerEngine::Sqlite => {
+    match config.store.engine {
+        StoreEngine::Memory => Ok(Arc::new(MemoryLedger::new(policy, clock))),
+        StoreEngine::Sqlite => {
             let folder = &config.node.data_dir;
             private_folder(folder).map_err(|error| {
                 Failure::failed(format!("cannot make {}: {error}", folder.display()))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rand::RngCore;
 
-use super::{Award, Bid, Digest, Error, Mode, Offer, Outcome, Rules, Track, score};
+use super::{Award, Bid, Error, Mode, Offer, Outcome, Rules, TaskSummary, Track, score};
 use crate::{id::AgentId, unit::Share};
 
 /// Tasks an agent has had lately, on average, when the counters are halved. Long enough to see who is
@@ -12,7 +12,7 @@ use crate::{id::AgentId, unit::Share};
 const RECENT_MAX: u64 = 32;
 
 /// Tasks an agent may be ahead of its peers before that weighs much; without it one task in an idle
-/// colony would already outweigh session affinity.
+/// colony would already outweigh a better record.
 const HEAD_START: f64 = 8.0;
 
 /// One agent's offer and what the market made of it.
@@ -21,11 +21,8 @@ struct Entry {
     // What it offers.
     agent: AgentId,
     slots: u32,
-    capability: Share,
-    idleness: Share,
-    cheapness: Share,
     track: Track,
-    /// `track.promise()`, kept because it costs a square root and is read for every bid.
+    /// `track.ucb()`, kept because it costs a square root and is read for every bid.
     history: Share,
 
     // What it has.
@@ -33,44 +30,41 @@ struct Entry {
     awarded: u64,
     /// Awards, older ones counting less; see `Pool::age`.
     recent: u64,
-    session: Option<u64>,
 
     // Where it stands.
     /// Its place in `Pool::free` while it has a free slot.
     place: Option<usize>,
-    /// Its key in `Pool::line` while it has a free slot.
+    /// Its key in `Pool::fifo` while it has a free slot.
     since: u64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    /// Withdrawn agents leave a hole, which the next newcomer fills.
+    /// None: the agent has withdrawn, and the next newcomer takes its place.
     entries: Vec<Option<Entry>>,
-    holes: Vec<usize>,
+    vacant: Vec<usize>,
     by_ordinal: BTreeMap<u32, usize>,
     /// Entries with a free slot, in no order of meaning.
     free: Vec<usize>,
-    /// The same by the moment (a counter) they became free; `None` unless first in, first out is asked
+    /// The same by the tick (a counter) at which they became free; `None` unless first in, first out is asked
     /// for, because it costs more than all the rest of an award.
-    line: Option<BTreeMap<u64, usize>>,
-    moment: u64,
+    fifo: Option<BTreeMap<u64, usize>>,
+    tick: u64,
     free_slots: u32,
     /// Sum of `recent` over the entries.
     recent: u64,
     /// The bidders of the present auction; kept to save the allocation.
     drawn: Vec<usize>,
-    /// The entry that had the last task of a session. At most one session per entry.
-    sessions: BTreeMap<u64, usize>,
 }
 
 impl Pool {
     pub(super) fn new(mode: Mode) -> Self {
-        let line = match mode {
+        let fifo = match mode {
             Mode::Auction => None,
             Mode::Fifo => Some(BTreeMap::new()),
         };
         Self {
-            line,
+            fifo,
             ..Self::default()
         }
     }
@@ -100,26 +94,22 @@ impl Pool {
             .by_ordinal
             .get(&ordinal)
             .and_then(|index| self.entries[*index].as_ref())
-            .map(|entry| (entry.taken, entry.awarded, entry.recent, entry.session));
+            .map(|entry| (entry.taken, entry.awarded, entry.recent));
         self.withdraw(ordinal);
-        let (taken, awarded, recent, session) = former.unwrap_or_default();
+        let (taken, awarded, recent) = former.unwrap_or_default();
         self.recent += recent;
         let entry = Entry {
             agent: offer.agent,
             slots: offer.slots,
-            capability: offer.capability,
-            idleness: Share::clamped(1.0 - offer.load.get()),
-            cheapness: Share::clamped(1.0 - offer.price.get()),
             track: offer.track,
-            history: offer.track.promise(),
+            history: offer.track.ucb(),
             taken,
             awarded,
             recent,
-            session,
             place: None,
             since: 0,
         };
-        let index = match self.holes.pop() {
+        let index = match self.vacant.pop() {
             Some(index) => {
                 self.entries[index] = Some(entry);
                 index
@@ -130,9 +120,6 @@ impl Pool {
             }
         };
         self.by_ordinal.insert(ordinal, index);
-        if let Some(session) = session {
-            self.sessions.insert(session, index);
-        }
         let free = offer.slots.saturating_sub(taken);
         if free > 0 {
             self.enlist(index);
@@ -148,9 +135,8 @@ impl Pool {
         if let Some(entry) = self.entries[index].take() {
             self.free_slots -= entry.slots.saturating_sub(entry.taken);
             self.recent -= entry.recent;
-            self.forget_session(entry.session, index);
         }
-        self.holes.push(index);
+        self.vacant.push(index);
         true
     }
 
@@ -166,7 +152,7 @@ impl Pool {
             entry.slots = 0;
             entry.taken = 0;
             entry.track.tasks += 1;
-            entry.history = entry.track.promise();
+            entry.history = entry.track.ucb();
         }
         true
     }
@@ -186,7 +172,7 @@ impl Pool {
             Outcome::Neutral => {}
         }
         if outcome != Outcome::Neutral {
-            entry.history = entry.track.promise();
+            entry.history = entry.track.ucb();
         }
         // An offer replaced by a smaller one may still be full.
         if entry.taken < entry.slots {
@@ -199,13 +185,12 @@ impl Pool {
         Ok(())
     }
 
-    /// Draws up to `rules.sample` free agents, plus the one that knows the session, and gives the
-    /// task to the best.
+    /// Draws up to `rules.sample` free agents and gives the task to the best.
     pub(super) fn auction(
         &mut self,
         rules: &Rules,
-        task: &Digest,
-        scent: &dyn Fn(&Digest, &AgentId) -> Share,
+        task: &TaskSummary,
+        attraction: &dyn Fn(&TaskSummary, &AgentId) -> Share,
         rng: &mut (impl RngCore + ?Sized),
     ) -> Option<Award> {
         if self.free.is_empty() {
@@ -216,26 +201,16 @@ impl Pool {
             .len()
             .min(usize::try_from(rules.sample.max(1)).unwrap_or(usize::MAX));
         self.draw(drawn, rng);
-        // Who had the session's last task bids in any case, if it is free.
-        let familiar = task
-            .session
-            .and_then(|session| self.sessions.get(&session))
-            .filter(|index| !self.drawn.contains(index))
-            .filter(|index| {
-                self.entries[**index]
-                    .as_ref()
-                    .is_some_and(|entry| entry.place.is_some())
-            });
 
         let even = self.even_share();
         let mut best: Option<(usize, &Entry, Share)> = None;
         let mut bidders = 0;
-        for index in self.drawn.iter().chain(familiar).copied() {
+        for index in self.drawn.iter().copied() {
             let Some(entry) = &self.entries[index] else {
                 continue;
             };
             bidders += 1;
-            let score = score(&rules.weights, &entry.bid(task, even, scent));
+            let score = score(&rules.weights, &entry.bid(task, even, attraction));
             if best.is_none_or(|(_, other, bar)| entry.beats(score, other, bar)) {
                 best = Some((index, entry, score));
             }
@@ -247,15 +222,15 @@ impl Pool {
             score,
             bidders,
         };
-        self.occupy(index, task.session);
+        self.occupy(index);
         Some(award)
     }
 
     /// Gives the task to the agent that has been free longest.
-    pub(super) fn next_in_line(&mut self, task: &Digest) -> Option<Award> {
-        let index = *self.line.as_ref()?.first_key_value()?.1;
+    pub(super) fn next_in_line(&mut self, task: &TaskSummary) -> Option<Award> {
+        let index = *self.fifo.as_ref()?.first_key_value()?.1;
         let agent = self.entries[index].as_ref()?.agent.clone();
-        self.occupy(index, task.session);
+        self.occupy(index);
         Some(Award {
             task: task.task,
             agent,
@@ -272,7 +247,7 @@ impl Pool {
     }
 
     /// Takes one slot of an entry that has one.
-    fn occupy(&mut self, index: usize, session: Option<u64>) {
+    fn occupy(&mut self, index: usize) {
         let Some(entry) = &mut self.entries[index] else {
             return;
         };
@@ -280,21 +255,12 @@ impl Pool {
         entry.awarded += 1;
         entry.recent += 1;
         let has_more = entry.taken < entry.slots;
-        let former = if session.is_some() {
-            std::mem::replace(&mut entry.session, session)
-        } else {
-            None
-        };
         self.free_slots -= 1;
         self.recent += 1;
         self.age();
         self.delist(index);
         if has_more {
             self.enlist(index);
-        }
-        if let Some(session) = session {
-            self.forget_session(former, index);
-            self.sessions.insert(session, index);
         }
     }
 
@@ -317,22 +283,14 @@ impl Pool {
         self.recent as f64 / self.by_ordinal.len().max(1) as f64
     }
 
-    fn forget_session(&mut self, session: Option<u64>, index: usize) {
-        if let Some(session) = session
-            && self.sessions.get(&session) == Some(&index)
-        {
-            self.sessions.remove(&session);
-        }
-    }
-
     fn enlist(&mut self, index: usize) {
-        self.moment += 1;
+        self.tick += 1;
         if let Some(entry) = &mut self.entries[index] {
             entry.place = Some(self.free.len());
-            entry.since = self.moment;
+            entry.since = self.tick;
             self.free.push(index);
-            if let Some(line) = &mut self.line {
-                line.insert(self.moment, index);
+            if let Some(fifo) = &mut self.fifo {
+                fifo.insert(self.tick, index);
             }
         }
     }
@@ -344,8 +302,8 @@ impl Pool {
         let Some(place) = entry.place.take() else {
             return;
         };
-        if let Some(line) = &mut self.line {
-            line.remove(&entry.since);
+        if let Some(fifo) = &mut self.fifo {
+            fifo.remove(&entry.since);
         }
         self.free.swap_remove(place);
         self.note_place(place);
@@ -380,23 +338,21 @@ impl Pool {
 }
 
 impl Entry {
-    /// The standing offer as a bid for one task. The more an agent had lately, compared with
-    /// `even`, the less idle it counts; what it says of its load is taken off that.
+    /// The standing offer as a bid for one task. The more an agent had lately, compared with `even`, the less
+    /// idle it counts.
     #[expect(clippy::cast_precision_loss, reason = "at most RECENT_MAX each")]
-    fn bid(&self, task: &Digest, even: f64, scent: &dyn Fn(&Digest, &AgentId) -> Share) -> Bid {
-        let rest = (even + HEAD_START) / (even + HEAD_START + self.recent as f64);
-        let knows_session = task.session.is_some() && self.session == task.session;
+    fn bid(
+        &self,
+        task: &TaskSummary,
+        even: f64,
+        attraction: &dyn Fn(&TaskSummary, &AgentId) -> Share,
+    ) -> Bid {
         Bid {
-            capability: self.capability,
-            idleness: Share::clamped(self.idleness.get() * rest),
+            idleness: Share::clamped(
+                (even + HEAD_START) / (even + HEAD_START + self.recent as f64),
+            ),
             history: self.history,
-            field: scent(task, &self.agent),
-            cheapness: self.cheapness,
-            affinity: if knows_session {
-                Share::ONE
-            } else {
-                Share::ZERO
-            },
+            field: attraction(task, &self.agent),
         }
     }
 

@@ -19,38 +19,37 @@ fn agent(ordinal: u32) -> AgentId {
     }
 }
 
-fn digest(number: u8, priority: Priority, session: Option<u64>) -> Digest {
-    Digest {
+fn task(number: u8, priority: Priority) -> TaskSummary {
+    TaskSummary {
         task: TaskId::new(crate::unit::Timestamp::default(), [number; 10]),
         agent_type: kind("triage"),
         priority,
-        session,
     }
 }
 
-fn plain() -> Digest {
-    digest(1, Priority::NORMAL, None)
+fn plain() -> TaskSummary {
+    task(1, Priority::NORMAL)
 }
 
-fn odourless(_: &Digest, _: &AgentId) -> Share {
+fn indifferent(_: &TaskSummary, _: &AgentId) -> Share {
     Share::ZERO
 }
 
-fn book(agents: u32, rules: Rules) -> Book {
-    let mut book = Book::new(rules);
+fn offers(agents: u32, rules: Rules) -> OfferBook {
+    let mut offers = OfferBook::new(rules);
     for ordinal in 1..=agents {
-        book.offer(Offer::new(agent(ordinal)));
+        offers.offer(Offer::new(agent(ordinal)));
     }
-    book
+    offers
 }
 
 /// Runs `rounds` batches of `batch` tasks; every agent succeeds with its own probability.
-fn work(book: &mut Book, rounds: u32, batch: usize, rate: impl Fn(u32) -> f64) {
+fn work(offers: &mut OfferBook, rounds: u32, batch: usize, rate: impl Fn(u32) -> f64) {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let tasks = vec![plain(); batch];
     for _ in 0..rounds {
-        for award in book
-            .award(&tasks, &odourless, &mut rng)
+        for award in offers
+            .award(&tasks, &indifferent, &mut rng)
             .into_iter()
             .flatten()
         {
@@ -60,22 +59,22 @@ fn work(book: &mut Book, rounds: u32, batch: usize, rate: impl Fn(u32) -> f64) {
             } else {
                 Outcome::Failure
             };
-            book.free(&award.agent, outcome).unwrap();
+            offers.free(&award.agent, outcome).unwrap();
         }
     }
 }
 
-fn counts(book: &Book) -> Vec<u64> {
-    let awarded = book.awarded(&kind("triage"));
+fn counts(offers: &OfferBook) -> Vec<u64> {
+    let awarded = offers.awarded(&kind("triage"));
     awarded.into_iter().map(|(_, count)| count).collect()
 }
 
 #[test]
 fn equal_agents_get_equal_work() {
     for rate in [1.0, 0.9, 0.5] {
-        let mut book = book(1_000, Rules::default());
-        work(&mut book, 400, 64, |_| rate);
-        let counts = counts(&book);
+        let mut offers = offers(1_000, Rules::default());
+        work(&mut offers, 400, 64, |_| rate);
+        let counts = counts(&offers);
         let gini = gini(&counts);
         assert_eq!(counts.iter().sum::<u64>(), 25_600);
         assert!(gini < 0.3, "gini {gini} at success rate {rate}");
@@ -90,24 +89,24 @@ fn equal_agents_get_equal_work() {
 
 #[test]
 fn a_newcomer_gets_work_among_veterans() {
-    let mut book = book(50, Rules::default());
-    work(&mut book, 100, 20, |_| 1.0);
-    book.offer(Offer::new(agent(51)));
-    work(&mut book, 50, 20, |_| 1.0);
-    let newcomer = counts(&book)[50];
+    let mut offers = offers(50, Rules::default());
+    work(&mut offers, 100, 20, |_| 1.0);
+    offers.offer(Offer::new(agent(51)));
+    work(&mut offers, 50, 20, |_| 1.0);
+    let newcomer = counts(&offers)[50];
     assert!(newcomer >= 20, "{newcomer} of 1000 tasks");
 }
 
 #[test]
 fn a_failing_agent_gets_less_but_not_nothing() {
-    let mut book = book(20, Rules::default());
+    let mut offers = offers(20, Rules::default());
     work(
-        &mut book,
+        &mut offers,
         500,
         10,
         |ordinal| if ordinal == 1 { 0.2 } else { 0.95 },
     );
-    let counts = counts(&book);
+    let counts = counts(&offers);
     let mean = counts.iter().sum::<u64>() / 20;
     assert!(counts[0] * 2 < mean, "{} of a mean of {mean}", counts[0]);
     assert!(counts[0] > 0);
@@ -118,101 +117,68 @@ fn doubt_shrinks_with_every_task() {
     assert!((Track::upper_bound(3.0, 1.0) - Track::NEWCOMER).abs() < 1e-15);
     let mut last = Share::clamped(1.1);
     for tasks in 0..100 {
-        let promise = Track {
+        let bound = Track {
             tasks,
             successes: tasks,
         }
-        .promise();
-        assert!(tasks == 0 || promise < last, "at {tasks}");
-        last = promise;
+        .ucb();
+        assert!(tasks == 0 || bound < last, "at {tasks}");
+        last = bound;
     }
     let bad = Track {
         tasks: 10,
         successes: 2,
     };
-    assert!(bad.promise() < last);
+    assert!(bad.ucb() < last);
 }
 
 #[test]
 fn the_better_bid_wins() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let winner = |offers: &[Offer], scent: &dyn Fn(&Digest, &AgentId) -> Share, rng: &mut _| {
-        let mut book = Book::new(Rules::default());
-        offers.iter().cloned().for_each(|offer| book.offer(offer));
-        let award = book.award(&[plain()], scent, rng).remove(0).unwrap();
-        assert_eq!(award.bidders, 2);
-        award.agent.ordinal
-    };
+    let winner =
+        |list: &[Offer], attraction: &dyn Fn(&TaskSummary, &AgentId) -> Share, rng: &mut _| {
+            let mut offers = OfferBook::new(Rules::default());
+            list.iter().cloned().for_each(|offer| offers.offer(offer));
+            let award = offers.award(&[plain()], attraction, rng).remove(0).unwrap();
+            assert_eq!(award.bidders, 2);
+            award.agent.ordinal
+        };
     let good = Offer::new(agent(2));
-    let half = Share::clamped(0.5);
-    for worse in [
-        Offer {
-            capability: half,
-            ..Offer::new(agent(1))
+    let worse = Offer {
+        track: Track {
+            tasks: 5,
+            successes: 1,
         },
-        Offer {
-            load: half,
-            ..Offer::new(agent(1))
-        },
-        Offer {
-            price: half,
-            ..Offer::new(agent(1))
-        },
-        Offer {
-            track: Track {
-                tasks: 5,
-                successes: 1,
-            },
-            ..Offer::new(agent(1))
-        },
-    ] {
-        assert_eq!(winner(&[worse, good.clone()], &odourless, &mut rng), 2);
-    }
+        ..Offer::new(agent(1))
+    };
+    assert_eq!(winner(&[worse, good], &indifferent, &mut rng), 2);
     let equal = [Offer::new(agent(1)), Offer::new(agent(2))];
     assert_eq!(
-        winner(&equal, &odourless, &mut rng),
+        winner(&equal, &indifferent, &mut rng),
         1,
         "ties go to the lower number"
     );
-    let drawn = |_: &Digest, agent: &AgentId| Share::clamped(f64::from(agent.ordinal) / 2.0);
+    let drawn = |_: &TaskSummary, agent: &AgentId| Share::clamped(f64::from(agent.ordinal) / 2.0);
     assert_eq!(winner(&equal, &drawn, &mut rng), 2);
 }
 
 #[test]
-fn a_session_returns_to_its_agent() {
-    let mut book = book(500, Rules::default());
-    let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let task = digest(1, Priority::NORMAL, Some(42));
-    let mut award = || {
-        let award = book.award(std::slice::from_ref(&task), &odourless, &mut rng);
-        let agent = award.into_iter().flatten().next().unwrap().agent;
-        book.free(&agent, Outcome::Success).unwrap();
-        agent
-    };
-    let first = award();
-    assert!((0..5).all(|_| award() == first));
-}
-
-#[test]
 fn the_urgent_task_gets_the_last_agent() {
-    let tasks = [
-        digest(1, Priority::LOW, None),
-        digest(2, Priority::CRITICAL, None),
-    ];
+    let tasks = [task(1, Priority::LOW), task(2, Priority::CRITICAL)];
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let awards = book(1, Rules::default()).award(&tasks, &odourless, &mut rng);
+    let awards = offers(1, Rules::default()).award(&tasks, &indifferent, &mut rng);
     assert!(awards[0].is_none() && awards[1].is_some());
     let fifo = Rules {
         mode: Mode::Fifo,
         ..Rules::default()
     };
-    let awards = book(1, fifo).award(&tasks, &odourless, &mut rng);
+    let awards = offers(1, fifo).award(&tasks, &indifferent, &mut rng);
     assert!(awards[0].is_some() && awards[1].is_none());
 }
 
 #[test]
 fn first_in_first_out_takes_the_longest_free() {
-    let mut book = book(
+    let mut offers = offers(
         3,
         Rules {
             mode: Mode::Fifo,
@@ -220,59 +186,59 @@ fn first_in_first_out_takes_the_longest_free() {
         },
     );
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let mut next = |book: &mut Book| {
-        book.award(&[plain()], &odourless, &mut rng)[0]
+    let mut next = |offers: &mut OfferBook| {
+        offers.award(&[plain()], &indifferent, &mut rng)[0]
             .as_ref()
             .unwrap()
             .agent
             .ordinal
     };
-    assert_eq!(next(&mut book), 1);
-    book.free(&agent(1), Outcome::Neutral).unwrap();
-    assert_eq!(next(&mut book), 2);
-    assert_eq!(next(&mut book), 3);
-    assert_eq!(next(&mut book), 1);
+    assert_eq!(next(&mut offers), 1);
+    offers.free(&agent(1), Outcome::Neutral).unwrap();
+    assert_eq!(next(&mut offers), 2);
+    assert_eq!(next(&mut offers), 3);
+    assert_eq!(next(&mut offers), 1);
 }
 
 #[test]
-fn the_book_refuses_what_cannot_be() {
-    let mut book = book(1, Rules::default());
+fn what_cannot_be_is_refused() {
+    let mut offers = offers(1, Rules::default());
     assert_eq!(
-        book.free(&agent(1), Outcome::Success),
+        offers.free(&agent(1), Outcome::Success),
         Err(Error::NotBusy(agent(1)))
     );
-    assert!(!book.suspend(&agent(9)));
-    assert!(book.withdraw(&agent(1)) && !book.withdraw(&agent(1)));
+    assert!(!offers.suspend(&agent(9)));
+    assert!(offers.withdraw(&agent(1)) && !offers.withdraw(&agent(1)));
     assert_eq!(
-        book.free(&agent(1), Outcome::Success),
+        offers.free(&agent(1), Outcome::Success),
         Err(Error::Unknown(agent(1)))
     );
 }
 
 #[test]
 fn a_crash_does_not_improve_a_bid() {
-    let mut book = book(2, Rules::default());
+    let mut offers = offers(2, Rules::default());
     let mut rng = ChaCha8Rng::seed_from_u64(7);
-    let promise = |book: &Book| book.track(&agent(1)).unwrap().promise();
-    let before = promise(&book);
+    let bound = |offers: &OfferBook| offers.track(&agent(1)).unwrap().ucb();
+    let before = bound(&offers);
     let awarded = loop {
-        let award = book.award(&[plain()], &odourless, &mut rng)[0].clone();
+        let award = offers.award(&[plain()], &indifferent, &mut rng)[0].clone();
         let award = award.unwrap();
         if award.agent == agent(1) {
-            break counts(&book)[0];
+            break counts(&offers)[0];
         }
-        book.free(&award.agent, Outcome::Neutral).unwrap();
+        offers.free(&award.agent, Outcome::Neutral).unwrap();
     };
-    assert!(book.suspend(&agent(1)));
-    assert_eq!(book.free_slots().values().sum::<u32>(), 1);
-    let track = book.track(&agent(1)).unwrap();
-    book.offer(Offer {
+    assert!(offers.suspend(&agent(1)));
+    assert_eq!(offers.free_slots().values().sum::<u32>(), 1);
+    let track = offers.track(&agent(1)).unwrap();
+    offers.offer(Offer {
         track,
         ..Offer::new(agent(1))
     });
-    assert!(promise(&book) < before);
-    assert_eq!(counts(&book)[0], awarded, "what it had is remembered");
-    assert_eq!(book.free_slots().values().sum::<u32>(), 2);
+    assert!(bound(&offers) < before);
+    assert_eq!(counts(&offers)[0], awarded, "what it had is remembered");
+    assert_eq!(offers.free_slots().values().sum::<u32>(), 2);
 }
 
 #[test]
@@ -292,7 +258,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mode = if fifo { Mode::Fifo } else { Mode::Auction };
-        let mut book = Book::new(Rules { mode, sample: 3, ..Rules::default() });
+        let mut offers = OfferBook::new(Rules { mode, sample: 3, ..Rules::default() });
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut offered: BTreeMap<u32, u32> = BTreeMap::new();
         let mut held: BTreeMap<u32, u32> = BTreeMap::new();
@@ -300,26 +266,26 @@ proptest! {
             let agent = agent(ordinal);
             match event {
                 0 => {
-                    book.offer(Offer { slots, ..Offer::new(agent) });
+                    offers.offer(Offer { slots, ..Offer::new(agent) });
                     offered.insert(ordinal, slots);
                 }
                 1 => {
-                    prop_assert_eq!(book.withdraw(&agent), offered.remove(&ordinal).is_some());
+                    prop_assert_eq!(offers.withdraw(&agent), offered.remove(&ordinal).is_some());
                     held.remove(&ordinal);
                 }
                 2 => {
-                    prop_assert_eq!(book.suspend(&agent), offered.contains_key(&ordinal));
+                    prop_assert_eq!(offers.suspend(&agent), offered.contains_key(&ordinal));
                     if let Some(slots) = offered.get_mut(&ordinal) { *slots = 0; }
                     held.remove(&ordinal);
                 }
                 3 => {
                     let holds = held.get(&ordinal).copied().unwrap_or(0) > 0;
-                    prop_assert_eq!(book.free(&agent, Outcome::Success).is_ok(), holds);
+                    prop_assert_eq!(offers.free(&agent, Outcome::Success).is_ok(), holds);
                     if holds { *held.entry(ordinal).or_default() -= 1; }
                 }
                 _ => {
-                    let tasks = vec![digest(1, Priority::NORMAL, Some(u64::from(slots))); 3];
-                    for award in book.award(&tasks, &odourless, &mut rng).into_iter().flatten() {
+                    let tasks = vec![task(1, Priority::NORMAL); 3];
+                    for award in offers.award(&tasks, &indifferent, &mut rng).into_iter().flatten() {
                         let held = held.entry(award.agent.ordinal).or_default();
                         prop_assert!(*held < offered[&award.agent.ordinal]);
                         *held += 1;
@@ -329,16 +295,16 @@ proptest! {
             let free: u32 = offered.iter()
                 .map(|(o, slots)| slots.saturating_sub(held.get(o).copied().unwrap_or(0)))
                 .sum();
-            prop_assert_eq!(book.free_slots().values().sum::<u32>(), free);
+            prop_assert_eq!(offers.free_slots().values().sum::<u32>(), free);
         }
     }
 
     /// While agents are free, every task is awarded, and to different agents.
     #[test]
     fn every_task_finds_a_free_agent(agents in 1_u32..40, tasks in 1_usize..60, seed in any::<u64>()) {
-        let mut book = book(agents, Rules::default());
+        let mut offers = offers(agents, Rules::default());
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let awards = book.award(&vec![plain(); tasks], &odourless, &mut rng);
+        let awards = offers.award(&vec![plain(); tasks], &indifferent, &mut rng);
         let winners: BTreeSet<_> = awards.iter().flatten().map(|a| a.agent.clone()).collect();
         prop_assert_eq!(winners.len(), tasks.min(agents as usize));
         prop_assert_eq!(awards.iter().flatten().count(), winners.len());
@@ -355,23 +321,23 @@ proptest! {
     reason = "a measurement"
 )]
 fn market_speed() {
-    let mut book = book(1_000, Rules::default());
+    let mut offers = offers(1_000, Rules::default());
     let mut rng = rand::rngs::SmallRng::seed_from_u64(7);
     let tasks = vec![plain(); 64];
     let start = std::time::Instant::now();
     let rounds = 50_000;
     for _ in 0..rounds {
-        for award in book
-            .award(&tasks, &odourless, &mut rng)
+        for award in offers
+            .award(&tasks, &indifferent, &mut rng)
             .into_iter()
             .flatten()
         {
-            book.free(&award.agent, Outcome::Success).unwrap();
+            offers.free(&award.agent, Outcome::Success).unwrap();
         }
     }
     let nanos = start.elapsed().as_nanos() / (rounds * 64);
     println!(
         "{nanos} ns an award and free, gini {:.3}",
-        gini(&counts(&book))
+        gini(&counts(&offers))
     );
 }

@@ -236,15 +236,7 @@ impl Checks {
         );
         self.span("roster.sleep_after", roster.sleep_after, MILLISECOND..=DAY);
         let half = &config.field.half_lives;
-        let half_lives = [
-            ("task", half.task),
-            ("resource", half.resource),
-            ("danger", half.danger),
-            ("success", half.success),
-            ("capability", half.capability),
-            ("load_balancing", half.load_balancing),
-            ("coordination", half.coordination),
-        ];
+        let half_lives = [("danger", half.danger), ("success", half.success)];
         for (name, value) in half_lives {
             self.span(
                 &format!("field.half_lives.{name}"),
@@ -288,12 +280,9 @@ impl Checks {
     fn weights(&mut self, config: &Config) {
         let weights = &config.market.weights;
         let all = [
-            ("capability", weights.capability),
             ("load", weights.load),
             ("history", weights.history),
             ("field", weights.field),
-            ("price", weights.price),
-            ("affinity", weights.affinity),
         ];
         for (name, value) in all {
             if !(0.0..=1_000.0).contains(&value) {

@@ -3,16 +3,14 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::LazyLock, time::Duration};
 
 use colony_core::{
-    admission::Limits,
     escalation::risk,
     field,
-    id::{NodeId, Tenant},
+    id::NodeId,
     market::{Mode, Rules, SAMPLE_DEFAULT, Weights},
     memory::Rule,
     span,
 };
 use colony_inference::{EmbedLimits, GenerateLimits};
-use colony_store::Policy;
 use figment::{
     Figment,
     providers::{Format, Toml},
@@ -43,10 +41,10 @@ impl Default for Node {
     }
 }
 
-/// What keeps the book.
+/// What keeps the ledger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LedgerEngine {
+pub enum StoreEngine {
     /// A file in the data folder.
     #[default]
     Sqlite,
@@ -54,109 +52,12 @@ pub enum LedgerEngine {
     Memory,
 }
 
-/// The book and its rules.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Where the ledger is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LedgerRules {
-    /// What keeps the book.
-    pub engine: LedgerEngine,
-    /// Failed attempts after which a task is dead.
-    pub attempts_max: u32,
-    /// Node losses after which a task that was in hand at each is called a suspect.
-    pub suspect_losses: u32,
-    /// What each tenant's claims weigh against the others'.
-    pub tenant_weights: BTreeMap<Tenant, u32>,
-    /// Wait after the first failed attempt; doubles each time.
-    #[serde(with = "span")]
-    pub backoff_base: Duration,
-    /// Longest wait after a failed attempt.
-    #[serde(with = "span")]
-    pub backoff_max: Duration,
-    /// How much earlier one step of priority sorts.
-    #[serde(with = "span")]
-    pub head_start: Duration,
-    /// How long a deduplication key is remembered.
-    #[serde(with = "span")]
-    pub dedupe_ttl: Duration,
-    /// Most live tasks.
-    pub live_max: u64,
-}
-
-impl Default for LedgerRules {
-    fn default() -> Self {
-        let policy = Policy::default();
-        Self {
-            engine: LedgerEngine::default(),
-            attempts_max: policy.attempts_max,
-            suspect_losses: policy.suspect_losses,
-            tenant_weights: policy.tenant_weights,
-            backoff_base: policy.backoff_base,
-            backoff_max: policy.backoff_max,
-            head_start: policy.head_start,
-            dedupe_ttl: policy.dedupe_ttl,
-            live_max: policy.live_max,
-        }
-    }
-}
-
-impl LedgerRules {
-    /// The rules as the store takes them.
-    #[must_use]
-    pub fn policy(&self) -> Policy {
-        Policy {
-            attempts_max: self.attempts_max,
-            suspect_losses: self.suspect_losses,
-            tenant_weights: self.tenant_weights.clone(),
-            backoff_base: self.backoff_base,
-            backoff_max: self.backoff_max,
-            head_start: self.head_start,
-            dedupe_ttl: self.dedupe_ttl,
-            live_max: self.live_max,
-        }
-    }
-}
-
-/// What is let in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admission {
-    /// Largest task input, in bytes.
-    pub input_bytes_max: usize,
-    /// Most attributes of a task.
-    pub attributes_max: usize,
-    /// Longest attribute key or value, deduplication key or expected answer, in bytes.
-    pub attribute_bytes_max: usize,
-    /// Most submit calls waiting for the disk at once.
-    pub submits_in_flight_max: usize,
-    /// Most tasks of one batch.
-    pub batch_tasks_max: usize,
-}
-
-impl Default for Admission {
-    fn default() -> Self {
-        let limits = Limits::default();
-        Self {
-            input_bytes_max: limits.input_bytes_max,
-            attributes_max: limits.attributes_max,
-            attribute_bytes_max: limits.attribute_bytes_max,
-            submits_in_flight_max: limits.submits_in_flight_max,
-            batch_tasks_max: limits.batch_tasks_max,
-        }
-    }
-}
-
-impl Admission {
-    /// The limits as the law takes them.
-    #[must_use]
-    pub const fn limits(&self) -> Limits {
-        Limits {
-            input_bytes_max: self.input_bytes_max,
-            attributes_max: self.attributes_max,
-            attribute_bytes_max: self.attribute_bytes_max,
-            submits_in_flight_max: self.submits_in_flight_max,
-            batch_tasks_max: self.batch_tasks_max,
-        }
-    }
+pub struct Store {
+    /// What keeps it.
+    pub engine: StoreEngine,
 }
 
 /// How tasks meet agents.
@@ -251,31 +152,16 @@ pub struct Field {
     pub cells_max: usize,
 }
 
-/// Half-life of each signal type.
+/// Half-life of each signal that something in the node leaves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HalfLives {
-    /// Work waits here.
-    #[serde(with = "span")]
-    pub task: Duration,
-    /// Something useful is here.
-    #[serde(with = "span")]
-    pub resource: Duration,
     /// Something went wrong here.
     #[serde(with = "span")]
     pub danger: Duration,
     /// Something went well here.
     #[serde(with = "span")]
     pub success: Duration,
-    /// Somebody here can do this.
-    #[serde(with = "span")]
-    pub capability: Duration,
-    /// Help is wanted, or free, here.
-    #[serde(with = "span")]
-    pub load_balancing: Duration,
-    /// Agents arrange themselves here.
-    #[serde(with = "span")]
-    pub coordination: Duration,
 }
 
 impl Default for Field {
@@ -291,13 +177,8 @@ impl Default for HalfLives {
     fn default() -> Self {
         let law = field::HalfLives::default();
         Self {
-            task: law.task,
-            resource: law.resource,
             danger: law.danger,
             success: law.success,
-            capability: law.capability,
-            load_balancing: law.load_balancing,
-            coordination: law.coordination,
         }
     }
 }
@@ -305,16 +186,11 @@ impl Default for HalfLives {
 impl Field {
     /// The half-lives as the law takes them.
     #[must_use]
-    pub const fn half_lives(&self) -> field::HalfLives {
-        let half_lives = &self.half_lives;
+    pub fn half_lives(&self) -> field::HalfLives {
         field::HalfLives {
-            task: half_lives.task,
-            resource: half_lives.resource,
-            danger: half_lives.danger,
-            success: half_lives.success,
-            capability: half_lives.capability,
-            load_balancing: half_lives.load_balancing,
-            coordination: half_lives.coordination,
+            danger: self.half_lives.danger,
+            success: self.half_lives.success,
+            ..field::HalfLives::default()
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use colony_core::{
     id::{AgentId, QueueName, TaskId},
-    market::{Book, Digest, Offer, Outcome, Track},
+    market::{Offer, OfferBook, Outcome, TaskSummary, Track},
     mutant,
     unit::{Share, Timestamp},
 };
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::{Assignment, Bidder, Needs, Observation, messages::Message};
 use crate::{
     breakers::Allowed,
-    field::NO_SCENT,
+    field::NEUTRAL,
     pipe::{Running, pipe_to_self},
     telemetry::names,
 };
@@ -47,7 +47,7 @@ struct Address {
 /// What the market holds.
 pub(crate) struct State {
     // What it knows.
-    book: Book,
+    offers: OfferBook,
     addresses: BTreeMap<AgentId, Address>,
     held: BTreeMap<TaskId, (AgentId, ClaimRef)>,
     by_agent: BTreeMap<AgentId, TaskId>,
@@ -99,7 +99,7 @@ impl Actor for Market {
         listen(&me, self.needs.ledger.ready_wakes(), Message::Ready);
         listen(&me, self.needs.breakers.changes(), Message::PortBack);
         Ok(State {
-            book: Book::new(self.needs.settings.rules),
+            offers: OfferBook::new(self.needs.settings.rules),
             addresses: BTreeMap::new(),
             held: BTreeMap::new(),
             by_agent: BTreeMap::new(),
@@ -132,14 +132,14 @@ impl Actor for Market {
                     tasks: track.tasks,
                     successes: track.successes,
                 };
-                state.book.offer(Offer {
+                state.offers.offer(Offer {
                     track,
                     ..Offer::new(agent.clone())
                 });
                 let address = Address {
                     bidder,
                     idle_since: self.needs.clock.now(),
-                    attraction: NO_SCENT,
+                    attraction: NEUTRAL,
                 };
                 state.addresses.insert(agent, address);
                 look(&me, state);
@@ -235,7 +235,7 @@ impl Market {
         match state.claiming {
             _ if state.closed => {}
             Claiming::No => {
-                let free = state.book.free_slots();
+                let free = state.offers.free_slots();
                 let free = free.iter().map(|(name, n)| (QueueName::from(name), *n));
                 let allowed = self.needs.breakers.plan(free.collect());
                 if allowed.free.is_empty() {
@@ -355,12 +355,12 @@ impl Market {
         allowed: &Allowed,
         state: &mut State,
     ) {
-        let digests: Vec<Digest> = claims.iter().map(digest).collect();
+        let summaries: Vec<TaskSummary> = claims.iter().map(summary).collect();
         let addresses = &state.addresses;
-        let attraction = |_: &Digest, agent: &AgentId| -> Share {
-            addresses.get(agent).map_or(NO_SCENT, |a| a.attraction)
+        let attraction = |_: &TaskSummary, agent: &AgentId| -> Share {
+            addresses.get(agent).map_or(NEUTRAL, |a| a.attraction)
         };
-        let awards = state.book.award(&digests, &attraction, &mut *state.rng);
+        let awards = state.offers.award(&summaries, &attraction, &mut *state.rng);
         for (claim, award) in claims.into_iter().zip(awards) {
             let reference = claim.reference();
             let Some(award) = award else {
@@ -370,7 +370,7 @@ impl Market {
             let queue = &claim.head.queue;
             if allowed.probes.contains(queue) && !self.needs.breakers.probe(queue) {
                 // A task of another queue is the probe.
-                if let Err(error) = state.book.free(&award.agent, Outcome::Neutral) {
+                if let Err(error) = state.offers.free(&award.agent, Outcome::Neutral) {
                     tracing::debug!(%error, "freed an agent whose offer was withdrawn");
                 }
                 self.give_back(me, reference, AttemptCounts::Not, "its model is away");
@@ -400,7 +400,7 @@ impl Market {
     }
 
     fn free(&self, agent: &AgentId, outcome: Outcome, attraction: Share, state: &mut State) {
-        if let Err(error) = state.book.free(agent, outcome) {
+        if let Err(error) = state.offers.free(agent, outcome) {
             tracing::debug!(%error, "freed an agent whose offer was withdrawn");
         }
         self.needs
@@ -423,7 +423,7 @@ impl Market {
         counts: AttemptCounts,
         state: &mut State,
     ) {
-        state.book.suspend(agent);
+        state.offers.suspend(agent);
         let Some(task) = state.by_agent.remove(agent) else {
             return;
         };
@@ -505,17 +505,16 @@ fn observe(state: &State) -> Observation {
     let asleep = state.addresses.values().filter(|a| !a.bidder.is_active());
     Observation {
         held: held.collect(),
-        free: state.book.free_slots(),
+        free: state.offers.free_slots(),
         asleep: asleep.count() as u64,
         awarded: state.awarded,
     }
 }
 
-fn digest(claim: &Claim) -> Digest {
-    Digest {
+fn summary(claim: &Claim) -> TaskSummary {
+    TaskSummary {
         task: claim.head.id,
         agent_type: claim.spec.agent_type.clone(),
         priority: claim.spec.priority,
-        session: None,
     }
 }

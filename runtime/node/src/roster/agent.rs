@@ -39,7 +39,7 @@ use super::{
     messages::{AgentMessage, AgentRef, SupervisorMessage},
 };
 use crate::{
-    field::{NO_SCENT, Trail},
+    field::{NEUTRAL, Trail},
     market::Assignment,
     pipe::pipe_to_self,
 };
@@ -590,7 +590,7 @@ impl Agent {
         let attraction = state
             .trail
             .as_ref()
-            .map_or(NO_SCENT, |trail| self.deps.field.scent(trail));
+            .map_or(NEUTRAL, |trail| self.deps.field.scent(trail));
         self.deps
             .market
             .released(state.id.clone(), task, outcome, attraction);
