@@ -82,7 +82,7 @@ pub(crate) struct Inner {
     pub(crate) root: root::Handle,
     pub(crate) membership: Arc<dyn Membership>,
     pub(crate) admission: Limits,
-    pub(crate) submits: Semaphore,
+    pub(crate) submits: Arc<Semaphore>,
     pub(crate) ids: Ids,
 }
 
@@ -119,7 +119,8 @@ impl NodeHandle {
     ) -> Result<Vec<Submitted>, Problem> {
         let node = &*self.inner;
         self.takes_work()?;
-        let _permit = node.submits.try_acquire().map_err(|_| Problem::Busy {
+        let submits = Arc::clone(&node.submits);
+        let permit = submits.try_acquire_owned().map_err(|_| Problem::Busy {
             in_flight: node.admission.submits_in_flight_max,
             retry_after: BUSY_RETRY_AFTER,
         })?;
@@ -154,7 +155,18 @@ impl NodeHandle {
                 spec: Arc::new(spec),
             });
         }
-        Ok(node.ledger.submit(tasks).await?)
+        let ledger = Arc::clone(&node.ledger);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends with the write it waits for"
+        )]
+        let written = tokio::spawn(async move {
+            let submitted = ledger.submit(tasks).await;
+            // A caller who leaves does not take his write out of the queue: it counts until it is answered.
+            drop((permit, roots));
+            submitted
+        });
+        Ok(written.await.unwrap_or(Err(LedgerError::Shut))?)
     }
 
     /// Ends a task; whoever works on it stops at its next step. Returns the state it was in; the repeat of
@@ -485,23 +497,5 @@ impl NodeHandle {
         observed.map_err(|market::Silent| Problem::Silent {
             component: "the market",
         })
-    }
-}
-
-/// A ledger's refusal is a problem as it stands; kept apart so that callers of one verb can match on it.
-impl Problem {
-    /// The ledger's error, if it is one.
-    #[must_use]
-    pub const fn as_ledger(&self) -> Option<&LedgerError> {
-        match self {
-            Self::Ledger(error) => Some(error),
-            Self::Refused { .. }
-            | Self::Busy { .. }
-            | Self::Draining
-            | Self::Failed { .. }
-            | Self::Silent { .. }
-            | Self::NotLearnable { .. }
-            | Self::Model(_) => None,
-        }
     }
 }

@@ -24,6 +24,7 @@ use colony_core::{
 use colony_store::{Ledger, LedgerError, Others, Registered};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use ractor::SpawnErr;
+use tokio::sync::Semaphore;
 
 use crate::{
     breakers::Breakers,
@@ -278,7 +279,7 @@ impl Node {
             ids: Ids(parking_lot::Mutex::new(chance.stream("ids", incarnation.0))),
             types: types.into_values().map(|(_, settings)| settings).collect(),
             admission: config.admission,
-            submits: tokio::sync::Semaphore::new(config.admission.submits_in_flight_max),
+            submits: Arc::new(Semaphore::new(config.admission.submits_in_flight_max)),
             ledger,
             market,
             roster,

@@ -303,13 +303,6 @@ impl Span {
         }
     }
 
-    /// Links to another span.
-    pub fn link(&mut self, other: TraceContext) {
-        if let Some(span) = self.span.as_mut().filter(|_| other.sampled) {
-            span.add_link(to_otel(other), Vec::new());
-        }
-    }
-
     /// Marks it as failed.
     pub fn fail(&mut self, what: &str) {
         if let Some(span) = &mut self.span {

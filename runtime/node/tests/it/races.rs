@@ -23,6 +23,7 @@ use colony_core::{
 };
 use colony_node::{Config, Dependencies, Node, NodeHandle, Problem};
 use colony_store::{Counts, Ledger, LedgerError, MemoryLedger, Policy};
+use futures_util::FutureExt as _;
 
 use crate::walk::{agent_type, config, dependencies, request, submit, until};
 
@@ -92,11 +93,17 @@ struct World {
 impl World {
     /// A node with this many agents that sleep when they were idle for so long.
     async fn new(agents: u32, sleep_after: Duration) -> Self {
+        Self::with(agents, sleep_after, |_| {}).await
+    }
+
+    /// The same with other settings.
+    async fn with(agents: u32, sleep_after: Duration, set: impl FnOnce(&mut Config)) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(PausedClock(tokio::time::Instant::now()));
         let ledger = MemoryLedger::with_sync_delay(Policy::default(), Arc::clone(&clock), TICK);
         let mut config: Config = config(&[("slow", agents)]);
         config.roster.sleep_after = sleep_after;
         config.market.recheck_every = Duration::ZERO;
+        set(&mut config);
         let dependencies = Dependencies {
             clock,
             kinds: Kinds::builtin().with(Arc::new(Slow)),
@@ -264,4 +271,29 @@ async fn drain_beside_claim_award_step_and_commit() {
             );
         }
     }
+}
+
+/// The permit of a submit was freed when its caller left, while the write still waited for the disk.
+#[tokio::test(start_paused = true)]
+async fn a_submit_whose_caller_leaves_counts_until_it_is_written() {
+    let world = World::with(1, AWAKE, |config| {
+        config.admission.submits_in_flight_max = 1
+    })
+    .await;
+    let submit = || world.handle.submit(vec![World::task(0).into()], None);
+    assert_eq!(
+        submit().now_or_never().map(drop),
+        None,
+        "waits for the disk"
+    );
+    let second = submit().now_or_never().expect("is answered at once");
+    assert!(matches!(second, Err(Problem::Busy { .. })), "{second:?}");
+    let again = async {
+        while submit().await.is_err() {
+            tokio::time::sleep(TICK).await;
+        }
+    };
+    let again = tokio::time::timeout(DAY, again).await;
+    again.expect("there is room again");
+    world.works(1, "afterwards").await;
 }
