@@ -109,13 +109,22 @@ impl Breakers {
         }
     }
 
-    /// Whether a port may be asked at this moment, by a caller that has a task in hand already.
-    pub(crate) fn permits(&self, port: &str) -> bool {
+    /// Whether a port may be asked at this moment, by a caller that has a task in hand already. Where it may be
+    /// asked once, this caller is the probe, and the others wait for its answer.
+    pub(crate) fn admits(&self, port: &str) -> bool {
         let now = self.inner.clock.now();
-        let breakers = self.inner.breakers.lock();
-        breakers
-            .get(port)
-            .is_none_or(|breaker| !matches!(breaker.permission(now), Permission::NotBefore(_)))
+        let mut breakers = self.inner.breakers.lock();
+        let Some(breaker) = breakers.get_mut(port) else {
+            return true;
+        };
+        match breaker.permission(now) {
+            Permission::Free => true,
+            Permission::Probe => {
+                breaker.probe(now);
+                true
+            }
+            Permission::NotBefore(_) => false,
+        }
     }
 
     /// Cuts what a claim may ask for down to what the ports allow.
@@ -208,5 +217,33 @@ impl Breakers {
             },
         })
         .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ports::SystemClock;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_caller_at_a_time_asks_a_port_that_may_be_back() {
+        let policy = Policy {
+            failures_max: 1,
+            hold: Duration::from_secs(1),
+            hold_max: Duration::from_secs(1),
+        };
+        let clock = Arc::new(SystemClock::start());
+        let breakers = Breakers::new(policy, BTreeMap::new(), clock);
+        let port = "tool/search";
+        assert!(breakers.admits(port), "it has never failed");
+        breakers.failure(port, "away");
+        assert!(!breakers.admits(port), "it is away");
+        tokio::time::sleep(policy.hold).await;
+        assert!(breakers.admits(port), "the probe");
+        assert!(!breakers.admits(port), "only one");
+        breakers.success(port);
+        assert!(breakers.admits(port) && breakers.admits(port), "it is back");
     }
 }

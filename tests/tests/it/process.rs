@@ -325,11 +325,11 @@ fn a_frozen_client_and_a_gone_client_harm_nobody() {
     assert_eq!(done[0]["answer"]["text"], "after it left");
 }
 
-/// Runs `mount`; room for the log that a book begins with (16 MiB), and a little. A message when it is not allowed here.
-fn small_disk(at: &Path) -> Result<(), String> {
+/// Runs `mount`, for a disk of so many MiB. A message when it is not allowed here.
+fn small_disk(at: &Path, size: u32) -> Result<(), String> {
     fs::create_dir_all(at).map_err(|error| error.to_string())?;
     let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=20m", "tmpfs"])
+        .args(["-t", "tmpfs", "-o", &format!("size={size}m"), "tmpfs"])
         .arg(at)
         .output()
         .map_err(|error| error.to_string())?;
@@ -337,6 +337,16 @@ fn small_disk(at: &Path) -> Result<(), String> {
         return Ok(());
     }
     Err(String::from_utf8_lossy(&mounted.stderr).trim().to_owned())
+}
+
+/// Somebody makes room on a small disk.
+fn make_room(at: &Path) {
+    let grown = std::process::Command::new("mount")
+        .args(["-o", "remount,size=300m"])
+        .arg(at)
+        .status()
+        .unwrap();
+    assert!(grown.success());
 }
 
 /// Unmounts when the test ends, however it does.
@@ -355,7 +365,8 @@ impl Drop for Mounted {
 fn a_full_disk_refuses_and_loses_nothing() {
     let folder = Folder::new().unwrap();
     let data = folder.path().join("data");
-    if let Err(why) = small_disk(&data) {
+    // Room for the log that a ledger begins with (16 MiB), and a little.
+    if let Err(why) = small_disk(&data, 20) {
         skipped(format!("cannot mount a small disk: {why}"));
         return;
     }
@@ -382,17 +393,43 @@ fn a_full_disk_refuses_and_loses_nothing() {
     assert!(!refused.stderr.is_empty());
     let ids: Vec<String> = refused.stdout.lines().map(str::to_owned).collect();
     node.kill().ok();
-    // Somebody makes room.
-    let grown = std::process::Command::new("mount")
-        .args(["-o", "remount,size=200m"])
-        .arg(&data)
-        .status()
-        .unwrap();
-    assert!(grown.success());
+    make_room(&data);
     let node = Node::start_at(&folder, &address, &[]).unwrap();
     assert_each_done_once(&node, &cursor, &ids);
     let ended = node
         .run(&["submit", "--type", "echo", "--wait", "room again"])
         .unwrap();
     assert!(ended.good().unwrap().stdout.contains("done"));
+}
+
+/// A log that could not be moved into the file for want of room stopped the node, and kept it from starting.
+#[test]
+fn a_disk_without_room_for_the_log_in_the_file_stops_nothing() {
+    let folder = Folder::new().unwrap();
+    let data = folder.path().join("data");
+    // Room for a log that is about to be moved (64 MiB), and for a third of it twice.
+    if let Err(why) = small_disk(&data, 84) {
+        skipped(format!("cannot mount a small disk: {why}"));
+        return;
+    }
+    let _mounted = Mounted(data.clone());
+    let node = Node::start(&folder, &[]).unwrap();
+    let cursor = beginning(&node);
+    let line = format!(
+        "{{\"text\":\"{}\",\"type\":\"echo\"}}\n",
+        "x".repeat(60_000)
+    );
+    let file = folder.file("large.jsonl", &line.repeat(1_500)).unwrap();
+    let file = file.to_str().unwrap();
+    let refused = node
+        .run(&["submit", "--retry-for", "1s", "--file", file])
+        .unwrap();
+    assert_ne!(refused.code, Some(0), "90 MB do not fit");
+    let ids: Vec<String> = refused.stdout.lines().map(str::to_owned).collect();
+    make_room(&data);
+    let ended = node
+        .run(&["submit", "--type", "echo", "--wait", "room again"])
+        .unwrap();
+    assert!(ended.good().unwrap().stdout.contains("done"));
+    assert_each_done_once(&node, &cursor, &ids);
 }

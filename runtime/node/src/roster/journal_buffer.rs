@@ -230,7 +230,7 @@ impl Effects for JournalBuffer {
         }
         let external = tool.manner() == Manner::External;
         let port = external.then(|| format!("tool/{}", tool.name()));
-        if let Some(port) = port.as_ref().filter(|p| !self.deps.breakers.permits(p)) {
+        if let Some(port) = port.as_ref().filter(|p| !self.deps.breakers.admits(p)) {
             let what = format!("{port} has failed too often and is not asked for a while");
             return Err(PortError::Busy { port: "tool", what });
         }

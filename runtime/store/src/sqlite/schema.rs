@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, config::DbConfig, functions::FunctionFlags, params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, config::DbConfig, functions::FunctionFlags, params,
+};
 use uuid::Uuid;
 
 use super::{
@@ -52,7 +54,13 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, Meta), LedgerError
     plan_once(&db).map_err(explain)?;
     // What a former life wrote is made durable before anybody is told of it: its last sync may have
     // failed.
-    checkpoint(&db, "FULL").map_err(explain)?;
+    checkpoint(&db, "FULL").map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            let what = "its disk is full; make room and start again, nothing is lost";
+            open_error(path, what)
+        }
+        Some(_) | None => explain(error),
+    })?;
     let version: u32 = db
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(explain)?;
@@ -75,7 +83,22 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, Meta), LedgerError
             return Ok(());
         }
         // Not left to SQLite, which would say nothing of a sync that failed.
-        log.checkpoint()
+        match log.checkpoint() {
+            // What was committed is durable in the log: it is moved when there is room.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                tracing::warn!(
+                    pages,
+                    "the disk is full, the log stays beside the ledger for now"
+                );
+                Ok(())
+            }
+            Err(error) => {
+                // SQLite passes on that it failed, and not how.
+                tracing::error!(%error, "the log cannot be moved into the ledger");
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
     }))
     .map_err(explain)?;
     Ok((db, meta))
