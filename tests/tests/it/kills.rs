@@ -1,7 +1,8 @@
 //! Kills at default settings, under mixed load: no acknowledged task dies of them, and none waits for ever.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
     process::{Child, Stdio},
     time::Duration,
 };
@@ -19,12 +20,16 @@ struct Client(Child);
 
 impl Client {
     fn start(node: &str, args: &[&str]) -> Self {
+        Self::telling(node, args, Stdio::null())
+    }
+
+    fn telling(node: &str, args: &[&str], stdout: Stdio) -> Self {
         let mut args = args.to_vec();
         args.extend(["--address", node]);
         let child = command(&args)
             .unwrap()
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -74,9 +79,12 @@ fn thirty_kills_under_mixed_load_leave_no_task_dead() {
     let folder = Folder::new().unwrap();
     let mut node = Node::start(&folder, &[]).unwrap();
     let address = node.address().to_owned();
+    let acknowledged = folder.file("acknowledged", "").unwrap();
     for round in 0..KILLS {
         let file = mixed(&folder, round);
-        let submitter = Client::start(&address, &["submit", "--file", &file, "--retry-for", "2m"]);
+        let submit = ["submit", "--file", &file, "--retry-for", "2m"];
+        let ids = File::options().append(true).open(&acknowledged).unwrap();
+        let submitter = Client::telling(&address, &submit, ids.into());
         eventually("work in hand", SOON, || {
             let counts = by_state(&node);
             Ok(counts.values().sum::<u64>() >= (round as u64) * 40 + 10)
@@ -116,6 +124,21 @@ fn thirty_kills_under_mixed_load_leave_no_task_dead() {
     let status = node.json(&["status"]).unwrap().remove(0);
     let accepted = status["accepted"].as_u64().unwrap();
     assert_eq!(counts.values().sum::<u64>(), accepted, "{counts:?}");
+    // Every id that a submitter was given is there, and the kills have met work in hand.
+    let tasks = node.json(&["task", "list", "--limit", "0"]).unwrap();
+    let known: BTreeSet<&str> = tasks
+        .iter()
+        .filter_map(|task| task["id"].as_str())
+        .collect();
+    let acknowledged = fs::read_to_string(acknowledged).unwrap();
+    let lost: Vec<&str> = acknowledged
+        .lines()
+        .filter(|id| !known.contains(id))
+        .collect();
+    assert_eq!(lost, Vec::<&str>::new());
+    assert!(acknowledged.lines().count() > KILLS * 40);
+    let losses: u64 = tasks.iter().filter_map(|t| t["node_losses"].as_u64()).sum();
+    assert!(losses > 0, "no kill met a task in hand");
     assert!(node.stop().unwrap().success());
 }
 
