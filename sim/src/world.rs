@@ -12,7 +12,7 @@ use std::{
 };
 
 use colony_core::{id::Tenant, port::Clock, unit::Timestamp};
-use colony_node::ports::SystemClock;
+use colony_node::ports::RuntimeClock;
 use colony_store::{
     Policy,
     memory::{self, MemoryLedger},
@@ -139,7 +139,7 @@ impl World {
             .unwrap_or(i64::MAX)
             .saturating_add(off.saturating_mul(1_000));
         let wall = Timestamp::from_micros(u64::try_from(moved).unwrap_or(0));
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::at(wall));
+        let clock: Arc<dyn Clock> = Arc::new(RuntimeClock::at(wall));
         *self.node_clock.lock() = Arc::clone(&clock);
         clock
     }

@@ -234,6 +234,8 @@ pub(crate) enum TaskCommand {
         /// Their ids
         #[arg(required = true)]
         ids: Vec<String>,
+        #[command(flatten)]
+        retry: RetryArgs,
     },
     /// Make dead, cancelled or expired tasks ready again
     Revive(ReviveArgs),
@@ -244,6 +246,15 @@ pub(crate) enum TaskCommand {
         /// The right answer
         label: String,
     },
+}
+
+/// How long a request that changes something is repeated. It is safe: each carries an id by which the node knows
+/// its repeats.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct RetryArgs {
+    /// Keep trying this long while the node is away or full; the first attempt gets at least 3s
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = span)]
+    pub(crate) retry_for: Duration,
 }
 
 /// Which tasks to revive: some by their ids, or those that options find.
@@ -335,6 +346,8 @@ pub(crate) enum ApproveCommand {
             value_name = "NAME"
         )]
         by: String,
+        #[command(flatten)]
+        retry: RetryArgs,
     },
     /// It must not be done; the task fails
     Reject {
@@ -353,6 +366,8 @@ pub(crate) enum ApproveCommand {
             value_name = "NAME"
         )]
         by: String,
+        #[command(flatten)]
+        retry: RetryArgs,
     },
 }
 

@@ -225,7 +225,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::ports::SystemClock;
+    use crate::ports::RuntimeClock;
 
     #[tokio::test(start_paused = true)]
     async fn one_caller_at_a_time_asks_a_port_that_may_be_back() {
@@ -234,7 +234,7 @@ mod tests {
             hold: Duration::from_secs(1),
             hold_max: Duration::from_secs(1),
         };
-        let clock = Arc::new(SystemClock::start());
+        let clock = Arc::new(RuntimeClock::at(Timestamp::default()));
         let breakers = Breakers::new(policy, BTreeMap::new(), clock);
         let port = "tool/search";
         assert!(breakers.admits(port), "it has never failed");

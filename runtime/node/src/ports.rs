@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use colony_core::{
@@ -17,12 +17,12 @@ use rand::{RngCore, SeedableRng, rngs::OsRng};
 use rand_chacha::ChaCha12Rng;
 use tokio::time::Instant;
 
-/// Colony time on a real machine: the wall clock read once, carried forward by the monotonic clock, so
-/// that a jump of the wall clock moves nothing.
+/// Colony time on a real machine: the wall clock read once, carried forward by the clock that counts from
+/// boot, so that a jump of the wall clock moves nothing and a machine's sleep is not forgotten.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     anchor: Timestamp,
-    started: Instant,
+    started: Duration,
 }
 
 impl SystemClock {
@@ -33,14 +33,48 @@ impl SystemClock {
         let wall = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let anchor = Timestamp::default().after(wall);
         Self {
-            anchor,
-            started: Instant::now(),
+            anchor: Timestamp::default().after(wall),
+            started: since_boot(),
         }
     }
+}
 
-    /// Starts at a given moment: the simulator's clock, where tokio's time is virtual.
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let elapsed = since_boot().saturating_sub(self.started);
+        self.anchor.after(elapsed)
+    }
+}
+
+/// Time since the machine was started, its sleep included.
+#[cfg(target_os = "linux")]
+fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(now).unwrap_or_default()
+}
+
+/// Time since the first call. Whether a machine's sleep counts is the system's affair.
+#[cfg(not(target_os = "linux"))]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this is the clock port"
+)]
+fn since_boot() -> Duration {
+    static FIRST: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    FIRST.get_or_init(std::time::Instant::now).elapsed()
+}
+
+/// The time of a tokio runtime, which may be virtual: for the simulator and for tests.
+#[derive(Debug, Clone, Copy)]
+pub struct RuntimeClock {
+    anchor: Timestamp,
+    started: Instant,
+}
+
+impl RuntimeClock {
+    /// Starts at a given moment.
     #[must_use]
     pub fn at(anchor: Timestamp) -> Self {
         Self {
@@ -50,7 +84,7 @@ impl SystemClock {
     }
 }
 
-impl Clock for SystemClock {
+impl Clock for RuntimeClock {
     fn now(&self) -> Timestamp {
         self.anchor.after(self.started.elapsed())
     }

@@ -128,6 +128,7 @@ fn the_keys_of_json_are_those_of_the_page() {
     let third = third[0]["task_id"].as_str().unwrap();
     eventually("a third question", SOON, || Ok(!questions().is_empty())).unwrap();
     page.check("task cancel", &of_node(&["task", "cancel", third]));
+    page.check("task revive", &of_node(&["task", "revive", third]));
     page.check("agent list", &of_node(&["agent", "list"]));
     page.check("agent get", &of_node(&["agent", "get", "triage/1"]));
     page.check("field sense", &of_node(&["field", "sense"]));
@@ -162,6 +163,7 @@ fn the_keys_of_json_are_those_of_the_page() {
         "sim run",
         &alone(&["sim", "run", workload.to_str().unwrap()]),
     );
+    page.check("sim fuzz", &alone(&["sim", "fuzz", "--seeds", "1"]));
     page.check(
         "demo",
         &alone(&[

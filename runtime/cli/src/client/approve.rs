@@ -6,9 +6,9 @@ use colony_proto::v1::{
 };
 use serde_json::json;
 
-use super::{Node, page_size, request_id, view};
+use super::{Node, page_size, request_id, retry::with_retry, view};
 use crate::{
-    args::ApproveCommand,
+    args::{ApproveCommand, RetryArgs},
     errors::Failure,
     output::{Output, cell, clean_within},
 };
@@ -40,6 +40,7 @@ pub(crate) async fn run(node: &Node, command: ApproveCommand, out: Output) -> Re
             label,
             no_teach,
             by,
+            retry,
         } => {
             let ruling = label.map_or(Ruling::Accept(Accepted {}), Ruling::Correct);
             let decision = Decision {
@@ -47,15 +48,20 @@ pub(crate) async fn run(node: &Node, command: ApproveCommand, out: Output) -> Re
                 teach: Some(!no_teach),
                 by,
             };
-            decide(node, ids, &decision, out).await
+            decide(node, ids, &decision, retry, out).await
         }
-        ApproveCommand::Reject { ids, reason, by } => {
+        ApproveCommand::Reject {
+            ids,
+            reason,
+            by,
+            retry,
+        } => {
             let decision = Decision {
                 ruling: Some(Ruling::Reject(reason)),
                 teach: Some(false),
                 by,
             };
-            decide(node, ids, &decision, out).await
+            decide(node, ids, &decision, retry, out).await
         }
     }
 }
@@ -82,6 +88,7 @@ async fn decide(
     node: &Node,
     ids: Vec<String>,
     decision: &Decision,
+    retry: RetryArgs,
     out: Output,
 ) -> Result<(), Failure> {
     let mut failed = None;
@@ -91,7 +98,11 @@ async fn decide(
             decision: Some(decision.clone()),
             request_id: Some(request_id()),
         };
-        match node.open(node.approvals().decide(node.ask(ask)).await) {
+        let answer = with_retry(retry.retry_for, out, || {
+            let (mut client, ask) = (node.approvals(), node.ask(ask.clone()));
+            async move { client.decide(ask).await }
+        });
+        match answer.await.map_err(|status| node.failure(&status)) {
             Ok(answer) => {
                 let (task, state) = (answer.task_id, view::state(answer.state));
                 let said = json!({

@@ -5,7 +5,7 @@
 //!         ├─ away, or full with a time to come back ─► pause (doubling) ─► call again, until the time is up
 //!         └─ refused ─► the refusal
 //! ```
-//! Only for calls that may be repeated: those that carry deduplication keys.
+//! Only for calls that may be repeated: those that carry deduplication keys or request ids.
 
 use std::time::Duration;
 

@@ -5,9 +5,9 @@ use colony_proto::v1::{
 };
 use serde_json::{Value, json};
 
-use super::{Node, page_size, request_id, revive, types, view, watch::Watch};
+use super::{Node, page_size, request_id, retry::with_retry, revive, types, view, watch::Watch};
 use crate::{
-    args::TaskCommand,
+    args::{RetryArgs, TaskCommand},
     errors::Failure,
     output::{Output, clean, sheet},
 };
@@ -51,7 +51,7 @@ pub(crate) async fn run(node: &Node, command: TaskCommand, out: Output) -> Resul
             }
             Ok(())
         }
-        TaskCommand::Cancel { ids } => cancel(node, ids, out).await,
+        TaskCommand::Cancel { ids, retry } => cancel(node, ids, retry, out).await,
         TaskCommand::Revive(args) => revive::run(node, args, out).await,
         TaskCommand::Feedback { id, label } => {
             let ask = node.ask(FeedbackRequest {
@@ -130,14 +130,23 @@ async fn get(node: &Node, id: String, journal: bool, out: Output) -> Result<(), 
     })
 }
 
-async fn cancel(node: &Node, ids: Vec<String>, out: Output) -> Result<(), Failure> {
+async fn cancel(
+    node: &Node,
+    ids: Vec<String>,
+    retry: RetryArgs,
+    out: Output,
+) -> Result<(), Failure> {
     let mut failed = None;
     for id in ids {
-        let ask = node.ask(CancelRequest {
+        let ask = CancelRequest {
             task_id: id.clone(),
             request_id: Some(request_id()),
+        };
+        let answer = with_retry(retry.retry_for, out, || {
+            let (mut client, ask) = (node.tasks(), node.ask(ask.clone()));
+            async move { client.cancel(ask).await }
         });
-        match node.open(node.tasks().cancel(ask).await) {
+        match answer.await.map_err(|status| node.failure(&status)) {
             Ok(answer) => {
                 let was = view::state(answer.was);
                 out.result(&json!({ "task_id": id, "was": was }), || {

@@ -8,6 +8,7 @@ use colony_core::{
     id::TypeName,
     port::Clock,
     task::{Spec, State},
+    unit::Timestamp,
 };
 use colony_store::{MemoryLedger, Policy};
 
@@ -15,7 +16,7 @@ use super::{AgentStatus, messages::SupervisorMessage};
 use crate::{
     Config, Dependencies, Health, Node,
     config::AgentType,
-    ports::{SeededChance, SystemClock},
+    ports::{RuntimeClock, SeededChance},
 };
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -32,7 +33,9 @@ async fn node(agents: u32) -> Node {
     config.roster.restarts_max = 2;
     config.roster.restart_window = Duration::from_secs(60);
     config.market.recheck_every = Duration::ZERO;
-    let clock: std::sync::Arc<dyn Clock> = std::sync::Arc::new(SystemClock::start());
+    let clock: std::sync::Arc<dyn Clock> = std::sync::Arc::new(RuntimeClock::at(
+        Timestamp::from_micros(1_700_000_000_000_000),
+    ));
     let ledger = MemoryLedger::new(Policy::default(), std::sync::Arc::clone(&clock));
     let chance = std::sync::Arc::new(SeededChance::new(7));
     let dependencies = Dependencies::new(clock, chance, std::sync::Arc::new(ledger));

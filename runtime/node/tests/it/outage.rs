@@ -13,9 +13,9 @@ use colony_core::task::{Spec, State};
 use colony_inference::{
     EchoEmbedder, EmbedRequest, Embedded, Embedder, EmbedderInfo, InferenceError, WorkerStats,
 };
-use colony_node::{Node, NodeHandle, ports::SystemClock};
+use colony_node::{Node, NodeHandle};
 
-use crate::walk::{agent_type, book, config, dependencies, submit};
+use crate::walk::{agent_type, book, clock, config, dependencies, submit};
 
 /// Longer than five failed attempts with their back-offs, by far.
 const OUTAGE: Duration = Duration::from_secs(30 * 60);
@@ -67,7 +67,7 @@ async fn until(handle: &NodeHandle, state: State, count: usize) {
 #[tokio::test(start_paused = true)]
 async fn a_model_away_for_half_an_hour_kills_no_task_and_is_hardly_asked() {
     let model = Arc::new(Away {
-        model: EchoEmbedder::new(Arc::new(SystemClock::start()), None),
+        model: EchoEmbedder::new(clock(), None),
         away: AtomicBool::new(true),
         asked: AtomicU64::new(0),
     });

@@ -17,15 +17,13 @@ use colony_agents::{Desk, Kind, Kinds, StepError};
 use colony_core::{
     cycle::{Percept, Recall, Thought},
     id::TaskId,
-    port::Clock,
     task::{Answer, Spec, State},
-    unit::Timestamp,
 };
 use colony_node::{Config, Dependencies, Node, NodeHandle, Problem};
 use colony_store::{Counts, Ledger, LedgerError, MemoryLedger, Policy};
 use futures_util::FutureExt as _;
 
-use crate::walk::{agent_type, config, dependencies, request, submit, until};
+use crate::walk::{agent_type, clock, config, dependencies, request, submit, until};
 
 /// How long a sync takes, and each of the slow steps.
 const TICK: Duration = Duration::from_millis(2);
@@ -35,16 +33,6 @@ const MILLISECONDS: Range<u64> = 0..18;
 const TURNS: Range<u32> = 0..6;
 /// A day of virtual time is more than every wait in a node.
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// The paused time of the test.
-#[derive(Debug)]
-struct PausedClock(tokio::time::Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(1_700_000_000_000_000).after(self.0.elapsed())
-    }
-}
 
 /// Takes its time: two of its steps take a tick, and each of the first three as many turns of the scheduler
 /// more as the task says.
@@ -98,7 +86,7 @@ impl World {
 
     /// The same with other settings.
     async fn with(agents: u32, sleep_after: Duration, set: impl FnOnce(&mut Config)) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(PausedClock(tokio::time::Instant::now()));
+        let clock = clock();
         let ledger = MemoryLedger::with_sync_delay(Policy::default(), Arc::clone(&clock), TICK);
         let mut config: Config = config(&[("slow", agents)]);
         config.roster.sleep_after = sleep_after;

@@ -16,7 +16,7 @@ use colony_inference::{EchoEmbedder, EchoGenerator};
 use colony_node::{
     Config, Dependencies, Node, NodeHandle,
     config::AgentType,
-    ports::{SeededChance, SystemClock},
+    ports::{RuntimeClock, SeededChance, SystemClock},
     telemetry::Telemetry,
     workers::Workers,
 };
@@ -46,7 +46,7 @@ pub(crate) fn config(types: &[(&str, u32)]) -> Config {
 }
 
 pub(crate) fn dependencies(ledger: Arc<dyn Ledger>) -> Dependencies {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let clock = clock();
     let mut dependencies =
         Dependencies::new(Arc::clone(&clock), Arc::new(SeededChance::new(7)), ledger);
     dependencies.workers = Workers {
@@ -63,8 +63,9 @@ pub(crate) fn dependencies(ledger: Arc<dyn Ledger>) -> Dependencies {
     dependencies
 }
 
+/// Today, and virtual where tokio's time is.
 pub(crate) fn clock() -> Arc<dyn Clock> {
-    Arc::new(SystemClock::start())
+    Arc::new(RuntimeClock::at(SystemClock::start().now()))
 }
 
 pub(crate) fn request() -> RequestId {
