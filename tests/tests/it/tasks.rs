@@ -132,3 +132,47 @@ fn a_ledger_is_verified_while_its_node_runs_and_when_it_is_stopped() {
     let missing = run(&["ledger", "verify", "--data-dir", nothing.to_str().unwrap()]).unwrap();
     assert_eq!(missing.code, Some(2), "{}", missing.stderr);
 }
+
+/// C5 and C19: one changed bit is named by table and key, to whoever asks, and everything else goes on.
+#[test]
+fn a_damaged_row_is_named_by_the_node_and_without_it_and_the_rest_goes_on() {
+    let folder = Folder::new().unwrap();
+    let node = Node::start(&folder, &[]).unwrap();
+    let done = node
+        .json(&["submit", "--type", "echo", "--wait", "hello"])
+        .unwrap();
+    let id = done[0]["id"].as_str().unwrap().to_owned();
+    let address = node.address().to_owned();
+    assert!(node.stop().unwrap().success());
+    let path = folder.path().join("data/colony.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let changed = db
+        .execute("UPDATE finished SET fence = fence + 1", [])
+        .unwrap();
+    assert_eq!(changed, 1);
+    drop(db);
+    let data = folder.path().join("data");
+    let stopped = run(&[
+        "ledger",
+        "verify",
+        "--json",
+        "--data-dir",
+        data.to_str().unwrap(),
+    ])
+    .unwrap();
+    let node = Node::start_at(&folder, &address, &[]).unwrap();
+    let running = node.run(&["ledger", "verify", "--json"]).unwrap();
+    for found in [&stopped, &running] {
+        assert_eq!(found.code, Some(1), "{}", found.stderr);
+        let said = found.json().unwrap().remove(0);
+        assert_eq!(said["whole"], false);
+        assert_eq!(said["quarantined_total"], 1, "{said}");
+        let row = &said["quarantined"][0];
+        assert_eq!(row["table"], "finished", "{said}");
+        assert!(row["key"].as_str().unwrap().contains(&id), "{said}");
+    }
+    let asked = node.run(&["task", "get", &id]).unwrap();
+    assert_ne!(asked.code, Some(0), "it cannot be read: {}", asked.stdout);
+    let rest = node.run(&["submit", "--type", "echo", "--wait", "the rest goes on"]);
+    assert!(rest.unwrap().good().unwrap().stdout.contains("done"));
+}

@@ -134,7 +134,7 @@ fn crates_know_only_whom_they_may() {
 }
 
 #[test]
-fn the_laws_have_no_runtime() {
+fn the_rules_have_no_runtime() {
     const FORBIDDEN: [&str; 6] = ["tokio", "ractor", "tonic", "rusqlite", "ort", "parking_lot"];
     let core = metadata()
         .packages
@@ -178,21 +178,24 @@ fn every_crate_inherits_lints_and_facts() {
 
 #[test]
 fn every_dependency_is_declared_once() {
+    const SECTIONS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
     let checkout = Checkout::here().unwrap();
     let root: toml::Table = checkout.text("Cargo.toml").unwrap().parse().unwrap();
     let declared = root["workspace"]["dependencies"].as_table().unwrap();
     let mut problems = Vec::new();
     let mut used = BTreeSet::new();
     for (file, manifest) in manifests(&checkout) {
-        for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
-            let Some(table) = manifest.get(section).and_then(toml::Value::as_table) else {
-                continue;
-            };
-            for (name, entry) in table {
-                used.insert(name.clone());
-                if entry.get("workspace") != Some(&true.into()) {
-                    problems.push(format!("{file}: {name} is not declared in the workspace"));
-                }
+        let targets = manifest.get("target").and_then(toml::Value::as_table);
+        let of_targets = targets.into_iter().flat_map(toml::Table::values);
+        let of_all = of_targets
+            .filter_map(toml::Value::as_table)
+            .chain([&manifest]);
+        let tables = of_all.flat_map(|table| SECTIONS.map(|section| table.get(section)));
+        let entries = tables.filter_map(|table| table?.as_table());
+        for (name, entry) in entries.flatten() {
+            used.insert(name.clone());
+            if entry.get("workspace") != Some(&true.into()) {
+                problems.push(format!("{file}: {name} is not declared in the workspace"));
             }
         }
     }
