@@ -10,8 +10,10 @@
 //! A word is a run of letters and digits, so punctuation and ends of sentences are no obstacle: `two-factor`
 //! is two words, and so is `colleague's`. `*` at the end of a word is any ending. Groups may come in any
 //! order and share words. No regular expressions: whoever writes a policy should be able to see what it
-//! catches. What this cannot do: understand. A risk said in other words, or misspelt, is found by nobody but
-//! the human.
+//! catches. Letters that look alike are the same ([`look`]). What phrases cannot do: understand. A risk said in
+//! other words, or misspelt, is found by nobody but the human.
+
+mod look;
 
 use std::{collections::BTreeMap, fmt, iter};
 
@@ -173,7 +175,7 @@ struct Word {
     open: bool,
 }
 
-/// A word of a text: in lower case, and the bytes it was made of.
+/// A word of a text: what it looks like, and the bytes it was made of.
 #[derive(Debug)]
 struct Spoken {
     text: String,
@@ -258,7 +260,10 @@ impl Policy {
                 }
             }
         }
-        Ok(Self { patterns, phrases })
+        Ok(Self {
+            patterns,
+            phrases,
+        })
     }
 
     /// The patterns found in a text, each once, in the order declared. Of a pattern that is found in several
@@ -323,14 +328,6 @@ impl Word {
     }
 }
 
-/// What stands between letters and is not seen: a word with it is the same word.
-const fn is_invisible(c: char) -> bool {
-    matches!(
-        c,
-        '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}'
-    )
-}
-
 /// Letters and digits. U+02BC is a letter to Unicode, and an apostrophe to everybody who types it.
 fn is_part_of_word(c: char) -> bool {
     c.is_alphanumeric() && c != '\u{2bc}'
@@ -340,7 +337,13 @@ fn is_part_of_word(c: char) -> bool {
 fn words(text: &str) -> Vec<Spoken> {
     let mut words = Vec::new();
     let mut open: Option<Spoken> = None;
-    for (at, c) in text.char_indices().filter(|(_, c)| !is_invisible(*c)) {
+    for (at, c) in text.char_indices() {
+        if look::is_unseen(c) {
+            if let Some(word) = &mut open {
+                word.to = at + c.len_utf8();
+            }
+            continue;
+        }
         if !is_part_of_word(c) {
             words.extend(open.take());
             continue;
@@ -350,9 +353,7 @@ fn words(text: &str) -> Vec<Spoken> {
             from: at,
             to: at,
         });
-        // Some capitals become a letter and a mark: the mark is not typed in lower case.
-        word.text
-            .extend(c.to_lowercase().filter(|c| c.is_alphanumeric()));
+        look::push(&mut word.text, c);
         word.to = at + c.len_utf8();
     }
     words.extend(open);

@@ -51,6 +51,29 @@ fn what_cannot_be_seen_does_not_part_words() {
 }
 
 #[test]
+fn letters_that_look_alike_are_the_same() {
+    for text in [
+        "d\u{435}l\u{435}te \u{430}ll", // Cyrillic е and а
+        "\u{501}elete \u{1d41a}ll",     // Komi de, bold a
+        "ｄｅｌｅｔｅ ａｌｌ",
+        "de1ete a11",
+        "deIete aII",
+        "dèléte\u{301} äll",
+        "DELETE \u{391}LL", // Greek capital alpha
+    ] {
+        assert!(matches("delete all", text), "{text}");
+    }
+    assert!(matches("admin rights", "\u{430}dm\u{456}n r\u{456}ghts"));
+    assert!(matches("prod", "pr0d"));
+    // A policy may be written with any of them, too.
+    assert!(matches("d\u{435}l\u{435}te*", "deleted"));
+    assert!(matches("deleté*", "deletes"));
+    assert!(!matches("delete all", "defeat all"));
+    let hit = found(&[&["delete"]], 8, "now d\u{435}lete\u{301} it");
+    assert_eq!(hit.as_deref(), Some("d\u{435}lete\u{301}"));
+}
+
+#[test]
 fn whole_words_in_order_are_needed() {
     assert!(!matches("delete all", "delete a ballad"));
     assert!(!matches("delete all", "all delete"));
