@@ -11,9 +11,10 @@
 //! is two words, and so is `colleague's`. `*` at the end of a word is any ending. Groups may come in any
 //! order and share words. No regular expressions: whoever writes a policy should be able to see what it
 //! catches. Letters that look alike are the same ([`look`]). What phrases cannot do: understand. A risk said in
-//! other words, or misspelt, is found by nobody but the human.
+//! other words is left to [`similarity`], and beyond that to the human.
 
 mod look;
+pub mod similarity;
 
 use std::{collections::BTreeMap, fmt, iter};
 
@@ -260,10 +261,7 @@ impl Policy {
                 }
             }
         }
-        Ok(Self {
-            patterns,
-            phrases,
-        })
+        Ok(Self { patterns, phrases })
     }
 
     /// The patterns found in a text, each once, in the order declared. Of a pattern that is found in several
