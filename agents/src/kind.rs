@@ -11,7 +11,8 @@ use colony_core::{
     task::{Answer, Source},
     unit::Share,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 use crate::{
     desk::Desk,
@@ -36,7 +37,7 @@ pub struct TypeSettings {
     /// The system prompt.
     pub prompt: Option<String>,
     /// Settings of the kind itself; each kind checks its own.
-    pub settings: serde_json::Value,
+    pub settings: Value,
 }
 
 /// Why a step gave nothing.
@@ -125,6 +126,39 @@ pub(crate) fn without_settings(kind: &str, settings: &TypeSettings) -> Vec<Strin
     let keys = settings.settings.as_object().into_iter().flatten();
     keys.map(|(key, _)| format!("settings.{key}: kind {kind} has no settings"))
         .collect()
+}
+
+/// The settings of a kind that has some, those left out at their defaults.
+///
+/// # Errors
+/// One line for each key that is unknown or holds something else than it should.
+pub(crate) fn settings_of<T>(kind: &str, declared: &TypeSettings) -> Result<T, Vec<String>>
+where
+    T: Default + Serialize + DeserializeOwned,
+{
+    // Plain data with text keys: this cannot fail.
+    let known = serde_json::to_value(T::default()).unwrap_or_default();
+    let known: Vec<&String> = known.as_object().into_iter().flat_map(Map::keys).collect();
+    let mut problems = Vec::new();
+    for (key, value) in declared.settings.as_object().into_iter().flatten() {
+        if !known.contains(&key) {
+            let there: Vec<&str> = known.iter().map(|key| key.as_str()).collect();
+            let there = there.join(", ");
+            problems.push(format!(
+                "settings.{key}: kind {kind} has no such setting; there are: {there}"
+            ));
+            continue;
+        }
+        let alone = Map::from_iter([(key.clone(), value.clone())]);
+        if let Err(error) = serde_json::from_value::<T>(Value::Object(alone)) {
+            problems.push(format!("settings.{key}: {error}"));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    serde_json::from_value(declared.settings.clone())
+        .map_err(|error| vec![format!("settings: {error}")])
 }
 
 /// The verdict that rulings, doubt and a known answer lead to.

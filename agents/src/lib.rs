@@ -13,7 +13,10 @@ mod tool;
 
 pub use desk::Desk;
 pub use kind::{Kind, Kinds, StepError, TypeSettings, UnknownKind};
-pub use kinds::{echo::Echo, triage::Triage};
+pub use kinds::{
+    echo::Echo,
+    triage::{Triage, TriageSettings},
+};
 pub use port::{
     Call, Effects, Embed, Form, Generate, MemoryPort, Missing, PortError, Ports, Prompt, Reply,
 };

@@ -15,32 +15,87 @@ use colony_core::{
     task::{Answer, Source},
     unit::Share,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::{
     desk::Desk,
-    kind::{Kind, StepError, TypeSettings, lesson_of, without_settings},
+    kind::{Kind, StepError, TypeSettings, lesson_of, settings_of},
     port::{Form, PortError, Prompt},
 };
 
 /// What the model is told when the type's declaration has no prompt.
 const PROMPT: &str = "Each request goes to one queue.\n\n";
-/// Likelihood of the model's choice at which it replaces memory's: see docs/adr/0007.
-const OVERRULES_AT: f64 = 0.8;
-/// Confidence below which nobody files the answer unseen: measured, fewer than one in three such answers is right.
-const UNCERTAIN_BELOW: f64 = 0.3;
 /// The answer while nothing was learned: no queue has this name.
 const UNKNOWN: &str = "unknown";
-/// Longest reply: a label of the schema with its braces.
-const REPLY_TOKENS_MAX: u32 = 48;
-/// Characters of a ticket that the model reads: prefill is what a call costs.
-const PROMPT_CHARS_MAX: usize = 240;
 
 /// The kind `triage`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Triage;
+
+/// The settings of the kind, under `[agents.NAME.settings]`; ranges and effects stand in `colony.toml`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TriageSettings {
+    /// Likelihood of the model's choice at which it replaces memory's, 0 to 1: see docs/adr/0007.
+    pub overrules_at: f64,
+    /// Confidence in the model's choice, as a share of its likelihood, 0 to 1; memory's counts when it is higher.
+    pub model_trust: f64,
+    /// Confidence below which nobody files the answer unseen, 0 to 1: measured, fewer than one in three such
+    /// answers is right.
+    pub uncertain_below: f64,
+    /// Characters of a ticket that the model reads: prefill is what a call costs.
+    pub prompt_chars_max: usize,
+    /// Longest reply, in tokens: a label of the schema with its braces.
+    pub reply_tokens_max: u32,
+}
+
+impl Default for TriageSettings {
+    fn default() -> Self {
+        Self {
+            overrules_at: 0.8,
+            model_trust: 0.5,
+            uncertain_below: 0.3,
+            prompt_chars_max: 240,
+            reply_tokens_max: 48,
+        }
+    }
+}
+
+impl TriageSettings {
+    /// Those of a type, checked.
+    fn of(declared: &TypeSettings) -> Result<Self, Vec<String>> {
+        let settings: Self = settings_of(Triage.name(), declared)?;
+        let problems = settings.problems();
+        if problems.is_empty() {
+            Ok(settings)
+        } else {
+            Err(problems)
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let shares = [
+            ("overrules_at", self.overrules_at),
+            ("model_trust", self.model_trust),
+            ("uncertain_below", self.uncertain_below),
+        ];
+        let shares = shares
+            .into_iter()
+            .filter(|(_, share)| !(0.0..=1.0).contains(share))
+            .map(|(key, share)| format!("settings.{key}: {share} is not between 0 and 1"));
+        let counts = [
+            ("prompt_chars_max", self.prompt_chars_max, 65_536),
+            ("reply_tokens_max", self.reply_tokens_max as usize, 4_096),
+        ];
+        let counts = counts
+            .into_iter()
+            .filter(|(_, count, max)| !(1..=*max).contains(count))
+            .map(|(key, count, max)| format!("settings.{key}: {count} is not between 1 and {max}"));
+        shares.chain(counts).collect()
+    }
+}
 
 /// Characters kept of a ticket: what the embedding model reads is shorter still.
 const TEXT_CHARS_MAX: usize = 4_000;
@@ -69,7 +124,7 @@ impl Kind for Triage {
     }
 
     fn check(&self, settings: &TypeSettings) -> Result<(), Vec<String>> {
-        let mut problems = without_settings(self.name(), settings);
+        let mut problems = TriageSettings::of(settings).err().unwrap_or_default();
         if settings.embedder.is_none() {
             problems.push(
                 "embedder: kind triage remembers tickets by their embeddings; name an embedding model"
@@ -135,7 +190,7 @@ impl Kind for Triage {
             }
             Certainty::Unsure => {
                 second_opinion(desk, text, verdict, &mut thought).await?;
-                if thought.answer.confidence.get() < UNCERTAIN_BELOW {
+                if thought.answer.confidence.get() < settings(desk)?.uncertain_below {
                     thought.doubt = Some(Doubt::Uncertain);
                 }
             }
@@ -174,6 +229,12 @@ impl Kind for Triage {
     }
 }
 
+/// The settings of the agent's type; the check at the start found nothing wrong with them.
+fn settings(desk: &Desk) -> Result<TriageSettings, StepError> {
+    let settings = TriageSettings::of(&desk.settings);
+    settings.map_err(|problems| StepError::Impossible(problems.join("; ")))
+}
+
 /// What is said while nothing was learned yet.
 fn nothing_known(risk: Option<String>) -> Thought {
     let doubt = if risk.is_some() {
@@ -206,6 +267,7 @@ async fn second_opinion(
         thought.doubt = Some(Doubt::Uncertain);
         return Ok(());
     }
+    let settings = settings(desk)?;
     let labels: Vec<&str> = verdict
         .candidates
         .iter()
@@ -215,7 +277,7 @@ async fn second_opinion(
     let prompt = Prompt {
         form: Form::Completion,
         system: Arc::from(desk.settings.prompt.as_deref().unwrap_or(PROMPT)),
-        user: question(text, &labels, &words, desk.work.recall.as_ref()),
+        user: question(&settings, text, &labels, &words, desk.work.recall.as_ref()),
         schema: Some(json!({
             "type": "object",
             "properties": { "queue": { "enum": words } },
@@ -223,7 +285,7 @@ async fn second_opinion(
             "additionalProperties": false,
             "x-guidance": { "whitespace_flexible": false },
         })),
-        tokens_max: REPLY_TOKENS_MAX,
+        tokens_max: settings.reply_tokens_max,
     };
     let reply = match desk.ask(prompt).await {
         Ok(reply) => reply,
@@ -243,11 +305,12 @@ async fn second_opinion(
     let chosen = serde_json::from_str::<Chosen>(&reply.text).ok();
     let place = chosen.and_then(|chosen| words.iter().position(|word| *word == chosen.queue));
     if let Some(place) = place
-        && reply.likelihood.get() >= OVERRULES_AT
+        && reply.likelihood.get() >= settings.overrules_at
     {
+        let trusted = reply.likelihood.get() * settings.model_trust;
         thought.answer = Answer {
             text: labels[place].to_owned(),
-            confidence: Share::clamped(verdict.confidence.max(reply.likelihood.get() / 2.0)),
+            confidence: Share::clamped(verdict.confidence.max(trusted)),
             source: Source::Model,
             reason: format!("{} chose among {}", reply.model, labels.join(", ")),
         };
@@ -275,7 +338,15 @@ fn in_words(label: &str) -> String {
 }
 
 /// The examples and the ticket: the nearest solved ticket of each candidate, the best candidate last.
-fn question(text: &str, labels: &[&str], words: &[String], recall: Option<&Recall>) -> String {
+fn question(
+    settings: &TriageSettings,
+    text: &str,
+    labels: &[&str],
+    words: &[String],
+    recall: Option<&Recall>,
+) -> String {
+    let shortened =
+        |text: &str| -> String { text.chars().take(settings.prompt_chars_max).collect() };
     let neighbours = recall.map_or(&[][..], |recall| &recall.neighbours);
     let mut question = String::new();
     for (label, word) in labels.iter().zip(words).rev() {
@@ -291,6 +362,60 @@ fn question(text: &str, labels: &[&str], words: &[String], recall: Option<&Recal
     question + &format!("Request: {}\n", shortened(text))
 }
 
-fn shortened(text: &str) -> String {
-    text.chars().take(PROMPT_CHARS_MAX).collect()
+#[cfg(test)]
+mod tests {
+    use colony_core::id::TypeName;
+
+    use super::*;
+
+    fn declared(settings: serde_json::Value) -> TypeSettings {
+        TypeSettings {
+            name: TypeName::new("mine").expect("a legal name"),
+            kind: "triage".to_owned(),
+            version: 1,
+            model: None,
+            embedder: Some("minilm".to_owned()),
+            prompt: None,
+            settings,
+        }
+    }
+
+    #[test]
+    fn what_is_not_set_has_its_default() {
+        let settings = TriageSettings::of(&declared(json!({ "overrules_at": 0.9 })));
+        let expected = TriageSettings {
+            overrules_at: 0.9,
+            ..TriageSettings::default()
+        };
+        assert_eq!(settings, Ok(expected));
+        assert_eq!(Triage.check(&declared(json!({}))), Ok(()));
+    }
+
+    #[test]
+    fn every_wrong_setting_is_named() {
+        let wrong = declared(json!({ "overules_at": 0.9, "uncertain_below": "low" }));
+        let problems = Triage.check(&wrong).expect_err("two are wrong");
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(
+            problems[0]
+                .starts_with("settings.overules_at: kind triage has no such setting; there are: ")
+        );
+        assert!(problems[1].starts_with("settings.uncertain_below: invalid type"));
+        let out_of_range = declared(json!({
+            "overrules_at": 1.5,
+            "model_trust": -0.1,
+            "uncertain_below": 2,
+            "prompt_chars_max": 65_537,
+            "reply_tokens_max": 0,
+        }));
+        let problems = Triage.check(&out_of_range).expect_err("all are wrong");
+        let expected = [
+            "settings.overrules_at: 1.5 is not between 0 and 1",
+            "settings.model_trust: -0.1 is not between 0 and 1",
+            "settings.uncertain_below: 2 is not between 0 and 1",
+            "settings.prompt_chars_max: 65537 is not between 1 and 65536",
+            "settings.reply_tokens_max: 0 is not between 1 and 4096",
+        ];
+        assert_eq!(problems, expected);
+    }
 }

@@ -75,6 +75,26 @@ fn every_key_stands_in_the_file_in_the_repository() {
 }
 
 #[test]
+fn every_setting_of_triage_stands_in_the_file_with_its_default() {
+    let (_, text) = repository_file();
+    let (_, section) = text.split_once("\n[agents.triage.settings]\n").unwrap();
+    let (section, _) = section.split_once("\n[").unwrap();
+    let written: Vec<&str> = section
+        .lines()
+        .map(|line| line.trim_start_matches('#').trim())
+        .filter(|line| line.contains(" = "))
+        .collect();
+    let defaults = serde_json::to_value(colony_agents::TriageSettings::default()).unwrap();
+    let defaults: Vec<String> = defaults
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(key, value)| format!("{key} = {value}"))
+        .collect();
+    assert_eq!(written, defaults);
+}
+
+#[test]
 fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
     let (_folder, mut sources) =
         file("[market]\nsample = 2\nclaim_max = 3\n[roster]\nsleep_after = \"2s\"\n");
