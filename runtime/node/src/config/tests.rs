@@ -234,8 +234,8 @@ fn a_pattern_that_replaces_the_ready_made_ones_is_a_warning() {
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     let text = warnings[0].to_string();
     for part in [
-        "warning: risk.patterns: 1 of your own replace all 25",
-        "25 of these hold no more",
+        "warning: risk.patterns: 1 of your own replace all 42",
+        "42 of these hold no more",
         "colony.toml:1)",
     ] {
         assert!(text.contains(part), "{part:?} is not in: {text}");
