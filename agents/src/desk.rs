@@ -50,6 +50,14 @@ impl Desk {
         self.ports.memory.recall(percept, &self.call).await
     }
 
+    /// What a human should read when the text of `vector` resembles examples of harm.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    pub async fn resembled(&self, vector: &[f32]) -> Result<Option<String>, PortError> {
+        self.ports.examples.resembled(vector, &self.call).await
+    }
+
     /// Asks the type's language model.
     ///
     /// # Errors

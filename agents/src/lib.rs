@@ -15,9 +15,10 @@ pub use desk::Desk;
 pub use kind::{Kind, Kinds, StepError, TypeSettings, UnknownKind};
 pub use kinds::{
     echo::Echo,
-    triage::{Triage, TriageSettings},
+    triage::{Triage, TriageSettings, normalise, printable},
 };
 pub use port::{
-    Call, Effects, Embed, Form, Generate, MemoryPort, Missing, PortError, Ports, Prompt, Reply,
+    Call, Effects, Embed, Examples, Form, Generate, MemoryPort, Missing, PortError, Ports, Prompt,
+    Reply,
 };
 pub use tool::{FileTicket, Manner, Post, Tool, ToolOutcome, Tools};

@@ -154,6 +154,17 @@ pub trait MemoryPort: Send + Sync + fmt::Debug {
     async fn recall(&self, percept: &Percept, call: &Call) -> Result<Recall, PortError>;
 }
 
+/// Examples of requests that do harm.
+#[async_trait]
+pub trait Examples: Send + Sync + fmt::Debug {
+    /// What a human should read when the text of `vector` resembles risky examples, else none. The vector is the
+    /// type's embedding model's.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    async fn resembled(&self, vector: &[f32], call: &Call) -> Result<Option<String>, PortError>;
+}
+
 /// Makes effects: writes the intent down, calls the tool, writes the outcome down.
 #[async_trait]
 pub trait Effects: Send + Sync + fmt::Debug {
@@ -173,6 +184,8 @@ pub struct Ports {
     pub generate: Arc<dyn Generate>,
     /// Its memory.
     pub memory: Arc<dyn MemoryPort>,
+    /// What does harm by its meaning; what does by its words is in [`Desk::risk`](crate::Desk::risk).
+    pub examples: Arc<dyn Examples>,
 }
 
 /// A port with nothing behind it.
@@ -205,5 +218,12 @@ impl Generate for Missing {
 impl MemoryPort for Missing {
     async fn recall(&self, _: &Percept, _: &Call) -> Result<Recall, PortError> {
         Ok(Recall::default())
+    }
+}
+
+#[async_trait]
+impl Examples for Missing {
+    async fn resembled(&self, _: &[f32], _: &Call) -> Result<Option<String>, PortError> {
+        Ok(None)
     }
 }

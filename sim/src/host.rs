@@ -122,5 +122,7 @@ fn config(workload: &Workload) -> Config {
     config.breaker.hold = Duration::from_millis(200);
     config.breaker.hold_max = Duration::from_secs(2);
     config.memory.episodes_max = world.episodes_max;
+    // Echo vectors mean nothing, and the examples would be most of what the models are asked.
+    config.risk.similarity.enabled = false;
     config
 }

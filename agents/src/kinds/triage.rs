@@ -100,21 +100,32 @@ impl TriageSettings {
 /// Characters kept of a ticket: what the embedding model reads is shorter still.
 const TEXT_CHARS_MAX: usize = 4_000;
 
-/// One line of plain text: canonical composition, no control characters, single spaces.
-fn normalise(input: &str) -> String {
+/// A ticket as the kind embeds it: one line of plain text, canonical composition, no control characters, single
+/// spaces.
+#[must_use]
+pub fn normalise(input: &str) -> String {
     let text: String = printable(input).take(TEXT_CHARS_MAX).collect();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn printable(input: &str) -> impl Iterator<Item = char> {
+/// A ticket as the kind searches it for risky words: all of it, canonical composition, no control characters.
+pub fn printable(input: &str) -> impl Iterator<Item = char> {
     input.nfkc().map(|c| if c.is_control() { ' ' } else { c })
 }
 
-/// What a human should know of the harm that the ticket could do. The whole ticket is searched: what is
-/// asked for at the end of a long one counts too.
-fn risk(desk: &Desk) -> Option<String> {
+/// What a human should know of the harm that the ticket could do: the words that give it away, or else the
+/// risky example that it resembles. The whole ticket is searched for words: what is asked for at the end of a
+/// long one counts too. Its vector speaks for as much as the embedding model reads.
+async fn risk(desk: &Desk) -> Result<Option<String>, StepError> {
     let text: String = printable(&desk.spec.input).collect();
-    desk.risk.hits(&text).first().map(ToString::to_string)
+    if let Some(hit) = desk.risk.hits(&text).first() {
+        return Ok(Some(hit.to_string()));
+    }
+    let percept = desk.work.percept.as_ref();
+    match percept.and_then(|percept| percept.vector.as_ref()) {
+        Some(vector) => Ok(desk.resembled(vector).await?),
+        None => Ok(None),
+    }
 }
 
 #[async_trait]
@@ -155,6 +166,8 @@ impl Kind for Triage {
     }
 
     async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
+        // First: what fails here is tried again, and the model should not be asked twice for that.
+        let risk = risk(desk).await?;
         let verdict = desk
             .work
             .recall
@@ -166,7 +179,7 @@ impl Kind for Triage {
             .as_ref()
             .map_or("", |percept| percept.text.as_str());
         let Some(verdict) = verdict.filter(|r| !r.candidates.is_empty()) else {
-            return Ok(nothing_known(risk(desk)));
+            return Ok(nothing_known(risk));
         };
         let best = &verdict.candidates[0];
         let mut thought = Thought {
@@ -195,7 +208,7 @@ impl Kind for Triage {
                 }
             }
         }
-        if let Some(risk) = risk(desk) {
+        if let Some(risk) = risk {
             thought.doubt = Some(Doubt::Risky);
             thought.answer.reason = risk;
         }

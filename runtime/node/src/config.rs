@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use rooms::{
     AgentType, Engine, Field, Gateway, HalfLives, Inference, LogFormat, Market, Memory, Model,
-    ModelRole, Node, Risk, Roster, Store, StoreEngine, Telemetry,
+    ModelRole, Node, Risk, RiskSimilarity, Roster, Store, StoreEngine, Telemetry,
 };
 pub use show::{Origin, Setting};
 

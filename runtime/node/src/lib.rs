@@ -16,6 +16,7 @@ mod pipe;
 pub mod ports;
 mod problem;
 pub mod revive;
+pub mod risk;
 mod root;
 mod roster;
 mod snapshots;

@@ -16,7 +16,6 @@ use colony_agents::{
     Embed, Generate, Kinds, MemoryPort, Missing, Ports, Tools, TypeSettings, UnknownKind,
 };
 use colony_core::{
-    escalation::risk,
     field::Origin,
     id::{NodeId, QueueName, TypeName},
     port::{Chance, Clock},
@@ -34,6 +33,7 @@ use crate::{
     market,
     memory::{self, Memory},
     ports::{Alone, Member, Membership},
+    risk,
     root::{self, Health},
     roster::{self, AgentDeps, AgentGroup, Restarts, Roster},
     sweep::SweepArgs,
@@ -120,7 +120,10 @@ pub enum StartError {
     Memory(#[from] memory::BindError),
     /// A risk pattern that makes no sense.
     #[error("risk.patterns: {0}")]
-    Risk(#[from] risk::Error),
+    Risk(#[from] colony_core::escalation::risk::Error),
+    /// Examples of harm that cannot be read.
+    #[error("risk.similarity.examples: {0}")]
+    Examples(#[from] risk::ExamplesError),
     /// The actor system refused.
     #[error("a component could not start: {0}")]
     Spawn(#[from] SpawnErr),
@@ -213,13 +216,22 @@ impl Node {
         .await?;
         let tools = Arc::new(tools);
         let risk = Arc::new(config.risk.policy()?);
+        let examples = risk::examples(&config.risk)?;
+        let mut embedded = BTreeMap::new();
         let mut groups = Vec::new();
         for (count, settings) in types.values() {
             let embedder = settings.embedder.as_ref();
             if let Some(embedder) = embedder.and_then(|name| workers.embedders.get(name)) {
                 memory.bind(&settings.name, &embedder.info().model).await?;
             }
-            let ports = ports(settings, &workers, &memory, &breakers, &telemetry)?;
+            let mut ports = ports(settings, &workers, &memory, &breakers, &telemetry)?;
+            // Types with the same embedding model share its vectors.
+            if let (Some(name), Some(examples)) = (&settings.embedder, &examples) {
+                let port = embedded
+                    .entry(name.clone())
+                    .or_insert_with(|| Arc::new(risk::Port::new(examples.clone(), &ports.embed)));
+                ports.examples = Arc::clone(port) as _;
+            }
             let kind = kinds
                 .get(&settings.kind)
                 .map_err(|error| StartError::Kind {
@@ -507,5 +519,6 @@ fn ports(
         embed,
         generate,
         memory,
+        examples: Arc::new(Missing),
     })
 }

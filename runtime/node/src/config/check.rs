@@ -293,6 +293,22 @@ impl Checks {
         if all.iter().all(|(_, value)| *value <= 0.0) {
             self.say("market.weights", "at least one weight must be above 0");
         }
+        let similarity = &config.risk.similarity;
+        let ranges = [
+            // What is divided by must not be 0.
+            ("risk.similarity.width", similarity.width, 0.001..=2.0),
+            (
+                "risk.similarity.margin_min",
+                similarity.margin_min,
+                -2.0..=2.0,
+            ),
+        ];
+        for (key, value, range) in ranges {
+            if !range.contains(&value) {
+                let (min, max) = range.into_inner();
+                self.say(key, format!("{value} is not between {min} and {max}"));
+            }
+        }
         let shares = [
             ("telemetry.sample_ratio", config.telemetry.sample_ratio),
             ("memory.new_at", config.memory.new_at),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::LazyLock, time::Duration};
 
 use colony_core::{
-    escalation::risk,
+    escalation::risk::{self, similarity::Bounds},
     field,
     id::NodeId,
     market::{Mode, Rules, SAMPLE_DEFAULT, Weights},
@@ -379,11 +379,50 @@ impl AgentType {
 }
 
 /// What needs a human.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Risk {
+    /// What the words of a request cannot say.
+    pub similarity: RiskSimilarity,
     /// Requests that could do harm, the gravest first.
     pub patterns: Vec<risk::Pattern>,
+}
+
+/// Requests that mean the same as an example of harm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RiskSimilarity {
+    /// Whether requests are compared with examples at all.
+    pub enabled: bool,
+    /// JSON lines of examples; none: those shipped.
+    pub examples: Option<PathBuf>,
+    /// How far behind the nearest example others still have a say.
+    pub width: f64,
+    /// Least lead of the nearness to risky examples over that to harmless ones.
+    pub margin_min: f64,
+}
+
+impl Default for RiskSimilarity {
+    fn default() -> Self {
+        let bounds = Bounds::default();
+        Self {
+            enabled: true,
+            examples: None,
+            width: bounds.width,
+            margin_min: bounds.margin_min,
+        }
+    }
+}
+
+impl RiskSimilarity {
+    /// The bounds as the law takes them.
+    #[must_use]
+    pub const fn bounds(&self) -> Bounds {
+        Bounds {
+            width: self.width,
+            margin_min: self.margin_min,
+        }
+    }
 }
 
 impl Risk {
@@ -404,6 +443,7 @@ impl Default for Risk {
                 .expect("a test reads this file")
         });
         Self {
+            similarity: RiskSimilarity::default(),
             patterns: PATTERNS.clone(),
         }
     }

@@ -95,6 +95,17 @@ fn every_setting_of_triage_stands_in_the_file_with_its_default() {
 }
 
 #[test]
+fn bounds_of_similarity_out_of_range_are_listed() {
+    let (_folder, sources) = file("[risk.similarity]\nwidth = 0.0\nmargin_min = nan\n");
+    let found = problems(&sources);
+    let keys: Vec<&str> = found.iter().map(|p| p.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        ["risk.similarity.width", "risk.similarity.margin_min"]
+    );
+}
+
+#[test]
 fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
     let (_folder, mut sources) =
         file("[market]\nsample = 2\nclaim_max = 3\n[roster]\nsleep_after = \"2s\"\n");
