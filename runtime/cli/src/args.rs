@@ -84,6 +84,9 @@ pub(crate) enum Command {
     /// Begin, show, check and explain the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Try out what counts as risky
+    #[command(subcommand)]
+    Risk(RiskCommand),
     /// Say what an error code means and what to do about it
     Explain {
         /// Such as CLY0003
@@ -466,6 +469,26 @@ pub(crate) enum ConfigCommand {
         #[arg(default_value = "colony.toml")]
         file: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RiskCommand {
+    /// Measure the patterns and examples of [risk] on texts of which it is known whether they are risky
+    Eval(RiskEvalArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RiskEvalArgs {
+    /// JSON lines {"text", "risky"?: true}
+    pub(crate) file: PathBuf,
+    /// The agent type whose embedding model compares them
+    #[arg(long = "type", default_value = "triage", value_name = "NAME")]
+    pub(crate) agent_type: String,
+    /// List what was missed and what was a false alarm
+    #[arg(long)]
+    pub(crate) list: bool,
+    #[command(flatten)]
+    pub(crate) sources: ConfigSources,
 }
 
 #[derive(Debug, Subcommand)]

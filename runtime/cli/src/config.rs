@@ -243,9 +243,10 @@ fn file_of(sources: &ConfigSources) -> Option<PathBuf> {
     }
 }
 
-/// What the kinds and the log say of a configuration.
+/// What the kinds, the examples of harm and the log say of a configuration.
 fn startable(config: &Config) -> Vec<Finding> {
     let mut found = colony_node::check_agents(config, &Kinds::builtin());
+    found.extend(colony_node::risk::check(&config.risk));
     let log = logging::problem(&config.telemetry.log);
     found.extend(log.map(|what| Finding::error("telemetry.log", what)));
     found

@@ -7,6 +7,7 @@
 //! | `demo` | [`demo`] |
 //! | `model pull`, `model info`, `model import` | [`model`] |
 //! | `config` | [`config`] |
+//! | `risk` | [`risk`] |
 //! | `explain` | [`explain`] |
 //! | `bench` | [`mod@bench`] |
 
@@ -20,6 +21,7 @@ mod explain;
 mod model;
 mod node;
 mod output;
+mod risk;
 mod sim;
 mod stats;
 
@@ -28,7 +30,7 @@ use std::{io, process::ExitCode};
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::{
-    args::{Cli, Command, Global, LedgerCommand, ModelCommand, Shell},
+    args::{Cli, Command, Global, LedgerCommand, ModelCommand, RiskCommand, Shell},
     client::Node,
     errors::Failure,
     output::{Format, Notes, Output, say},
@@ -132,6 +134,7 @@ async fn dispatch(command: Command, global: &Global, out: Output) -> Result<(), 
         Command::Demo(args) => demo::run(*args, global, out).await,
         Command::Config(command) => config::run(command, out),
         Command::Completions { shell } => completions(shell, out),
+        Command::Risk(RiskCommand::Eval(args)) => risk::eval(args, out).await,
         Command::Explain { page } => explain::run(page, out),
         Command::Sim(command) => sim::command(command, out).await,
         Command::Bench(args) => bench::run(args, out).await,

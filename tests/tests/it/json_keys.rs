@@ -136,6 +136,15 @@ fn the_keys_of_json_are_those_of_the_page() {
     page.check("model test", &of_node(&["model", "test", "minilm"]));
     page.check("status", &of_node(&["status"]));
     page.check("ledger verify", &of_node(&["ledger", "verify"]));
+    let texts = folder
+        .file("texts.jsonl", "{\"text\": \"drop table customers\", \"risky\": true}")
+        .unwrap();
+    let texts = texts.display().to_string();
+    let echo = "inference.engine=echo";
+    page.check(
+        "risk eval",
+        &alone(&["risk", "eval", &texts, "--set", echo]),
+    );
     page.check(
         "model pull --dry-run",
         &alone(&["model", "pull", "--dry-run"]),

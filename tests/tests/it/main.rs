@@ -14,5 +14,6 @@ mod mutants;
 mod outbound;
 mod process;
 mod receiver;
+mod risk;
 mod tasks;
 mod tidy;
