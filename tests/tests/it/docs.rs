@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use colony_tests::Checkout;
 
-/// What a claim of docs/claims.toml has to say.
-const CLAIM_KEYS: [&str; 8] = [
+/// What a figure of docs/figures.toml has to say.
+const FIGURE_KEYS: [&str; 8] = [
     "id", "where", "shown", "command", "field", "value", "date", "machine",
 ];
 
@@ -207,64 +207,64 @@ fn decisions_are_numbered_without_gaps() {
     assert!(pages.len() > 1, "no decisions");
 }
 
-/// The claims by id.
-fn claims(checkout: &Checkout) -> BTreeMap<String, toml::Table> {
-    let table: toml::Table = checkout.text("docs/claims.toml").unwrap().parse().unwrap();
-    let list = table["claim"]
+/// The figures by id.
+fn figures(checkout: &Checkout) -> BTreeMap<String, toml::Table> {
+    let table: toml::Table = checkout.text("docs/figures.toml").unwrap().parse().unwrap();
+    let list = table["figure"]
         .as_array()
-        .expect("docs/claims.toml has [[claim]] tables");
-    let mut claims = BTreeMap::new();
-    for claim in list {
-        let claim = claim.as_table().unwrap();
-        for key in CLAIM_KEYS {
-            assert!(claim.contains_key(key), "a claim lacks {key}: {claim:?}");
+        .expect("docs/figures.toml has [[figure]] tables");
+    let mut figures = BTreeMap::new();
+    for figure in list {
+        let figure = figure.as_table().unwrap();
+        for key in FIGURE_KEYS {
+            assert!(figure.contains_key(key), "a figure lacks {key}: {figure:?}");
         }
-        let id = claim["id"].as_str().unwrap().to_owned();
+        let id = figure["id"].as_str().unwrap().to_owned();
         assert!(
-            claims.insert(id.clone(), claim.clone()).is_none(),
-            "claim {id} stands twice"
+            figures.insert(id.clone(), figure.clone()).is_none(),
+            "figure {id} stands twice"
         );
     }
-    claims
+    figures
 }
 
-/// The numbers of a document that carry a claim: `<!--claim id-->number<!--/claim-->`.
+/// The numbers of a document that carry a figure: `<!--figure id-->number<!--/figure-->`.
 fn quoted(text: &str) -> Vec<(String, String)> {
-    text.split("<!--claim ")
+    text.split("<!--figure ")
         .skip(1)
         .map(|rest| {
-            let (id, rest) = rest.split_once("-->").expect("a claim mark ends with -->");
+            let (id, rest) = rest.split_once("-->").expect("a figure mark ends with -->");
             let (shown, _) = rest
-                .split_once("<!--/claim-->")
-                .expect("a claim ends with its mark");
+                .split_once("<!--/figure-->")
+                .expect("a figure ends with its mark");
             (id.trim().to_owned(), shown.trim().to_owned())
         })
         .collect()
 }
 
 #[test]
-fn every_number_quoted_was_claimed_and_every_claim_is_quoted() {
+fn every_number_quoted_is_a_figure_and_every_figure_is_quoted() {
     let checkout = Checkout::here().unwrap();
-    let claims = claims(&checkout);
+    let figures = figures(&checkout);
     let mut used = BTreeSet::new();
     for file in checkout.ending(&[".md"]) {
         for (id, shown) in quoted(&checkout.text(file).unwrap()) {
-            let claim = claims
+            let figure = figures
                 .get(&id)
-                .unwrap_or_else(|| panic!("{file}: no claim {id:?}"));
+                .unwrap_or_else(|| panic!("{file}: no figure {id:?}"));
             assert_eq!(
-                claim["shown"].as_str(),
+                figure["shown"].as_str(),
                 Some(shown.as_str()),
-                "{file}: claim {id}"
+                "{file}: figure {id}"
             );
-            let places = claim["where"].as_array().unwrap();
+            let places = figure["where"].as_array().unwrap();
             let listed = places.iter().any(|place| place.as_str() == Some(file));
-            assert!(listed, "claim {id} does not list {file} under `where`");
+            assert!(listed, "figure {id} does not list {file} under `where`");
             used.insert((id, file.to_owned()));
         }
     }
-    for (id, claim) in &claims {
-        for place in claim["where"].as_array().unwrap() {
+    for (id, figure) in &figures {
+        for place in figure["where"].as_array().unwrap() {
             let place = place.as_str().unwrap().to_owned();
             assert!(
                 used.contains(&(id.clone(), place.clone())),
@@ -275,12 +275,12 @@ fn every_number_quoted_was_claimed_and_every_claim_is_quoted() {
 }
 
 #[test]
-fn no_rate_in_the_readme_goes_without_a_claim() {
+fn no_rate_in_the_readme_goes_without_a_figure() {
     let checkout = Checkout::here().unwrap();
     let readme = checkout.text("README.md").unwrap();
     let mut bare = readme.clone();
     for (id, shown) in quoted(&readme) {
-        bare = bare.replace(&format!("<!--claim {id}-->{shown}<!--/claim-->"), "");
+        bare = bare.replace(&format!("<!--figure {id}-->{shown}<!--/figure-->"), "");
     }
     let mut problems = Vec::new();
     for line in bare.lines() {
@@ -297,39 +297,39 @@ fn no_rate_in_the_readme_goes_without_a_claim() {
     }
     assert!(
         problems.is_empty(),
-        "rates without a claim:\n{}",
+        "rates without a figure:\n{}",
         problems.join("\n")
     );
 }
 
 #[test]
-fn every_claim_shows_the_value_that_was_measured() {
+fn every_figure_shows_the_value_that_was_measured() {
     let checkout = Checkout::here().unwrap();
-    for (id, claim) in claims(&checkout) {
-        let shown = claim["shown"].as_str().unwrap();
+    for (id, figure) in figures(&checkout) {
+        let shown = figure["shown"].as_str().unwrap();
         let number: String = shown
             .chars()
             .filter(|c| c.is_ascii_digit() || *c == '.' || *c == '-')
             .collect();
         let shown: f64 = number
             .parse()
-            .unwrap_or_else(|_| panic!("claim {id}: {shown:?}"));
-        let value = claim["value"]
+            .unwrap_or_else(|_| panic!("figure {id}: {shown:?}"));
+        let value = figure["value"]
             .as_float()
-            .unwrap_or_else(|| panic!("claim {id}: not a float"));
-        let scale = claim
+            .unwrap_or_else(|| panic!("figure {id}: not a float"));
+        let scale = figure
             .get("scale")
             .and_then(toml::Value::as_float)
             .unwrap_or(1.0);
         let off = (shown - value * scale).abs() / shown.abs().max(f64::MIN_POSITIVE);
         assert!(
             off <= 0.02,
-            "claim {id} shows {shown}, but {value} × {scale} was measured"
+            "figure {id} shows {shown}, but {value} × {scale} was measured"
         );
-        let command = claim["command"].as_str().unwrap();
+        let command = figure["command"].as_str().unwrap();
         assert!(
             command.starts_with("colony ") || command.starts_with("cargo "),
-            "claim {id}"
+            "figure {id}"
         );
     }
 }

@@ -66,23 +66,23 @@ fn the_held_out_set_is_caught_as_the_readme_says() {
         .good()
         .unwrap();
     let figures = eval(&held_out(), &[]);
-    let claims: toml::Table = Checkout::here()
+    let listed: toml::Table = Checkout::here()
         .unwrap()
-        .text("docs/claims.toml")
+        .text("docs/figures.toml")
         .unwrap()
         .parse()
         .unwrap();
-    let claims = claims["claim"].as_array().unwrap().iter();
-    let own = claims.filter(|claim| claim["command"].as_str().unwrap().contains(HELD_OUT));
+    let all = listed["figure"].as_array().unwrap().iter();
+    let own = all.filter(|figure| figure["command"].as_str().unwrap().contains(HELD_OUT));
     let mut compared = 0;
-    for claim in own {
-        let pointer = format!("/{}", claim["field"].as_str().unwrap().replace('.', "/"));
+    for quoted in own {
+        let pointer = format!("/{}", quoted["field"].as_str().unwrap().replace('.', "/"));
         let measured = figures.pointer(&pointer).and_then(Value::as_f64).unwrap();
-        let claimed = claim["value"].as_float().unwrap();
+        let expected = quoted["value"].as_float().unwrap();
         // Processors differ in the last bits of a vector: one text more or less.
         assert!(
-            (measured - claimed).abs() <= 0.01,
-            "{pointer}: {measured}, claimed {claimed}"
+            (measured - expected).abs() <= 0.01,
+            "{pointer}: {measured}, quoted {expected}"
         );
         compared += 1;
     }
