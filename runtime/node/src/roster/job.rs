@@ -98,6 +98,8 @@ impl Job {
         let journal = JournalBuffer::new(reference, agent.clone(), Arc::clone(deps));
         let journal = Arc::new(journal);
         let spec = &claim.spec;
+        // Of the head: what was asked for is over for one that was revived after it had expired.
+        let deadline = claim.head.deadline;
         let call = Call {
             task: reference.task,
             fence: reference.fence,
@@ -105,8 +107,8 @@ impl Job {
             agent_type: spec.agent_type.clone(),
             agent,
             priority: spec.priority,
-            deadline: spec.deadline,
-            task_deadline: spec.deadline,
+            deadline,
+            task_deadline: deadline,
             trace: spec.trace,
         };
         let ctx = Desk {
@@ -180,7 +182,8 @@ impl Job {
         // reason to take it for dead.
         let limit = calls_limit(self.env.deps.step_timeout);
         let answer_by = self.env.deps.clock.now().after(limit);
-        let deadline = spec.deadline.map_or(answer_by, |own| own.min(answer_by));
+        let own = self.claim.head.deadline;
+        let deadline = own.map_or(answer_by, |own| own.min(answer_by));
         let call = &mut self.ctx().call;
         call.trace = span.context();
         call.deadline = Some(deadline);
