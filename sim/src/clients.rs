@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use colony_proto::v1::{
-    CancelRequest, FeedbackRequest, GetTaskRequest, NewTask, SubmitRequest, Submitted, Task,
-    TaskState, submitted::Outcome, tasks_client::TasksClient,
+    CancelRequest, FeedbackRequest, GetTaskRequest, NewTask, ReviveRequest, SubmitRequest,
+    Submitted, Task, TaskState, revive_request::Which, submitted::Outcome,
+    tasks_client::TasksClient,
 };
 use futures_util::future::join_all;
 use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
@@ -55,6 +56,7 @@ struct Pending {
     id: String,
     key: String,
     cancel_at: Option<Duration>,
+    revives: bool,
 }
 
 impl<'a> Person<'a> {
@@ -86,7 +88,13 @@ impl<'a> Person<'a> {
             }
             let cancel_after = planned.plan.cancel_after_ms;
             let cancel_at = cancel_after.map(|ms| self.world.elapsed() + Duration::from_millis(ms));
-            pending.push(Pending { id, key, cancel_at });
+            let revives = planned.plan.revives;
+            pending.push(Pending {
+                id,
+                key,
+                cancel_at,
+                revives,
+            });
             self.cancel_due(&mut pending).await;
         }
         for task in pending {
@@ -94,7 +102,12 @@ impl<'a> Person<'a> {
                 tokio::time::sleep(at.saturating_sub(self.world.elapsed())).await;
                 self.cancel(&task.id).await;
             }
-            let ended = self.see_end(&task.id).await;
+            let mut ended = self.see_end(&task.id).await;
+            if task.revives && can_be_revived(ended.state()) {
+                self.revive(&task.id).await;
+                ended = self.see_end(&task.id).await;
+            }
+            self.world.facts.lock().ended += 1;
             self.give_feedback(&task, &ended).await;
         }
     }
@@ -229,7 +242,28 @@ impl<'a> Person<'a> {
             {
                 Ok(_) => {
                     self.world.note(format_args!("{id} cancelled"));
-                    self.world.facts.lock().cancelled.push(id.to_owned());
+                    self.world.facts.lock().cancelled.insert(id.to_owned());
+                    return;
+                }
+                Err(status) if status.code() == Code::FailedPrecondition => return,
+                Err(status) => self.refused(id, &status),
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Asks until somebody says that it was done, or is no longer to be done.
+    async fn revive(&mut self, id: &str) {
+        // From here on it may be revived, whatever its client is told.
+        self.world.facts.lock().cancelled.remove(id);
+        loop {
+            let request = ReviveRequest {
+                which: Some(Which::TaskId(id.to_owned())),
+                dry_run: false,
+            };
+            match self.tasks.revive(request).await {
+                Ok(_) => {
+                    self.world.note(format_args!("{id} revived"));
                     return;
                 }
                 Err(status) if status.code() == Code::FailedPrecondition => return,
@@ -251,7 +285,6 @@ impl<'a> Person<'a> {
                     if has_ended(task.state()) {
                         let state = task.state().as_str_name();
                         self.world.note(format_args!("{id} ended {state}"));
-                        self.world.facts.lock().ended += 1;
                         return task;
                     }
                 }
@@ -292,6 +325,18 @@ impl<'a> Person<'a> {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+}
+
+fn can_be_revived(state: TaskState) -> bool {
+    match state {
+        TaskState::Cancelled | TaskState::Expired | TaskState::Dead => true,
+        TaskState::Unspecified
+        | TaskState::Ready
+        | TaskState::Claimed
+        | TaskState::Waiting
+        | TaskState::Done
+        | TaskState::Failed => false,
     }
 }
 

@@ -1,6 +1,9 @@
 //! What the people of a simulated world have been told, which must be true at the end.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use colony_proto::v1::decision::Ruling;
 
@@ -22,8 +25,8 @@ pub(crate) struct Facts {
     pub(crate) planned: BTreeMap<String, Planned>,
     /// The id that a key was acknowledged with.
     pub(crate) acknowledged: BTreeMap<String, String>,
-    /// Tasks whose cancellation was acknowledged.
-    pub(crate) cancelled: Vec<String>,
+    /// Tasks whose cancellation was acknowledged, and whose client has not asked since to revive them.
+    pub(crate) cancelled: BTreeSet<String>,
     /// The decisions that were acknowledged, by question, with its task.
     pub(crate) decided: BTreeMap<String, (String, Ruling)>,
     /// The feedback that was acknowledged, by task.

@@ -14,8 +14,9 @@ use crate::{
     workload::{Found, Workload, WorkloadError},
 };
 
-/// Most runs spent on making a failure simpler.
-const SHRINK_RUNS_MAX: u32 = 400;
+/// Seeds that a simpler workload is tried with. A race that one seed meets is missed with the same seed as soon as
+/// anything is taken away, and met with another.
+const SHRINK_SEEDS: u64 = 3;
 
 /// A workload that fails.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,29 +117,41 @@ pub fn replay(workload: &Workload, seed: u64) -> Result<Report, RunError> {
     })
 }
 
-/// The simplest workload found that fails by the same property, with the same seed. `on_run` is told after
-/// every run, with the number of runs and the tasks of the simplest workload so far.
-pub fn shrink(failed: Failed, on_run: &mut dyn FnMut(u32, u64)) -> Failed {
+/// The simplest workload found that fails by the same property, with a seed with which it does. `may_go_on` is asked
+/// before every run, with the number of runs and the tasks of the simplest workload so far.
+pub fn shrink(failed: Failed, may_go_on: &mut dyn FnMut(u32, u64) -> bool) -> Failed {
     let mut simplest = failed;
     let mut runs = 0;
-    'simpler: loop {
-        for workload in simplest.workload.simpler() {
-            if runs >= SHRINK_RUNS_MAX {
-                break 'simpler;
+    // What has been tried in vain is not tried again before everything else was.
+    let mut place = 0;
+    let mut made_simpler = false;
+    'steps: loop {
+        let Some(workload) = simplest.workload.simpler().into_iter().nth(place) else {
+            if !std::mem::take(&mut made_simpler) {
+                return simplest;
+            }
+            place = 0;
+            continue;
+        };
+        for seed in simplest.seed..simplest.seed.saturating_add(SHRINK_SEEDS) {
+            if !may_go_on(runs, simplest.workload.tasks()) {
+                return simplest;
             }
             runs += 1;
-            on_run(runs, simplest.workload.tasks());
-            if let Err(error) = replay(&workload, simplest.seed)
+            if let Err(error) = replay(&workload, seed)
                 && error.property() == simplest.error.property()
             {
-                simplest.workload = workload;
-                simplest.error = error;
-                continue 'simpler;
+                simplest = Failed {
+                    seed,
+                    workload,
+                    error,
+                };
+                made_simpler = true;
+                continue 'steps;
             }
         }
-        break;
+        place += 1;
     }
-    simplest
 }
 
 impl Failed {

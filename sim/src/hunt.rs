@@ -21,19 +21,12 @@ pub struct Caught {
 }
 
 /// Activates a mutant on this thread and looks for it until it is caught or `may_go_on` says no, which is
-/// asked before each run with the number of runs so far.
+/// asked before each run with the number of runs so far. A world that fails without the mutant too says nothing.
 pub fn hunt(
     mutant: Mutant,
     regressions: &Path,
     may_go_on: &mut dyn FnMut(u64) -> bool,
 ) -> Option<Caught> {
-    activate(Some(mutant));
-    let caught = search(regressions, may_go_on);
-    activate(None);
-    caught
-}
-
-fn search(regressions: &Path, may_go_on: &mut dyn FnMut(u64) -> bool) -> Option<Caught> {
     let kept = kept(regressions).unwrap_or_default();
     let kept = kept.into_iter().map(|(path, workload)| {
         let seed = workload.found.as_ref().map_or(1, |found| found.seed);
@@ -47,7 +40,12 @@ fn search(regressions: &Path, may_go_on: &mut dyn FnMut(u64) -> bool) -> Option<
         if !may_go_on(runs) {
             return None;
         }
-        if let Err(error) = replay(&workload, seed) {
+        activate(Some(mutant));
+        let failed = replay(&workload, seed).err();
+        activate(None);
+        if let Some(error) = failed
+            && replay(&workload, seed).is_ok()
+        {
             return Some(Caught {
                 property: error.property().to_owned(),
                 world,

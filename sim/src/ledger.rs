@@ -75,7 +75,13 @@ impl FaultyLedger {
                 }
                 let answer = run.await;
                 world.powered().await;
-                let asked = [Call::Submit, Call::Decide, Call::Commit, Call::Cancel];
+                let asked = [
+                    Call::Submit,
+                    Call::Decide,
+                    Call::Commit,
+                    Call::Cancel,
+                    Call::Revive,
+                ];
                 if asked.contains(&call) {
                     self.answered.send_modify(|answers| *answers += 1);
                 }
@@ -233,17 +239,18 @@ impl Ledger for FaultyLedger {
     }
 
     async fn revive(&self, task: TaskId) -> Result<(), LedgerError> {
-        self.engine.revive(task).await
+        self.through(Call::Revive, None, self.engine.revive(task))
+            .await
     }
 
     async fn get(&self, task: TaskId) -> Result<Record, LedgerError> {
-        self.world.powered().await;
-        self.engine.get(task).await
+        let record = self.engine.get(task);
+        self.through(Call::Get, None, record).await
     }
 
     async fn list(&self, filter: TaskFilter) -> Result<Page<Record>, LedgerError> {
-        self.world.powered().await;
-        self.engine.list(filter).await
+        let page = self.engine.list(filter);
+        self.through(Call::List, None, page).await
     }
 
     async fn journal(&self, task: TaskId) -> Result<Vec<Entry>, LedgerError> {
@@ -256,23 +263,23 @@ impl Ledger for FaultyLedger {
     }
 
     async fn approval(&self, id: ApprovalId) -> Result<Approval, LedgerError> {
-        self.world.powered().await;
-        self.engine.approval(id).await
+        let approval = self.engine.approval(id);
+        self.through(Call::Get, None, approval).await
     }
 
     async fn approvals(&self, filter: ApprovalFilter) -> Result<Page<Approval>, LedgerError> {
-        self.world.powered().await;
-        self.engine.approvals(filter).await
+        let page = self.engine.approvals(filter);
+        self.through(Call::List, None, page).await
     }
 
     async fn counts(&self) -> Result<Counts, LedgerError> {
-        self.world.powered().await;
-        self.engine.counts().await
+        let counts = self.engine.counts();
+        self.through(Call::List, None, counts).await
     }
 
     async fn changes(&self, after: Cursor, limit: u32) -> Result<Vec<Change>, LedgerError> {
-        self.world.powered().await;
-        self.engine.changes(after, limit).await
+        let changes = self.engine.changes(after, limit);
+        self.through(Call::List, None, changes).await
     }
 
     async fn outbox(
@@ -281,8 +288,8 @@ impl Ledger for FaultyLedger {
         after: u64,
         limit: u32,
     ) -> Result<Vec<(u64, OutboxMessage)>, LedgerError> {
-        self.world.powered().await;
-        self.engine.outbox(destination, after, limit).await
+        let messages = self.engine.outbox(destination, after, limit);
+        self.through(Call::List, None, messages).await
     }
 
     async fn learn(&self, episodes: Vec<Episode>) -> Result<Vec<u64>, LedgerError> {
@@ -291,8 +298,8 @@ impl Ledger for FaultyLedger {
     }
 
     async fn episode_streams(&self) -> Result<Vec<EpisodeStream>, LedgerError> {
-        self.world.powered().await;
-        self.engine.episode_streams().await
+        let streams = self.engine.episode_streams();
+        self.through(Call::Load, None, streams).await
     }
 
     async fn episodes(
@@ -301,13 +308,13 @@ impl Ledger for FaultyLedger {
         after: u64,
         limit: u32,
     ) -> Result<Page<EpisodeChange>, LedgerError> {
-        self.world.powered().await;
-        self.engine.episodes(stream, after, limit).await
+        let page = self.engine.episodes(stream, after, limit);
+        self.through(Call::Load, None, page).await
     }
 
     async fn episodes_floor(&self, stream: &EpisodeStream, live: u32) -> Result<u64, LedgerError> {
-        self.world.powered().await;
-        self.engine.episodes_floor(stream, live).await
+        let floor = self.engine.episodes_floor(stream, live);
+        self.through(Call::Load, None, floor).await
     }
 
     async fn save_agents(&self, agents: Vec<Agent>) -> Result<Vec<AgentId>, LedgerError> {
@@ -316,8 +323,8 @@ impl Ledger for FaultyLedger {
     }
 
     async fn agents(&self) -> Result<Vec<Agent>, LedgerError> {
-        self.world.powered().await;
-        self.engine.agents().await
+        let agents = self.engine.agents();
+        self.through(Call::Load, None, agents).await
     }
 
     async fn save_snapshot(&self, key: SnapshotKey, snapshot: Snapshot) -> Result<(), LedgerError> {
@@ -326,8 +333,8 @@ impl Ledger for FaultyLedger {
     }
 
     async fn snapshot(&self, key: &SnapshotKey) -> Result<Option<Snapshot>, LedgerError> {
-        self.world.powered().await;
-        self.engine.snapshot(key).await
+        let snapshot = self.engine.snapshot(key);
+        self.through(Call::Load, None, snapshot).await
     }
 
     async fn verify(&self) -> Result<Verification, LedgerError> {

@@ -1,7 +1,7 @@
 //! The simulator's own kind of agent: does what a table of the workload says, and what a task's first word
 //! asks for.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use async_trait::async_trait;
 use colony_agents::{Desk, Kind, StepError, TypeSettings};
@@ -13,6 +13,8 @@ use colony_core::{
     unit::Share,
 };
 use futures_util::future::try_join_all;
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha12Rng;
 use serde_json::json;
 
 use crate::{
@@ -50,6 +52,33 @@ fn confidence(text: &str) -> f64 {
     1.0 / (1.1 + f64::from(sum % 997) / 997.0)
 }
 
+/// Lets others go first who are ready now, one after the other: a step's end has no fixed place among the events
+/// of a moment.
+async fn take_turns(step: Step, desk: &Desk) -> Result<(), StepError> {
+    let most = script(desk)?.turns;
+    if most == 0 {
+        return Ok(());
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    // Drawn from what the step is of, so that no step shifts the turns of another.
+    let of = format!("{}/{}/{}", desk.call.task, desk.call.fence.0, step.as_str());
+    let seed = of.bytes().fold(0, |seed: u64, byte| {
+        seed.wrapping_mul(31).wrapping_add(byte.into())
+    });
+    let mut turns = ChaCha12Rng::seed_from_u64(seed).random_range(0..=most);
+    // tokio's `yield_now` lets everybody go first; here one turn is one event.
+    poll_fn(|context| {
+        if turns == 0 {
+            return Poll::Ready(());
+        }
+        turns -= 1;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+    Ok(())
+}
+
 /// An agent at a step, while this lives.
 struct AtWork<'a>(&'a Watch, &'a Desk);
 
@@ -78,14 +107,16 @@ impl Kind for Scripted {
 
     async fn step(&self, step: Step, desk: &Desk) -> Result<Output, StepError> {
         let _at_work = AtWork::begin(&self.0.watch, desk);
-        Ok(match step {
+        let output = match step {
             Step::Perceive => Output::Perceive(self.perceive(desk).await?),
             Step::Retrieve => Output::Retrieve(self.retrieve(desk).await?),
             Step::Reason => Output::Reason(self.reason(desk).await?),
             Step::Execute => Output::Execute(self.execute(desk).await?),
             Step::Verify => Output::Verify(self.verify(desk).await?),
             Step::Learn => Output::Learn(self.learn(desk).await?),
-        })
+        };
+        take_turns(step, desk).await?;
+        Ok(output)
     }
 
     async fn perceive(&self, desk: &Desk) -> Result<Percept, StepError> {

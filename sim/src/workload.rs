@@ -151,6 +151,10 @@ pub struct Agents {
     /// Time of the execute step beside its calls, in milliseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub step_ms: u32,
+    /// Each of its steps takes a millisecond, and then up to so many turns of the scheduler, drawn for each: its end
+    /// meets whatever else happens in that millisecond, once before it and once after it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub turns: u32,
     /// Whether it remembers what it is taught.
     #[serde(skip_serializing_if = "is_default")]
     pub learns: bool,
@@ -221,6 +225,9 @@ pub struct Tasks {
     /// The client says afterwards that another answer would have been right.
     #[serde(skip_serializing_if = "is_default")]
     pub feedback: bool,
+    /// Where it has ended dead, cancelled or expired, its client revives it, once.
+    #[serde(skip_serializing_if = "is_default")]
+    pub revives: bool,
 }
 
 /// What agents of a scripted type find in a task.

@@ -96,6 +96,8 @@ mutants! {
     CommitOnce,
     /// An agent whose claim is lost does not say that it is free.
     SilentRelease,
+    /// A step that was given up is still heard when it ends.
+    LateStep,
 }
 
 impl std::fmt::Display for Mutant {

@@ -73,7 +73,7 @@ pub enum Fault {
         /// How late the copies are.
         after_ms: u64,
     },
-    /// Every write takes longer.
+    /// Every call of the ledger takes longer.
     SlowDisk {
         /// When it begins.
         at_ms: u64,
@@ -111,6 +111,8 @@ pub enum Call {
     Decide,
     /// `Ledger::cancel`.
     Cancel,
+    /// `Ledger::revive`.
+    Revive,
     /// `Ledger::expire`.
     Expire,
     /// `Ledger::learn`.
@@ -119,6 +121,12 @@ pub enum Call {
     Journal,
     /// `Ledger::save_agents` and `Ledger::save_snapshot`.
     Save,
+    /// What people ask for one by one: `Ledger::get` and `Ledger::approval`.
+    Get,
+    /// What people ask for in pages and sums: `Ledger::list`, `approvals`, `changes`, `outbox` and `counts`.
+    List,
+    /// What a node takes up: `Ledger::agents`, `snapshot`, `episode_streams`, `episodes` and `episodes_floor`.
+    Load,
     /// A call of a tool to a sink outside.
     Sink,
     /// A call of the embedding model.
@@ -129,17 +137,21 @@ pub enum Call {
 
 impl Call {
     /// Every call.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Register,
         Self::Submit,
         Self::Claim,
         Self::Commit,
         Self::Decide,
         Self::Cancel,
+        Self::Revive,
         Self::Expire,
         Self::Learn,
         Self::Journal,
         Self::Save,
+        Self::Get,
+        Self::List,
+        Self::Load,
         Self::Sink,
         Self::Embed,
         Self::Generate,

@@ -87,6 +87,7 @@ fn agents(rng: &mut ChaCha12Rng) -> BTreeMap<String, Agents> {
             of.effects = rng.random_range(0..=3);
             of.posts = rng.random_range(0..=3);
             of.step_ms = *[0, 5, 50, 300].choose(rng).unwrap_or(&0);
+            of.turns = *[0, 4, 16].choose(rng).unwrap_or(&0);
             of.learns = rng.random_bool(0.5);
             of.learn_fails = rng.random_bool(0.2);
             if rng.random_bool(0.4) {
@@ -126,8 +127,13 @@ fn tasks(rng: &mut ChaCha12Rng, names: &[String]) -> Tasks {
         drop_after_ms,
         walks_away: rng.random_bool(0.4),
         repeats: rng.random_bool(0.2),
-        cancel_after_ms: rng.random_bool(0.2).then(|| rng.random_range(0..300)),
+        cancel_after_ms: rng.random_bool(0.3).then(|| {
+            // Soon: while it is in hand.
+            let within = *[15, 60, 300].choose(rng).unwrap_or(&15);
+            rng.random_range(0..within)
+        }),
         feedback: rng.random_bool(0.3),
+        revives: rng.random_bool(0.3),
     }
 }
 

@@ -14,9 +14,15 @@ impl Workload {
                 simpler.push(workload);
             }
         };
-        if self.faults.len() > 1 {
-            with(&|w| w.faults.clear());
+        with(&|w| w.faults.clear());
+        for fault in &self.faults {
+            with(&|w| w.faults = vec![*fault]);
         }
+        for client in &self.clients {
+            with(&|w| w.clients = vec![client.clone()]);
+        }
+        with(&|w| w.each_tasks(&|tasks| tasks.count = None));
+        with(&|w| w.each_tasks(&|tasks| tasks.count = halved(tasks.count())));
         for place in 0..self.clients.len() {
             with(&|w| drop(w.clients.remove(place)));
         }
@@ -57,6 +63,8 @@ impl Workload {
             each(&|a| a.effects = agents.effects.min(1));
             each(&|a| a.posts = 0);
             each(&|a| a.step_ms = 0);
+            each(&|a| a.turns = 0);
+            each(&|a| a.sink = super::SinkKind::default());
             each(&|a| a.learns = false);
             each(&|a| a.learn_fails = false);
         }
@@ -69,6 +77,13 @@ impl Workload {
         with(&|w| w.world.tenant_weights.clear());
         with(&|w| w.reviewer = super::Reviewer::default());
         simpler
+    }
+
+    fn each_tasks(&mut self, change: &dyn Fn(&mut Tasks)) {
+        let clients = self.clients.iter_mut();
+        clients
+            .flat_map(|client| &mut client.tasks)
+            .for_each(change);
     }
 
     /// Takes away agent types that nobody asks for, and clients with nothing to ask.
@@ -92,7 +107,7 @@ fn halved(count: u32) -> Option<u32> {
 /// The tasks without one of their peculiarities.
 fn plainer(tasks: &Tasks) -> Vec<Tasks> {
     let plain = Tasks::default();
-    let changes: [&dyn Fn(&mut Tasks); 8] = [
+    let changes: [&dyn Fn(&mut Tasks); 9] = [
         &|t| t.matter = plain.matter,
         &|t| t.priority = plain.priority,
         &|t| t.ttl_ms = None,
@@ -101,6 +116,7 @@ fn plainer(tasks: &Tasks) -> Vec<Tasks> {
         &|t| t.repeats = false,
         &|t| t.cancel_after_ms = None,
         &|t| t.feedback = false,
+        &|t| t.revives = false,
     ];
     let changed = changes.iter().map(|change| {
         let mut plainer = tasks.clone();

@@ -12,6 +12,8 @@ use crate::{
     output::{Output, say},
 };
 
+/// How long a failure is made simpler: what is found after that is not worth the wait.
+const SHRINK_FOR: Duration = Duration::from_secs(60);
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -58,12 +60,14 @@ fn kept(failed: Failed, folder: &Path, out: Output) -> Failure {
         "seed {} fails: {}; making it simpler",
         failed.seed, failed.error
     ));
-    let mut line_at = Instant::now() + LINE_EVERY;
+    let began = Instant::now();
+    let mut line_at = began + LINE_EVERY;
     let simplest = shrink(failed, &mut |runs, tasks| {
         if Instant::now() >= line_at {
             out.note(&format!("{runs} runs, {tasks} tasks left"));
             line_at = Instant::now() + LINE_EVERY;
         }
+        began.elapsed() < SHRINK_FOR
     });
     let failure = Failure::failed(format!("seed {}: {}", simplest.seed, simplest.error));
     match simplest.keep(folder, &commit()) {

@@ -456,7 +456,11 @@ impl Agent {
         wait: Duration,
         state: &mut State,
     ) {
-        let round = state.next_round();
+        let round = if mutant!(LateStep) {
+            state.round
+        } else {
+            state.next_round()
+        };
         let ledger = Arc::clone(&self.deps.ledger);
         let memory = self.deps.memory.clone();
         let taught = commit.episodes.first().map(EpisodeStream::of);
