@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use colony_agents::{Kinds, Tools};
-use colony_node::{Config, Dependencies, Node, config::AgentType, ports::SeededChance};
+use colony_node::{Config, Dependencies, Node, NodeHandle, config::AgentType, ports::SeededChance};
 use colony_store::Ledger;
 use turmoil::net::TcpListener;
 
@@ -22,6 +22,12 @@ use crate::{
 pub(crate) const PORT: u16 = 7400;
 /// The simulated host that the node is on.
 pub(crate) const HOST: &str = "node";
+
+/// Wait between two looks at something that has not happened yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Longest time that an agent needs to hear that its task is over: longer than a step, in which it may wait for
+/// what does not answer.
+const STEP_MAX: Duration = Duration::from_secs(5);
 
 /// One life of the node: until the power goes, it is told to stop, or it fails.
 pub(crate) async fn live(world: Arc<World>) -> turmoil::Result {
@@ -60,10 +66,32 @@ pub(crate) async fn live(world: Arc<World>) -> turmoil::Result {
         }
         () = late::deliver(&world) => {}
     }
-    node.stop().await;
+    if world.is_calm() {
+        all_free(&world, &node.handle()).await;
+    }
+    if !node.stop().await && world.is_calm() {
+        let what = "every task has ended, and there are agents that do not leave";
+        world.watch.broken("S15", what.to_owned());
+    }
     world.note(format_args!("stopped"));
     world.stopped();
     Ok(())
+}
+
+/// S15: when every task has ended, no agent is at one.
+async fn all_free(world: &World, node: &NodeHandle) {
+    let began = world.elapsed();
+    while let Ok(agents) = node.agents().await {
+        let Some(busy) = agents.iter().find(|agent| agent.state == "busy") else {
+            return;
+        };
+        if world.elapsed() > began + STEP_MAX {
+            let agent = &busy.id;
+            let what = format!("every task has ended, and {agent} is busy {STEP_MAX:?} later");
+            return world.watch.broken("S15", what);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Starts a node of this world.
@@ -118,7 +146,7 @@ fn config(workload: &Workload) -> Config {
     config.market.recheck_every = Duration::ZERO;
     config.roster.sleep_after = Duration::from_millis(world.sleep_after_ms);
     config.roster.step_timeout = Duration::from_secs(3);
-    config.roster.drain_timeout = Duration::from_secs(2);
+    config.roster.drain_timeout = STEP_MAX;
     config.breaker.hold = Duration::from_millis(200);
     config.breaker.hold_max = Duration::from_secs(2);
     config.memory.episodes_max = world.episodes_max;

@@ -122,7 +122,7 @@ impl From<Broken> for Failure {
     }
 }
 
-/// Lets the world go on until everything has ended and no fault is left.
+/// Lets the world go on until everything has ended and no fault is left; then the node is stopped in order.
 fn simulate(world: &Arc<World>) -> Result<(), Failure> {
     let of = &world.workload.world;
     let most = Duration::from_secs(world.workload.seconds_max);
@@ -147,6 +147,12 @@ fn simulate(world: &Arc<World>) -> Result<(), Failure> {
     world.switch_on();
     let mut weather = Weather::new(world);
     loop {
+        if world.is_calm() && world.off().is_some() {
+            return world
+                .watch
+                .found()
+                .map_or(Ok(()), |broken| Err(broken.into()));
+        }
         world.set_elapsed(sim.elapsed());
         weather.turn(&sim);
         schedule.apply(&mut sim, world);
@@ -164,11 +170,13 @@ fn simulate(world: &Arc<World>) -> Result<(), Failure> {
                 && world.late.is_empty()
                 && world.off().is_none()
                 && is_idle(world)
+                && !world.is_calm()
             {
-                return world
-                    .watch
-                    .found()
-                    .map_or(Ok(()), |broken| Err(broken.into()));
+                world.calm();
+                world.tell_to_stop(Outage {
+                    for_ms: 0,
+                    clock_step_ms: 0,
+                });
             }
         }
         if let Some(broken) = world.watch.found() {

@@ -336,6 +336,11 @@ impl World {
         self.power.lock().calm = true;
     }
 
+    /// Whether the run is over.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.power.lock().calm
+    }
+
     /// How many faults have happened.
     pub(crate) fn faults_met(&self) -> usize {
         let timed = |fault: &&Fault| {
