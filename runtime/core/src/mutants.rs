@@ -98,6 +98,8 @@ mutants! {
     SilentRelease,
     /// A step that was given up is still heard when it ends.
     LateStep,
+    /// A revived task keeps the deadline that has passed.
+    OldDeadline,
 }
 
 impl std::fmt::Display for Mutant {

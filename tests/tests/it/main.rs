@@ -9,8 +9,6 @@ mod docs;
 mod doors;
 mod json_keys;
 mod kills;
-#[cfg(feature = "mutants")]
-mod mutants;
 mod outbound;
 mod process;
 mod receiver;

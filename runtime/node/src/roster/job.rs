@@ -10,6 +10,7 @@ use colony_core::{
     escalation::risk::Policy as RiskPolicy,
     id::{AgentId, ApprovalId},
     journal::Past,
+    mutant,
     port::Clock,
 };
 use colony_store::{Claim, Ledger};
@@ -99,7 +100,11 @@ impl Job {
         let journal = Arc::new(journal);
         let spec = &claim.spec;
         // Of the head: what was asked for is over for one that was revived after it had expired.
-        let deadline = claim.head.deadline;
+        let deadline = if mutant!(OldDeadline) {
+            spec.deadline
+        } else {
+            claim.head.deadline
+        };
         let call = Call {
             task: reference.task,
             fence: reference.fence,
@@ -182,7 +187,7 @@ impl Job {
         // reason to take it for dead.
         let limit = calls_limit(self.env.deps.step_timeout);
         let answer_by = self.env.deps.clock.now().after(limit);
-        let own = self.claim.head.deadline;
+        let own = self.env.ctx.call.task_deadline;
         let deadline = own.map_or(answer_by, |own| own.min(answer_by));
         let call = &mut self.ctx().call;
         call.trace = span.context();

@@ -3,6 +3,8 @@
 //! Each has a budget of CPU seconds, which a busy machine does not shorten. `--nocapture` prints the table of
 //! docs/evidence/mutants.md.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::{collections::BTreeMap, fs, path::Path, sync::Mutex};
 
 use colony_sim::{Caught, Mutant, hunt};
@@ -70,12 +72,12 @@ fn all_are_caught(mutants: &[Mutant]) {
 
 #[test]
 #[ignore = "minutes: cargo test -p colony-tests --release --features mutants -- --ignored mutants"]
-fn every_fault_put_back_is_found() {
+fn all_mutants_are_found() {
     all_are_caught(Mutant::ALL);
 }
 
 #[test]
 #[ignore = "minutes, as above; the three by which to see that the harness itself works"]
-fn three_faults_put_back_are_found() {
+fn three_mutants_are_found() {
     all_are_caught(&[Mutant::C11, Mutant::C20, Mutant::AckBeforeSync]);
 }
