@@ -122,7 +122,7 @@ impl From<Broken> for Failure {
     }
 }
 
-/// Lets the world go on until everything has ended and no fault is left; then the node is stopped in order.
+/// Lets the world go on until everything has ended and no fault is left; then the node is looked at.
 fn simulate(world: &Arc<World>) -> Result<(), Failure> {
     let of = &world.workload.world;
     let most = Duration::from_secs(world.workload.seconds_max);
