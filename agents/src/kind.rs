@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use async_trait::async_trait;
 use colony_core::{
     cycle::{
-        Deed, Doubt, Lesson, Output, Percept, Recall, Ruling, Step, Teaching, Thought, Verdict,
+        Doubt, ExecutionResult, Learning, Output, Percept, Recall, Ruling, Step, Teaching, Thought,
+        Verdict,
     },
     id::TypeName,
     task::{Answer, Source},
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
-    desk::Desk,
+    context::StepContext,
     kinds::{echo::Echo, triage::Triage},
     port::PortError,
 };
@@ -54,7 +55,7 @@ pub enum StepError {
 /// A kind of agent. Implement the steps you care about; the rest do the least that is right.
 ///
 /// Steps may run again after a crash, from the last one written down: anything done to the world goes
-/// through [`Desk::perform`], which is written down first. A step is cancelled by dropping its future.
+/// through [`StepContext::perform`], which is written down first. A step is cancelled by dropping its future.
 #[async_trait]
 pub trait Kind: Send + Sync + fmt::Debug {
     /// The name that `kind = "…"` in `colony.toml` refers to.
@@ -72,50 +73,50 @@ pub trait Kind: Send + Sync + fmt::Debug {
     }
 
     /// Takes the input in. Default: the text as it is.
-    async fn perceive(&self, desk: &Desk) -> Result<Percept, StepError> {
+    async fn perceive(&self, context: &StepContext) -> Result<Percept, StepError> {
         Ok(Percept {
-            text: desk.spec.input.to_string(),
+            text: context.spec.input.to_string(),
             vector: None,
         })
     }
 
     /// Recalls what is like it. Default: nothing.
-    async fn retrieve(&self, _desk: &Desk) -> Result<Recall, StepError> {
+    async fn retrieve(&self, _context: &StepContext) -> Result<Recall, StepError> {
         Ok(Recall::default())
     }
 
     /// Decides. The one step without a default.
-    async fn reason(&self, desk: &Desk) -> Result<Thought, StepError>;
+    async fn reason(&self, context: &StepContext) -> Result<Thought, StepError>;
 
     /// Acts. Default: nothing.
-    async fn execute(&self, _desk: &Desk) -> Result<Deed, StepError> {
-        Ok(Deed::default())
+    async fn execute(&self, _context: &StepContext) -> Result<ExecutionResult, StepError> {
+        Ok(ExecutionResult::default())
     }
 
     /// Checks. Default: a human's ruling stands; without one, doubt asks and a known answer is compared.
-    async fn verify(&self, desk: &Desk) -> Result<Verdict, StepError> {
-        Ok(verify_by_ruling(desk))
+    async fn verify(&self, context: &StepContext) -> Result<Verdict, StepError> {
+        Ok(verify_by_ruling(context))
     }
 
     /// Learns: says what is to be remembered; it is written down with the end of the task, or not at all.
     /// Default: what a human corrected or confirmed, or the submitter expected, when the type has an
     /// embedder. A failure here does not undo the task: nothing is learned then.
-    async fn learn(&self, desk: &Desk) -> Result<Lesson, StepError> {
-        Ok(lesson_of(desk))
+    async fn learn(&self, context: &StepContext) -> Result<Learning, StepError> {
+        Ok(lesson_of(context))
     }
 
     /// Does one step.
     ///
     /// # Errors
     /// Those of the step.
-    async fn step(&self, step: Step, desk: &Desk) -> Result<Output, StepError> {
+    async fn step(&self, step: Step, context: &StepContext) -> Result<Output, StepError> {
         Ok(match step {
-            Step::Perceive => Output::Perceive(self.perceive(desk).await?),
-            Step::Retrieve => Output::Retrieve(self.retrieve(desk).await?),
-            Step::Reason => Output::Reason(self.reason(desk).await?),
-            Step::Execute => Output::Execute(self.execute(desk).await?),
-            Step::Verify => Output::Verify(self.verify(desk).await?),
-            Step::Learn => Output::Learn(self.learn(desk).await?),
+            Step::Perceive => Output::Perceive(self.perceive(context).await?),
+            Step::Retrieve => Output::Retrieve(self.retrieve(context).await?),
+            Step::Reason => Output::Reason(self.reason(context).await?),
+            Step::Execute => Output::Execute(self.execute(context).await?),
+            Step::Verify => Output::Verify(self.verify(context).await?),
+            Step::Learn => Output::Learn(self.learn(context).await?),
         })
     }
 }
@@ -163,14 +164,14 @@ where
 
 /// The verdict that rulings, doubt and a known answer lead to.
 #[must_use]
-pub(crate) fn verify_by_ruling(desk: &Desk) -> Verdict {
-    let Some(thought) = &desk.work.thought else {
+pub(crate) fn verify_by_ruling(context: &StepContext) -> Verdict {
+    let Some(thought) = &context.work.thought else {
         return Verdict::Reject {
             reason: "there is nothing to verify".to_owned(),
         };
     };
     let ruled = thought.answer.source == Source::Human;
-    if let Some(decision) = &desk.work.decision {
+    if let Some(decision) = &context.work.decision {
         let by = &decision.by;
         let text = match &decision.ruling {
             Ruling::Accept => &thought.answer.text,
@@ -192,7 +193,12 @@ pub(crate) fn verify_by_ruling(desk: &Desk) -> Verdict {
         });
     }
     let answer = &thought.answer;
-    if let Some(expected) = desk.spec.expected.as_ref().filter(|e| **e != answer.text) {
+    if let Some(expected) = context
+        .spec
+        .expected
+        .as_ref()
+        .filter(|e| **e != answer.text)
+    {
         let question = format!(
             "answered {:?} at confidence {:.2}, but the submitter expected {expected:?}",
             answer.text,
@@ -219,16 +225,16 @@ pub(crate) fn verify_by_ruling(desk: &Desk) -> Verdict {
 
 /// What there is to learn from an ended task.
 #[must_use]
-pub(crate) fn lesson_of(desk: &Desk) -> Lesson {
-    let accepted = desk.work.verdict == Some(Verdict::Accept);
-    let answer = desk.work.thought.as_ref().map(|t| &t.answer);
-    let taught = desk
+pub(crate) fn lesson_of(context: &StepContext) -> Learning {
+    let accepted = context.work.verdict == Some(Verdict::Accept);
+    let answer = context.work.thought.as_ref().map(|t| &t.answer);
+    let taught = context
         .work
         .decision
         .as_ref()
         .is_some_and(|d| d.teaching == Teaching::Teach);
-    let known = taught || desk.spec.expected.is_some();
-    let has_vector = desk
+    let known = taught || context.spec.expected.is_some();
+    let has_vector = context
         .work
         .percept
         .as_ref()
@@ -239,7 +245,7 @@ pub(crate) fn lesson_of(desk: &Desk) -> Lesson {
     let deposit = answer.map_or(Share::ZERO, |a| {
         if accepted { a.confidence } else { Share::ONE }
     });
-    Lesson { teach, deposit }
+    Learning { teach, deposit }
 }
 
 /// No kind of this name.

@@ -4,21 +4,21 @@
 //! is data: a table in `colony.toml` that names a kind, a model, a prompt. A third thing, the *agent*,
 //! is one member of a type with its own track record; the node runs it.
 
-mod desk;
+mod context;
 mod kind;
 mod kinds;
 mod port;
 pub mod tickets;
 mod tool;
 
-pub use desk::Desk;
+pub use context::StepContext;
 pub use kind::{Kind, Kinds, StepError, TypeSettings, UnknownKind};
 pub use kinds::{
     echo::Echo,
     triage::{Triage, TriageSettings, normalise, printable},
 };
 pub use port::{
-    Call, Effects, Embed, Examples, Form, Generate, MemoryPort, Missing, PortError, Ports, Prompt,
-    Reply,
+    CallContext, Effects, Embed, Examples, Generate, MemoryPort, PortError, Ports, Prompt,
+    PromptFormat, Reply, Unconfigured,
 };
-pub use tool::{FileTicket, Manner, Post, Tool, ToolOutcome, Tools};
+pub use tool::{EffectKind, FileTicket, OutboxMessage, Tool, ToolOutcome, Tools};

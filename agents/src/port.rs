@@ -1,7 +1,7 @@
 //! The ports of an agent: everything it may ask of the world.
 //!
 //! Agents define what they need; the node plugs its rooms in (and the simulator its own). A type whose
-//! declaration names no model has a port that answers [`PortError::Unplugged`].
+//! declaration names no model has a port that answers [`PortError::Unconfigured`].
 
 use std::{fmt, sync::Arc};
 
@@ -15,7 +15,7 @@ use colony_core::{
 
 /// On whose behalf a port is called; travels with every call.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct CallContext {
     /// The task at work.
     pub task: TaskId,
     /// The claim's fence: a sink that checks fences refuses older ones.
@@ -41,7 +41,7 @@ pub struct Call {
 pub enum PortError {
     /// The type's declaration plugs nothing in here.
     #[error("{port} is not plugged in: {missing}")]
-    Unplugged {
+    Unconfigured {
         /// The port.
         port: &'static str,
         /// What to declare.
@@ -91,12 +91,12 @@ pub trait Embed: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`PortError`].
-    async fn embed(&self, text: &str, call: &Call) -> Result<Arc<[f32]>, PortError>;
+    async fn embed(&self, text: &str, call: &CallContext) -> Result<Arc<[f32]>, PortError>;
 }
 
 /// How a prompt is put to a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum PromptFormat {
     /// As a conversation: system message, user message, in the model's own format.
     Chat,
     /// As a text to be continued, without the model's chat format. Small models follow examples better than
@@ -108,7 +108,7 @@ pub enum Form {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
     /// How it is put.
-    pub form: Form,
+    pub format: PromptFormat,
     /// The part that many prompts share; kept first so that its prefill is shared.
     pub system: Arc<str>,
     /// The part of this task.
@@ -141,7 +141,7 @@ pub trait Generate: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`PortError`].
-    async fn generate(&self, prompt: Prompt, call: &Call) -> Result<Reply, PortError>;
+    async fn generate(&self, prompt: Prompt, call: &CallContext) -> Result<Reply, PortError>;
 }
 
 /// The node's memory of solved episodes.
@@ -151,7 +151,7 @@ pub trait MemoryPort: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`PortError`].
-    async fn recall(&self, percept: &Percept, call: &Call) -> Result<Recall, PortError>;
+    async fn recall(&self, percept: &Percept, call: &CallContext) -> Result<Recall, PortError>;
 }
 
 /// Examples of requests that do harm.
@@ -162,7 +162,11 @@ pub trait Examples: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`PortError`].
-    async fn resembled(&self, vector: &[f32], call: &Call) -> Result<Option<String>, PortError>;
+    async fn resembled(
+        &self,
+        vector: &[f32],
+        call: &CallContext,
+    ) -> Result<Option<String>, PortError>;
 }
 
 /// Makes effects: writes the intent down, calls the tool, writes the outcome down.
@@ -172,7 +176,11 @@ pub trait Effects: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`PortError`]; `Refused` for an unknown tool or arguments it does not take.
-    async fn perform(&self, effect: Effect, call: &Call) -> Result<serde_json::Value, PortError>;
+    async fn perform(
+        &self,
+        effect: Effect,
+        call: &CallContext,
+    ) -> Result<serde_json::Value, PortError>;
 }
 
 /// The ports of one agent type.
@@ -184,19 +192,19 @@ pub struct Ports {
     pub generate: Arc<dyn Generate>,
     /// Its memory.
     pub memory: Arc<dyn MemoryPort>,
-    /// What does harm by its meaning; what does by its words is in [`Desk::risk`](crate::Desk::risk).
+    /// What does harm by its meaning; what does by its words is in [`StepContext::risk`](crate::StepContext::risk).
     pub examples: Arc<dyn Examples>,
 }
 
 /// A port with nothing behind it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Missing;
+pub struct Unconfigured;
 
 #[async_trait]
-impl Embed for Missing {
-    async fn embed(&self, _: &str, _: &Call) -> Result<Arc<[f32]>, PortError> {
+impl Embed for Unconfigured {
+    async fn embed(&self, _: &str, _: &CallContext) -> Result<Arc<[f32]>, PortError> {
         let missing = "name an embedding model with `embedder` in the agent type's table";
-        Err(PortError::Unplugged {
+        Err(PortError::Unconfigured {
             port: "embed",
             missing,
         })
@@ -204,10 +212,10 @@ impl Embed for Missing {
 }
 
 #[async_trait]
-impl Generate for Missing {
-    async fn generate(&self, _: Prompt, _: &Call) -> Result<Reply, PortError> {
+impl Generate for Unconfigured {
+    async fn generate(&self, _: Prompt, _: &CallContext) -> Result<Reply, PortError> {
         let missing = "name a generation model with `model` in the agent type's table";
-        Err(PortError::Unplugged {
+        Err(PortError::Unconfigured {
             port: "generate",
             missing,
         })
@@ -215,15 +223,15 @@ impl Generate for Missing {
 }
 
 #[async_trait]
-impl MemoryPort for Missing {
-    async fn recall(&self, _: &Percept, _: &Call) -> Result<Recall, PortError> {
+impl MemoryPort for Unconfigured {
+    async fn recall(&self, _: &Percept, _: &CallContext) -> Result<Recall, PortError> {
         Ok(Recall::default())
     }
 }
 
 #[async_trait]
-impl Examples for Missing {
-    async fn resembled(&self, _: &[f32], _: &Call) -> Result<Option<String>, PortError> {
+impl Examples for Unconfigured {
+    async fn resembled(&self, _: &[f32], _: &CallContext) -> Result<Option<String>, PortError> {
         Ok(None)
     }
 }

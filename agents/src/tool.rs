@@ -1,7 +1,7 @@
 //! Tools: what an agent can do to the world.
 //!
 //! A tool is either *transactional*: what it does becomes visible with the task's next commit, once, or
-//! not at all (it posts to the outbox); or *external*: its intent is written down before the call
+//! not at all (it posts to the outbox); or *at least once*: its intent is written down before the call
 //! leaves, and it must be safe to call again with the same key.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -11,20 +11,20 @@ use colony_core::journal::EffectKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::port::{Call, PortError};
+use crate::port::{CallContext, PortError};
 
 /// How a tool's effect becomes durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum EffectKind {
     /// It rides with the task's next commit.
     Transactional,
     /// It happens outside, before the commit.
-    External,
+    AtLeastOnce,
 }
 
 /// A delivery to a named queue of the outbox.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Post {
+pub struct OutboxMessage {
     /// The queue.
     pub queue: String,
     /// What is delivered.
@@ -37,7 +37,7 @@ pub struct ToolOutcome {
     /// What the agent gets to see.
     pub value: Value,
     /// What rides with the next commit.
-    pub posts: Vec<Post>,
+    pub messages: Vec<OutboxMessage>,
 }
 
 /// One tool.
@@ -47,7 +47,7 @@ pub trait Tool: Send + Sync + fmt::Debug {
     fn name(&self) -> &'static str;
 
     /// How its effect becomes durable.
-    fn manner(&self) -> Manner;
+    fn effect_kind(&self) -> EffectKind;
 
     /// Does it. `key` names this effect for ever.
     ///
@@ -57,7 +57,7 @@ pub trait Tool: Send + Sync + fmt::Debug {
         &self,
         arguments: &Value,
         key: &EffectKey,
-        call: &Call,
+        call: &CallContext,
     ) -> Result<ToolOutcome, PortError>;
 }
 
@@ -109,15 +109,15 @@ impl Tool for FileTicket {
         "ticket.file"
     }
 
-    fn manner(&self) -> Manner {
-        Manner::Transactional
+    fn effect_kind(&self) -> EffectKind {
+        EffectKind::Transactional
     }
 
     async fn call(
         &self,
         arguments: &Value,
         key: &EffectKey,
-        call: &Call,
+        call: &CallContext,
     ) -> Result<ToolOutcome, PortError> {
         let filed =
             FileTicketArguments::deserialize(arguments).map_err(|error| PortError::Refused {
@@ -130,13 +130,13 @@ impl Tool for FileTicket {
             "confidence": filed.confidence,
             "agent": call.agent.to_string(),
         });
-        let post = Post {
+        let message = OutboxMessage {
             queue: "tickets".to_owned(),
             payload,
         };
         Ok(ToolOutcome {
             value: json!({ "filed": key.as_str() }),
-            posts: vec![post],
+            messages: vec![message],
         })
     }
 }

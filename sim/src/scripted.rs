@@ -4,10 +4,11 @@
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use async_trait::async_trait;
-use colony_agents::{Desk, Kind, StepError, TypeSettings};
+use colony_agents::{Kind, StepContext, StepError, TypeSettings};
 use colony_core::{
     cycle::{
-        Deed, Doubt, Effect, Lesson, Output, Percept, Recall, Step, Teaching, Thought, Verdict,
+        Doubt, Effect, ExecutionResult, Learning, Output, Percept, Recall, Step, Teaching, Thought,
+        Verdict,
     },
     task::{Answer, Source},
     unit::Share,
@@ -41,8 +42,8 @@ impl Matter {
 #[derive(Debug)]
 pub(crate) struct Scripted(pub(crate) Arc<World>);
 
-fn script(desk: &Desk) -> Result<Agents, StepError> {
-    let settings = desk.settings.settings.clone();
+fn script(context: &StepContext) -> Result<Agents, StepError> {
+    let settings = context.settings.settings.clone();
     serde_json::from_value(settings).map_err(|error| StepError::Impossible(error.to_string()))
 }
 
@@ -54,14 +55,19 @@ fn confidence(text: &str) -> f64 {
 
 /// Lets others go first who are ready now, one after the other: a step's end has no fixed place among the events
 /// of a moment.
-async fn take_turns(step: Step, desk: &Desk) -> Result<(), StepError> {
-    let most = script(desk)?.turns;
+async fn take_turns(step: Step, context: &StepContext) -> Result<(), StepError> {
+    let most = script(context)?.turns;
     if most == 0 {
         return Ok(());
     }
     tokio::time::sleep(Duration::from_millis(1)).await;
     // Drawn from what the step is of, so that no step shifts the turns of another.
-    let of = format!("{}/{}/{}", desk.call.task, desk.call.fence.0, step.as_str());
+    let of = format!(
+        "{}/{}/{}",
+        context.call.task,
+        context.call.fence.0,
+        step.as_str()
+    );
     let seed = of.bytes().fold(0, |seed: u64, byte| {
         seed.wrapping_mul(31).wrapping_add(byte.into())
     });
@@ -80,12 +86,12 @@ async fn take_turns(step: Step, desk: &Desk) -> Result<(), StepError> {
 }
 
 /// An agent at a step, while this lives.
-struct AtWork<'a>(&'a Watch, &'a Desk);
+struct AtWork<'a>(&'a Watch, &'a StepContext);
 
 impl<'a> AtWork<'a> {
-    fn begin(watch: &'a Watch, desk: &'a Desk) -> Self {
-        watch.step_begins(&desk.call.agent, desk.call.task);
-        Self(watch, desk)
+    fn begin(watch: &'a Watch, context: &'a StepContext) -> Self {
+        watch.step_begins(&context.call.agent, context.call.task);
+        Self(watch, context)
     }
 }
 
@@ -105,45 +111,45 @@ impl Kind for Scripted {
         Ok(())
     }
 
-    async fn step(&self, step: Step, desk: &Desk) -> Result<Output, StepError> {
-        let _at_work = AtWork::begin(&self.0.watch, desk);
+    async fn step(&self, step: Step, context: &StepContext) -> Result<Output, StepError> {
+        let _at_work = AtWork::begin(&self.0.watch, context);
         let output = match step {
-            Step::Perceive => Output::Perceive(self.perceive(desk).await?),
-            Step::Retrieve => Output::Retrieve(self.retrieve(desk).await?),
-            Step::Reason => Output::Reason(self.reason(desk).await?),
-            Step::Execute => Output::Execute(self.execute(desk).await?),
-            Step::Verify => Output::Verify(self.verify(desk).await?),
-            Step::Learn => Output::Learn(self.learn(desk).await?),
+            Step::Perceive => Output::Perceive(self.perceive(context).await?),
+            Step::Retrieve => Output::Retrieve(self.retrieve(context).await?),
+            Step::Reason => Output::Reason(self.reason(context).await?),
+            Step::Execute => Output::Execute(self.execute(context).await?),
+            Step::Verify => Output::Verify(self.verify(context).await?),
+            Step::Learn => Output::Learn(self.learn(context).await?),
         };
-        take_turns(step, desk).await?;
+        take_turns(step, context).await?;
         Ok(output)
     }
 
-    async fn perceive(&self, desk: &Desk) -> Result<Percept, StepError> {
-        let text = desk.spec.input.strip_prefix(RECALL);
-        let text = text.unwrap_or(&desk.spec.input).to_owned();
-        let vector = match desk.settings.embedder {
-            Some(_) => Some(desk.embed(&text).await?),
+    async fn perceive(&self, context: &StepContext) -> Result<Percept, StepError> {
+        let text = context.spec.input.strip_prefix(RECALL);
+        let text = text.unwrap_or(&context.spec.input).to_owned();
+        let vector = match context.settings.embedder {
+            Some(_) => Some(context.embed(&text).await?),
             None => None,
         };
         Ok(Percept { text, vector })
     }
 
-    async fn retrieve(&self, desk: &Desk) -> Result<Recall, StepError> {
-        match &desk.work.percept {
-            Some(percept) if percept.vector.is_some() => Ok(desk.recall(percept).await?),
+    async fn retrieve(&self, context: &StepContext) -> Result<Recall, StepError> {
+        match &context.work.percept {
+            Some(percept) if percept.vector.is_some() => Ok(context.recall(percept).await?),
             _ => Ok(Recall::default()),
         }
     }
 
-    async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
-        let input = &desk.spec.input;
+    async fn reason(&self, context: &StepContext) -> Result<Thought, StepError> {
+        let input = &context.spec.input;
         if input.starts_with(Matter::Poison.word()) {
-            self.0.watch.failed_attempt(desk.call.task);
+            self.0.watch.failed_attempt(context.call.task);
             // Without the panic hook, which would print it.
             std::panic::resume_unwind(Box::new("poison"));
         }
-        let recalled = desk.work.recall.as_ref();
+        let recalled = context.work.recall.as_ref();
         let text = match recalled.filter(|_| input.starts_with(RECALL)) {
             Some(recall) => json!({
                 "neighbours": recall.neighbours,
@@ -165,13 +171,13 @@ impl Kind for Scripted {
         })
     }
 
-    async fn execute(&self, desk: &Desk) -> Result<Deed, StepError> {
-        let script = script(desk)?;
-        let Some(answer) = desk.standing() else {
-            return Ok(Deed::default());
+    async fn execute(&self, context: &StepContext) -> Result<ExecutionResult, StepError> {
+        let script = script(context)?;
+        let Some(answer) = context.standing() else {
+            return Ok(ExecutionResult::default());
         };
-        if desk.spec.input.starts_with(RECALL) {
-            return Ok(Deed::default());
+        if context.spec.input.starts_with(RECALL) {
+            return Ok(ExecutionResult::default());
         }
         let mut effects = Vec::new();
         if script.posts > 0 {
@@ -182,7 +188,7 @@ impl Kind for Scripted {
                     "confidence": answer.confidence.get(),
                 }),
             };
-            let value = desk.perform(effect.clone()).await?;
+            let value = context.perform(effect.clone()).await?;
             effects.push((effect, value));
         }
         if script.step_ms > 0 {
@@ -201,23 +207,23 @@ impl Kind for Scripted {
                     "confidence": answer.confidence.get(),
                 }),
             };
-            let value = desk.perform(effect.clone()).await?;
+            let value = context.perform(effect.clone()).await?;
             Ok::<_, StepError>((effect, value))
         });
         effects.extend(try_join_all(calls).await?);
-        Ok(Deed { effects })
+        Ok(ExecutionResult { effects })
     }
 
-    async fn learn(&self, desk: &Desk) -> Result<Lesson, StepError> {
-        if script(desk)?.learn_fails {
+    async fn learn(&self, context: &StepContext) -> Result<Learning, StepError> {
+        if script(context)?.learn_fails {
             return Err(StepError::Impossible("it cannot learn".to_owned()));
         }
-        let answer = desk.work.thought.as_ref().map(|thought| &thought.answer);
-        let accepted = desk.work.verdict == Some(Verdict::Accept);
-        let ruled = desk.work.decision.as_ref();
+        let answer = context.work.thought.as_ref().map(|thought| &thought.answer);
+        let accepted = context.work.verdict == Some(Verdict::Accept);
+        let ruled = context.work.decision.as_ref();
         let taught = ruled.is_some_and(|d| d.teaching == Teaching::Teach);
-        let teach = answer.filter(|_| accepted && taught && desk.settings.embedder.is_some());
-        Ok(Lesson {
+        let teach = answer.filter(|_| accepted && taught && context.settings.embedder.is_some());
+        Ok(Learning {
             teach: teach.map(|answer| answer.text.clone()),
             deposit: Share::ONE,
         })

@@ -10,7 +10,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use colony_agents::{Call as OnBehalf, Manner, PortError, Post, Tool, ToolOutcome};
+use colony_agents::{
+    CallContext as OnBehalf, EffectKind, OutboxMessage, PortError, Tool, ToolOutcome,
+};
 use colony_core::{
     id::{Fence, TaskId},
     journal::EffectKey,
@@ -208,8 +210,8 @@ impl Tool for SinkTool {
         self.name
     }
 
-    fn manner(&self) -> Manner {
-        Manner::External
+    fn effect_kind(&self) -> EffectKind {
+        EffectKind::AtLeastOnce
     }
 
     async fn call(
@@ -237,7 +239,7 @@ impl Tool for SinkTool {
         match answer {
             Answer::Done(value) => Ok(ToolOutcome {
                 value,
-                posts: vec![],
+                messages: vec![],
             }),
             Answer::Fenced => Err(PortError::Lost),
             Answer::NotDone | Answer::Away | Answer::Silence => Err(PortError::Busy {
@@ -289,8 +291,8 @@ impl Tool for PostTool {
         "post"
     }
 
-    fn manner(&self) -> Manner {
-        Manner::Transactional
+    fn effect_kind(&self) -> EffectKind {
+        EffectKind::Transactional
     }
 
     async fn call(
@@ -300,13 +302,13 @@ impl Tool for PostTool {
         call: &OnBehalf,
     ) -> Result<ToolOutcome, PortError> {
         let count = arguments["count"].as_u64().unwrap_or_default();
-        let post = |number| Post {
+        let post = |number| OutboxMessage {
             queue: LETTERS.to_owned(),
             payload: json!({ "task": call.task.to_string(), "number": number }),
         };
         Ok(ToolOutcome {
             value: json!({ "posted": count }),
-            posts: (0..count).map(post).collect(),
+            messages: (0..count).map(post).collect(),
         })
     }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use colony_core::{cycle::Thought, task::Answer};
 
 use crate::{
-    desk::Desk,
+    context::StepContext,
     kind::{Kind, StepError},
 };
 
@@ -18,8 +18,12 @@ impl Kind for Echo {
         "echo"
     }
 
-    async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
-        let text = desk.work.percept.as_ref().map_or("", |p| p.text.as_str());
+    async fn reason(&self, context: &StepContext) -> Result<Thought, StepError> {
+        let text = context
+            .work
+            .percept
+            .as_ref()
+            .map_or("", |p| p.text.as_str());
         let answer = Answer::by_rule(text, "echoed");
         Ok(Thought {
             answer,

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use colony_core::{
-    cycle::{Deed, Doubt, Effect, Lesson, ModelCall, Percept, Recall, Ruling, Thought},
+    cycle::{
+        Doubt, Effect, ExecutionResult, Learning, ModelCall, Percept, Recall, Ruling, Thought,
+    },
     memory::{Certainty, MemoryVerdict},
     task::{Answer, Source},
     unit::Share,
@@ -20,9 +22,9 @@ use serde_json::json;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::{
-    desk::Desk,
+    context::StepContext,
     kind::{Kind, StepError, TypeSettings, lesson_of, settings_of},
-    port::{Form, PortError, Prompt},
+    port::{PortError, Prompt, PromptFormat},
 };
 
 /// What the model is told when the type's declaration has no prompt.
@@ -116,14 +118,14 @@ pub fn printable(input: &str) -> impl Iterator<Item = char> {
 /// What a human should know of the harm that the ticket could do: the words that give it away, or else the
 /// risky example that it resembles. The whole ticket is searched for words: what is asked for at the end of a
 /// long one counts too. Its vector speaks for as much as the embedding model reads.
-async fn risk(desk: &Desk) -> Result<Option<String>, StepError> {
-    let text: String = printable(&desk.spec.input).collect();
-    if let Some(hit) = desk.risk.hits(&text).first() {
+async fn risk(context: &StepContext) -> Result<Option<String>, StepError> {
+    let text: String = printable(&context.spec.input).collect();
+    if let Some(hit) = context.risk.hits(&text).first() {
         return Ok(Some(hit.to_string()));
     }
-    let percept = desk.work.percept.as_ref();
+    let percept = context.work.percept.as_ref();
     match percept.and_then(|percept| percept.vector.as_ref()) {
-        Some(vector) => Ok(desk.resembled(vector).await?),
+        Some(vector) => Ok(context.resembled(vector).await?),
         None => Ok(None),
     }
 }
@@ -149,31 +151,31 @@ impl Kind for Triage {
         }
     }
 
-    async fn perceive(&self, desk: &Desk) -> Result<Percept, StepError> {
-        let text = normalise(&desk.spec.input);
-        let vector = desk.embed(&text).await?;
+    async fn perceive(&self, context: &StepContext) -> Result<Percept, StepError> {
+        let text = normalise(&context.spec.input);
+        let vector = context.embed(&text).await?;
         Ok(Percept {
             text,
             vector: Some(vector),
         })
     }
 
-    async fn retrieve(&self, desk: &Desk) -> Result<Recall, StepError> {
-        match &desk.work.percept {
-            Some(percept) => Ok(desk.recall(percept).await?),
+    async fn retrieve(&self, context: &StepContext) -> Result<Recall, StepError> {
+        match &context.work.percept {
+            Some(percept) => Ok(context.recall(percept).await?),
             None => Ok(Recall::default()),
         }
     }
 
-    async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
+    async fn reason(&self, context: &StepContext) -> Result<Thought, StepError> {
         // First: what fails here is tried again, and the model should not be asked twice for that.
-        let risk = risk(desk).await?;
-        let verdict = desk
+        let risk = risk(context).await?;
+        let verdict = context
             .work
             .recall
             .as_ref()
             .and_then(|recall| recall.verdict.as_ref());
-        let text = desk
+        let text = context
             .work
             .percept
             .as_ref()
@@ -202,8 +204,8 @@ impl Kind for Triage {
                 thought.answer.reason = "unlike the tickets solved so far".to_owned();
             }
             Certainty::Unsure => {
-                second_opinion(desk, text, verdict, &mut thought).await?;
-                if thought.answer.confidence.get() < settings(desk)?.uncertain_below {
+                second_opinion(context, text, verdict, &mut thought).await?;
+                if thought.answer.confidence.get() < settings(context)?.uncertain_below {
                     thought.doubt = Some(Doubt::Uncertain);
                 }
             }
@@ -215,10 +217,10 @@ impl Kind for Triage {
         Ok(thought)
     }
 
-    async fn execute(&self, desk: &Desk) -> Result<Deed, StepError> {
-        let Some(answer) = desk.standing() else {
+    async fn execute(&self, context: &StepContext) -> Result<ExecutionResult, StepError> {
+        let Some(answer) = context.standing() else {
             // Nothing is filed before it stands: verify asks, and the ruling comes back here.
-            return Ok(Deed::default());
+            return Ok(ExecutionResult::default());
         };
         let effect = Effect {
             tool: "ticket.file".to_owned(),
@@ -227,24 +229,26 @@ impl Kind for Triage {
                 "confidence": answer.confidence.get(),
             }),
         };
-        let value = desk.perform(effect.clone()).await?;
-        Ok(Deed {
+        let value = context.perform(effect.clone()).await?;
+        Ok(ExecutionResult {
             effects: vec![(effect, value)],
         })
     }
 
-    async fn learn(&self, desk: &Desk) -> Result<Lesson, StepError> {
-        let mut lesson = lesson_of(desk);
-        let accepted = matches!(&desk.work.decision, Some(d) if d.ruling == Ruling::Accept);
+    async fn learn(&self, context: &StepContext) -> Result<Learning, StepError> {
+        let mut learning = lesson_of(context);
+        let accepted = matches!(&context.work.decision, Some(d) if d.ruling == Ruling::Accept);
         // Who accepts "unknown" has not said where the ticket belongs.
-        lesson.teach = lesson.teach.filter(|label| !(accepted && label == UNKNOWN));
-        Ok(lesson)
+        learning.teach = learning
+            .teach
+            .filter(|label| !(accepted && label == UNKNOWN));
+        Ok(learning)
     }
 }
 
 /// The settings of the agent's type; the check at the start found nothing wrong with them.
-fn settings(desk: &Desk) -> Result<TriageSettings, StepError> {
-    let settings = TriageSettings::of(&desk.settings);
+fn settings(context: &StepContext) -> Result<TriageSettings, StepError> {
+    let settings = TriageSettings::of(&context.settings);
     settings.map_err(|problems| StepError::Impossible(problems.join("; ")))
 }
 
@@ -271,16 +275,16 @@ fn nothing_known(risk: Option<String>) -> Thought {
 /// likely enough: measured on unsure tickets, such choices are right more often than memory's first label,
 /// and the others less often.
 async fn second_opinion(
-    desk: &Desk,
+    context: &StepContext,
     text: &str,
     verdict: &MemoryVerdict,
     thought: &mut Thought,
 ) -> Result<(), StepError> {
-    if desk.settings.model.is_none() {
+    if context.settings.model.is_none() {
         thought.doubt = Some(Doubt::Uncertain);
         return Ok(());
     }
-    let settings = settings(desk)?;
+    let settings = settings(context)?;
     let labels: Vec<&str> = verdict
         .candidates
         .iter()
@@ -288,9 +292,15 @@ async fn second_opinion(
         .collect();
     let words: Vec<String> = labels.iter().map(|label| in_words(label)).collect();
     let prompt = Prompt {
-        form: Form::Completion,
-        system: Arc::from(desk.settings.prompt.as_deref().unwrap_or(PROMPT)),
-        user: question(&settings, text, &labels, &words, desk.work.recall.as_ref()),
+        format: PromptFormat::Completion,
+        system: Arc::from(context.settings.prompt.as_deref().unwrap_or(PROMPT)),
+        user: question(
+            &settings,
+            text,
+            &labels,
+            &words,
+            context.work.recall.as_ref(),
+        ),
         schema: Some(json!({
             "type": "object",
             "properties": { "queue": { "enum": words } },
@@ -300,14 +310,14 @@ async fn second_opinion(
         })),
         tokens_max: settings.reply_tokens_max,
     };
-    let reply = match desk.ask(prompt).await {
+    let reply = match context.ask(prompt).await {
         Ok(reply) => reply,
         // A model that cannot answer, or none at all, is no reason to lose the ticket: memory's answer goes to
         // a human.
         Err(
             error @ (PortError::Refused { .. }
             | PortError::Failed { .. }
-            | PortError::Unplugged { .. }),
+            | PortError::Unconfigured { .. }),
         ) => {
             thought.doubt = Some(Doubt::Uncertain);
             thought.answer.reason = error.to_string();

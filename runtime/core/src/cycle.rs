@@ -174,7 +174,7 @@ pub struct Effect {
 
 /// What execute gives: the effects wanted and, once made, what they returned.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Deed {
+pub struct ExecutionResult {
     /// Each effect with its outcome.
     pub effects: Vec<(Effect, serde_json::Value)>,
 }
@@ -203,7 +203,7 @@ pub enum Verdict {
 
 /// What learn gives.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Lesson {
+pub struct Learning {
     /// The label to remember this percept under, if it is known to be right.
     pub teach: Option<String>,
     /// Strength to deposit in the field, 0 to 1, as success (accepted) or danger (rejected).
@@ -221,11 +221,11 @@ pub enum Output {
     /// Of reason.
     Reason(Thought),
     /// Of execute.
-    Execute(Deed),
+    Execute(ExecutionResult),
     /// Of verify.
     Verify(Verdict),
     /// Of learn.
-    Learn(Lesson),
+    Learn(Learning),
 }
 
 impl Output {
@@ -290,11 +290,11 @@ pub struct Work {
     /// From reason, or as corrected by a redo.
     pub thought: Option<Thought>,
     /// From execute.
-    pub deed: Option<Deed>,
+    pub execution: Option<ExecutionResult>,
     /// From verify.
     pub verdict: Option<Verdict>,
     /// From learn.
-    pub lesson: Option<Lesson>,
+    pub learning: Option<Learning>,
     /// From a human, once there is one.
     pub decision: Option<Decision>,
     redos: u8,
@@ -323,18 +323,18 @@ impl Work {
             Output::Perceive(percept) => self.percept = Some(percept),
             Output::Retrieve(recall) => self.recall = Some(recall),
             Output::Reason(thought) => self.thought = Some(thought),
-            Output::Execute(deed) => self.deed = Some(deed),
+            Output::Execute(execution) => self.execution = Some(execution),
             Output::Verify(verdict) => {
                 if let Verdict::Redo(answer) = &verdict {
                     self.redos = self.redos.saturating_add(1);
-                    self.deed = None;
+                    self.execution = None;
                     if let Some(thought) = &mut self.thought {
                         thought.answer = answer.clone();
                     }
                 }
                 self.verdict = Some(verdict);
             }
-            Output::Learn(lesson) => self.lesson = Some(lesson),
+            Output::Learn(learning) => self.learning = Some(learning),
         }
     }
 
@@ -365,7 +365,7 @@ impl Work {
         let Some(thought) = &self.thought else {
             return Next::Do(Step::Reason);
         };
-        if self.deed.is_none() {
+        if self.execution.is_none() {
             if self.redos > REDOS_MAX {
                 let reason = format!("corrected more than {REDOS_MAX} times");
                 return Next::End(Ending::Failed { reason });
@@ -378,7 +378,7 @@ impl Work {
                 doubt: *doubt,
                 question: question.clone(),
             },
-            Some(Verdict::Accept | Verdict::Reject { .. }) if self.lesson.is_none() => {
+            Some(Verdict::Accept | Verdict::Reject { .. }) if self.learning.is_none() => {
                 Next::Do(Step::Learn)
             }
             Some(Verdict::Accept) => Next::End(Ending::Done(thought.answer.clone())),
@@ -419,7 +419,7 @@ mod tests {
         work.record(Output::Perceive(Percept::default()));
         work.record(Output::Retrieve(Recall::default()));
         work.record(Output::Reason(thought()));
-        work.record(Output::Execute(Deed::default()));
+        work.record(Output::Execute(ExecutionResult::default()));
         work
     }
 
@@ -430,9 +430,9 @@ mod tests {
             Output::Perceive(Percept::default()),
             Output::Retrieve(Recall::default()),
             Output::Reason(thought()),
-            Output::Execute(Deed::default()),
+            Output::Execute(ExecutionResult::default()),
             Output::Verify(Verdict::Accept),
-            Output::Learn(Lesson::default()),
+            Output::Learn(Learning::default()),
         ] {
             assert_eq!(work.next(), Next::Do(output.step()));
             work.record(output);
@@ -469,10 +469,10 @@ mod tests {
             "corrected",
         ))));
         assert_eq!(work.next(), Next::Do(Step::Execute));
-        work.record(Output::Execute(Deed::default()));
+        work.record(Output::Execute(ExecutionResult::default()));
         assert_eq!(work.next(), Next::Do(Step::Verify));
         work.record(Output::Verify(Verdict::Accept));
-        work.record(Output::Learn(Lesson::default()));
+        work.record(Output::Learn(Learning::default()));
         assert_eq!(
             work.next(),
             Next::End(Ending::Done(Answer::by_rule("b", "corrected")))
@@ -483,7 +483,7 @@ mod tests {
     fn a_quarrel_ends() {
         let mut work = until_verify();
         for _ in 0..=REDOS_MAX {
-            work.record(Output::Execute(Deed::default()));
+            work.record(Output::Execute(ExecutionResult::default()));
             work.record(Output::Verify(Verdict::Redo(Answer::by_rule("c", "again"))));
         }
         assert!(matches!(work.next(), Next::End(Ending::Failed { .. })));
@@ -496,7 +496,7 @@ mod tests {
             reason: "no".into(),
         }));
         assert_eq!(work.next(), Next::Do(Step::Learn));
-        work.record(Output::Learn(Lesson::default()));
+        work.record(Output::Learn(Learning::default()));
         assert_eq!(
             work.next(),
             Next::End(Ending::Failed {

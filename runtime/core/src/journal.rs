@@ -297,9 +297,9 @@ mod tests {
             key: key.clone(),
             value,
         });
-        log.record(&Note::Output(
-            Output::Execute(crate::cycle::Deed::default()),
-        ));
+        log.record(&Note::Output(Output::Execute(
+            crate::cycle::ExecutionResult::default(),
+        )));
         assert_eq!((log.get(&key), log.steps()), (None, 4));
     }
 

@@ -266,8 +266,8 @@ mod tests {
     use super::*;
     use crate::{
         cycle::{
-            Decision, Deed, Lesson, Next, Output, Percept, Recall, Ruling, Teaching, Thought,
-            Verdict, Work,
+            Decision, ExecutionResult, Learning, Next, Output, Percept, Recall, Ruling, Teaching,
+            Thought, Verdict, Work,
         },
         id::{Incarnation, NodeId, TypeName},
         ledger::{Policy, claim, settle, submit},
@@ -338,7 +338,7 @@ mod tests {
         let gap = entry(2, Output::Retrieve(Recall::default()));
         assert_eq!(number(gapless(std::slice::from_ref(&first))), None);
         assert_eq!(number(gapless(&[first.clone(), gap])), Some("P6"));
-        let skipped = entry(1, Output::Execute(Deed::default()));
+        let skipped = entry(1, Output::Execute(ExecutionResult::default()));
         assert_eq!(number(cycle_kept(&[first, skipped])), Some("P7"));
     }
 
@@ -415,7 +415,7 @@ mod tests {
                     doubt: None,
                     model_calls: vec![],
                 }),
-                Next::Do(Step::Execute) => Output::Execute(Deed::default()),
+                Next::Do(Step::Execute) => Output::Execute(ExecutionResult::default()),
                 Next::Do(Step::Verify) => Output::Verify(match verdicts.next() {
                     None | Some(0) => Verdict::Accept,
                     Some(1) => Verdict::Redo(answer),
@@ -427,7 +427,7 @@ mod tests {
                         Verdict::Ask { doubt, question }
                     }
                 }),
-                Next::Do(Step::Learn) => Output::Learn(Lesson::default()),
+                Next::Do(Step::Learn) => Output::Learn(Learning::default()),
             };
             work.record(output.clone());
             journal.push(entry(u32::try_from(journal.len()).unwrap(), output));

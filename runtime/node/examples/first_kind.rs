@@ -6,10 +6,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use colony_agents::{
-    Call, Desk, Kind, Kinds, Manner, PortError, StepError, Tool, ToolOutcome, Tools,
+    CallContext, EffectKind, Kind, Kinds, PortError, StepContext, StepError, Tool, ToolOutcome,
+    Tools,
 };
 use colony_core::{
-    cycle::{Decision, Deed, Doubt, Effect, Ruling, Teaching, Thought},
+    cycle::{Decision, Doubt, Effect, ExecutionResult, Ruling, Teaching, Thought},
     id::{RequestId, TypeName},
     journal::EffectKey,
     port::{Chance, Clock},
@@ -34,8 +35,8 @@ impl Kind for Pager {
         "pager"
     }
 
-    async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
-        let text = desk.spec.input.to_lowercase();
+    async fn reason(&self, context: &StepContext) -> Result<Thought, StepError> {
+        let text = context.spec.input.to_lowercase();
         let urgent = ["down", "outage", "smoke"]
             .iter()
             .any(|word| text.contains(word));
@@ -48,17 +49,17 @@ impl Kind for Pager {
         })
     }
 
-    async fn execute(&self, desk: &Desk) -> Result<Deed, StepError> {
+    async fn execute(&self, context: &StepContext) -> Result<ExecutionResult, StepError> {
         // Only an answer that stands is acted on; while there is doubt, verify asks first.
-        let Some(answer) = desk.standing().filter(|answer| answer.text == "urgent") else {
-            return Ok(Deed::default());
+        let Some(answer) = context.standing().filter(|answer| answer.text == "urgent") else {
+            return Ok(ExecutionResult::default());
         };
         let effect = Effect {
             tool: "pager.page".to_owned(),
             arguments: json!(answer.text),
         };
-        let outcome = desk.perform(effect.clone()).await?;
-        Ok(Deed {
+        let outcome = context.perform(effect.clone()).await?;
+        Ok(ExecutionResult {
             effects: vec![(effect, outcome)],
         })
     }
@@ -76,19 +77,19 @@ impl Tool for Page {
         "pager.page"
     }
 
-    fn manner(&self) -> Manner {
-        Manner::External
+    fn effect_kind(&self) -> EffectKind {
+        EffectKind::AtLeastOnce
     }
 
     async fn call(
         &self,
         arguments: &Value,
         key: &EffectKey,
-        call: &Call,
+        call: &CallContext,
     ) -> Result<ToolOutcome, PortError> {
         Ok(ToolOutcome {
             value: json!({ "paged": arguments, "key": key.as_str(), "by": call.agent.to_string() }),
-            posts: vec![],
+            messages: vec![],
         })
     }
 }

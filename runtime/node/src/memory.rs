@@ -27,7 +27,7 @@ mod index;
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use colony_agents::{Call, MemoryPort, PortError};
+use colony_agents::{CallContext, MemoryPort, PortError};
 use colony_core::{
     cycle::{Percept, Recall},
     id::{NodeId, TaskId, Tenant, TypeName},
@@ -366,7 +366,7 @@ impl Memory {
 
 #[async_trait]
 impl MemoryPort for Memory {
-    async fn recall(&self, percept: &Percept, call: &Call) -> Result<Recall, PortError> {
+    async fn recall(&self, percept: &Percept, call: &CallContext) -> Result<Recall, PortError> {
         Ok(Self::recall(self, &call.tenant, &call.agent_type, percept))
     }
 }

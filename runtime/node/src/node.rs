@@ -13,7 +13,7 @@ use std::{
 };
 
 use colony_agents::{
-    Embed, Generate, Kinds, MemoryPort, Missing, Ports, Tools, TypeSettings, UnknownKind,
+    Embed, Generate, Kinds, MemoryPort, Ports, Tools, TypeSettings, Unconfigured, UnknownKind,
 };
 use colony_core::{
     field::Origin,
@@ -480,7 +480,7 @@ fn ports(
         known,
     };
     let embed: Arc<dyn Embed> = match &settings.embedder {
-        None => Arc::new(Missing),
+        None => Arc::new(Unconfigured),
         Some(name) => {
             let embedder = workers.embedders.get(name).cloned().ok_or_else(|| {
                 unknown(
@@ -498,7 +498,7 @@ fn ports(
         }
     };
     let generate: Arc<dyn Generate> = match &settings.model {
-        None => Arc::new(Missing),
+        None => Arc::new(Unconfigured),
         Some(name) => {
             let generator = workers.generators.get(name).cloned().ok_or_else(|| {
                 unknown("model", name, workers.generators.keys().cloned().collect())
@@ -512,13 +512,13 @@ fn ports(
         }
     };
     let memory: Arc<dyn MemoryPort> = match &settings.embedder {
-        None => Arc::new(Missing),
+        None => Arc::new(Unconfigured),
         Some(_) => Arc::new(memory.clone()),
     };
     Ok(Ports {
         embed,
         generate,
         memory,
-        examples: Arc::new(Missing),
+        examples: Arc::new(Unconfigured),
     })
 }

@@ -12,7 +12,7 @@ use std::{fs, future::Future, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use colony_agents::{
-    Call, Embed, PortError, normalise,
+    CallContext, Embed, PortError, normalise,
     tickets::{self, LineError},
 };
 use colony_core::{
@@ -122,9 +122,13 @@ impl Port {
 
 #[async_trait]
 impl colony_agents::Examples for Port {
-    async fn resembled(&self, vector: &[f32], call: &Call) -> Result<Option<String>, PortError> {
+    async fn resembled(
+        &self,
+        vector: &[f32],
+        call: &CallContext,
+    ) -> Result<Option<String>, PortError> {
         // The examples are no part of the task's trace.
-        let call = &Call {
+        let call = &CallContext {
             trace: TraceContext::default(),
             ..call.clone()
         };

@@ -137,7 +137,10 @@ fn the_keys_of_json_are_those_of_the_page() {
     page.check("status", &of_node(&["status"]));
     page.check("ledger verify", &of_node(&["ledger", "verify"]));
     let texts = folder
-        .file("texts.jsonl", "{\"text\": \"drop table customers\", \"risky\": true}")
+        .file(
+            "texts.jsonl",
+            "{\"text\": \"drop table customers\", \"risky\": true}",
+        )
         .unwrap();
     let texts = texts.display().to_string();
     let echo = "inference.engine=echo";

@@ -255,7 +255,7 @@ fn a_ticket_is_filed_once_though_its_node_is_killed_while_humans_decide() {
     assert_eq!(
         count("SELECT COUNT(*) FROM episodes"),
         tickets,
-        "one lesson for each ruling"
+        "one learning for each ruling"
     );
 }
 

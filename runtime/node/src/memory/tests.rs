@@ -262,7 +262,7 @@ async fn a_vector_of_another_length_is_refused_and_left_out() {
 #[derive(Debug, Clone)]
 enum Event {
     /// A task teaches; one that has taught corrects itself, perhaps in another stream.
-    Lesson {
+    Learning {
         told: bool,
         stream: usize,
         task: u128,
@@ -279,7 +279,7 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let lesson = (
+    let learning = (
         prop::bool::weighted(0.8),
         0_usize..2,
         0_u128..12,
@@ -287,16 +287,18 @@ fn event() -> impl Strategy<Value = Event> {
         any::<u8>(),
         0_usize..3,
     );
-    let lesson = lesson.prop_map(|(told, stream, task, axis, wobble, label)| Event::Lesson {
-        told,
-        stream,
-        task,
-        axis,
-        wobble,
-        label,
-    });
+    let learning = learning.prop_map(
+        |(told, stream, task, axis, wobble, label)| Event::Learning {
+            told,
+            stream,
+            task,
+            axis,
+            wobble,
+            label,
+        },
+    );
     prop_oneof![
-        12 => lesson,
+        12 => learning,
         1 => Just(Event::Save),
         1 => Just(Event::Stop),
         1 => Just(Event::Kill),
@@ -339,7 +341,7 @@ proptest! {
             world.stop().await;
             for event in events {
                 match event {
-                    Event::Lesson { told, stream, task, axis, wobble, label } => {
+                    Event::Learning { told, stream, task, axis, wobble, label } => {
                         let stream = &streams[stream];
                         for world in [&world, &steady] {
                             let percept = percept(axis, wobble);

@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use colony_agents::{PortError, StepError};
 use colony_core::{
-    cycle::{Lesson, Next, Output, Step, Verdict},
+    cycle::{Learning, Next, Output, Step, Verdict},
     id::AgentId,
     journal::{Note, Past},
     market::Outcome,
@@ -337,7 +337,7 @@ impl Agent {
             // What is done stays done: a task does not fail for what it cannot teach.
             failure if learning && !mutant!(C25) => {
                 tracing::warn!(task = %job.claim.head.id, reason = %failure, "nothing is learned from this task");
-                self.recorded(me, job, Output::Learn(Lesson::default()), state);
+                self.recorded(me, job, Output::Learn(Learning::default()), state);
             }
             StepFailure::Step(StepError::Port(error)) if error.is_retryable() => {
                 self.put_off(me, job, error.to_string(), state);
@@ -434,7 +434,7 @@ impl Agent {
     /// What an ended task taught: it travels with the end, under the same fence.
     fn episode(&self, job: &Job) -> Option<Episode> {
         let work = job.work();
-        let label = work.lesson.as_ref()?.teach.as_ref()?;
+        let label = work.learning.as_ref()?.teach.as_ref()?;
         let percept = work.percept.as_ref()?;
         let spec = &job.claim.spec;
         let task = job.claim.head.id;
@@ -554,8 +554,8 @@ impl Agent {
 
     fn ended(&self, job: &Job, ending: &Ending, state: &mut State) -> Outcome {
         state.track.tasks += 1;
-        let lesson = job.work().lesson.as_ref();
-        let deposit = lesson.map_or(Share::ZERO, |lesson| lesson.deposit);
+        let learning = job.work().learning.as_ref();
+        let deposit = learning.map_or(Share::ZERO, |learning| learning.deposit);
         match ending {
             Ending::Done(_) => {
                 state.track.successes += 1;

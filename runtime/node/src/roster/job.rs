@@ -4,7 +4,9 @@ use std::{
     future::poll_fn, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll, time::Duration,
 };
 
-use colony_agents::{Call, Desk, Effects, Kind, Ports, StepError, Tools, TypeSettings};
+use colony_agents::{
+    CallContext, Effects, Kind, Ports, StepContext, StepError, Tools, TypeSettings,
+};
 use colony_core::{
     cycle::{Decision, Output, Step, Work},
     escalation::risk::Policy as RiskPolicy,
@@ -88,7 +90,7 @@ pub(crate) struct Job {
 /// What a step works with.
 #[derive(Debug, Clone)]
 struct StepEnv {
-    ctx: Desk,
+    ctx: StepContext,
     deps: Arc<AgentDeps>,
 }
 
@@ -105,7 +107,7 @@ impl Job {
         } else {
             claim.head.deadline
         };
-        let call = Call {
+        let call = CallContext {
             task: reference.task,
             fence: reference.fence,
             tenant: spec.tenant.clone(),
@@ -116,7 +118,7 @@ impl Job {
             task_deadline: deadline,
             trace: spec.trace,
         };
-        let ctx = Desk {
+        let ctx = StepContext {
             spec: Arc::clone(spec),
             work: Arc::default(),
             settings: Arc::clone(&deps.settings),
@@ -163,7 +165,7 @@ impl Job {
 
     /// What steps work with, to be changed. A step that was given up may still look at it; then this is a
     /// copy.
-    fn ctx(&mut self) -> &mut Desk {
+    fn ctx(&mut self) -> &mut StepContext {
         &mut Arc::make_mut(&mut self.env).ctx
     }
 

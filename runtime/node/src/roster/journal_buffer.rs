@@ -14,7 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use colony_agents::{Call, Effects, Manner, PortError, ToolOutcome};
+use colony_agents::{CallContext, EffectKind, Effects, PortError, ToolOutcome};
 use colony_core::{
     cycle::{Decision, Effect},
     id::{AgentId, ApprovalId},
@@ -175,7 +175,7 @@ impl JournalBuffer {
     }
 
     /// Names `effect`, and tells what is known of it. An effect that is not known is announced.
-    fn announce(&self, effect: &Effect, call: &Call) -> (EffectKey, Option<Value>) {
+    fn announce(&self, effect: &Effect, call: &CallContext) -> (EffectKey, Option<Value>) {
         let at = self.deps.clock.now();
         let mut pending = self.pending.lock();
         let asked = pending.asked.entry(effect.digest()).or_default();
@@ -200,15 +200,15 @@ impl JournalBuffer {
     }
 
     /// Writes down what came of an effect.
-    fn conclude(&self, key: EffectKey, outcome: ToolOutcome, call: &Call) {
+    fn conclude(&self, key: EffectKey, outcome: ToolOutcome, call: &CallContext) {
         let at = self.deps.clock.now();
-        let ToolOutcome { value, posts } = outcome;
-        let messages = (0..).zip(posts).map(|(index, post)| OutboxMessage {
+        let ToolOutcome { value, messages } = outcome;
+        let messages = (0..).zip(messages).map(|(index, message)| OutboxMessage {
             key: key.clone(),
             index: if mutant!(C24) { 0 } else { index },
             task: call.task,
-            destination: post.queue,
-            payload: post.payload,
+            destination: message.queue,
+            payload: message.payload,
         });
         let mut pending = self.pending.lock();
         pending.outbox.extend(messages);
@@ -218,7 +218,7 @@ impl JournalBuffer {
 
 #[async_trait]
 impl Effects for JournalBuffer {
-    async fn perform(&self, effect: Effect, call: &Call) -> Result<Value, PortError> {
+    async fn perform(&self, effect: Effect, call: &CallContext) -> Result<Value, PortError> {
         let Some(tool) = self.deps.tools.get(&effect.tool) else {
             let known: Vec<_> = self.deps.tools.names().collect();
             let what = format!("no tool {:?}; there are: {}", effect.tool, known.join(", "));
@@ -228,7 +228,7 @@ impl Effects for JournalBuffer {
         if let Some(value) = made {
             return Ok(value);
         }
-        let external = tool.manner() == Manner::External;
+        let external = tool.effect_kind() == EffectKind::AtLeastOnce;
         let port = external.then(|| format!("tool/{}", tool.name()));
         if let Some(port) = port.as_ref().filter(|p| !self.deps.breakers.admits(p)) {
             let what = format!("{port} has failed too often and is not asked for a while");

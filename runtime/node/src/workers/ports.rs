@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use colony_agents::{Call, Embed, Form, Generate, PortError, Prompt, Reply};
+use colony_agents::{CallContext, Embed, Generate, PortError, Prompt, PromptFormat, Reply};
 use colony_core::unit::Share;
 use colony_inference::{
     BatchStats, ChatMessage, ChatRole, EmbedRequest, Embedder, GenerateRequest, Generator,
@@ -48,7 +48,12 @@ fn refusal(port: &'static str, error: &InferenceError) -> PortError {
 
 /// Tells the breakers how a call ended: a model that answers, if only to refuse, is there. A full queue says
 /// nothing about the engine behind it, and neither does a task that was about to expire.
-fn report<T>(breakers: &Breakers, port: &str, call: &Call, result: &Result<T, InferenceError>) {
+fn report<T>(
+    breakers: &Breakers,
+    port: &str,
+    call: &CallContext,
+    result: &Result<T, InferenceError>,
+) {
     match result {
         Err(InferenceError::Full { .. }) => {}
         Err(InferenceError::DeadlinePassed { .. }) if call.deadline == call.task_deadline => {}
@@ -68,7 +73,7 @@ fn note(span: &mut Span, stats: &BatchStats, read: u32) {
     }
 }
 
-fn begin(telemetry: &Telemetry, call: &Call, operation: &'static str, model: &str) -> Span {
+fn begin(telemetry: &Telemetry, call: &CallContext, operation: &'static str, model: &str) -> Span {
     if !call.trace.sampled {
         return Span::untraced(call.trace);
     }
@@ -80,7 +85,7 @@ fn begin(telemetry: &Telemetry, call: &Call, operation: &'static str, model: &st
 
 #[async_trait]
 impl Embed for EmbedPort {
-    async fn embed(&self, text: &str, call: &Call) -> Result<Arc<[f32]>, PortError> {
+    async fn embed(&self, text: &str, call: &CallContext) -> Result<Arc<[f32]>, PortError> {
         let mut span = begin(
             &self.telemetry,
             call,
@@ -109,16 +114,16 @@ impl Embed for EmbedPort {
 
 #[async_trait]
 impl Generate for GeneratePort {
-    async fn generate(&self, prompt: Prompt, call: &Call) -> Result<Reply, PortError> {
+    async fn generate(&self, prompt: Prompt, call: &CallContext) -> Result<Reply, PortError> {
         let model = self.generator.info().model;
         let mut span = begin(&self.telemetry, call, "chat", &model);
-        let mut request = match prompt.form {
-            Form::Chat => GenerateRequest::chat(vec![
+        let mut request = match prompt.format {
+            PromptFormat::Chat => GenerateRequest::chat(vec![
                 ChatMessage::new(ChatRole::System, prompt.system.as_ref()),
                 ChatMessage::new(ChatRole::User, prompt.user),
             ]),
             // A ticket that contains a control token must not speak as one.
-            Form::Completion => {
+            PromptFormat::Completion => {
                 let text = prompt.user.replace("<|", "< |");
                 GenerateRequest::raw(format!("{}{text}", prompt.system))
             }

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use colony_agents::{
-    Call, Desk, Kind, Kinds, Manner, PortError, StepError, Tool, ToolOutcome, Tools,
+    CallContext, EffectKind, Kind, Kinds, PortError, StepContext, StepError, Tool, ToolOutcome,
+    Tools,
 };
 use colony_core::{
-    cycle::{Deed, Effect, Thought},
+    cycle::{Effect, ExecutionResult, Thought},
     journal::EffectKey,
     task::{Answer, Spec, State},
 };
@@ -26,7 +27,7 @@ impl Kind for Caller {
         "caller"
     }
 
-    async fn reason(&self, _: &Desk) -> Result<Thought, StepError> {
+    async fn reason(&self, _: &StepContext) -> Result<Thought, StepError> {
         Ok(Thought {
             answer: Answer::by_rule("it", "always"),
             doubt: None,
@@ -34,13 +35,13 @@ impl Kind for Caller {
         })
     }
 
-    async fn execute(&self, desk: &Desk) -> Result<Deed, StepError> {
+    async fn execute(&self, context: &StepContext) -> Result<ExecutionResult, StepError> {
         let mut effects = Vec::new();
         for effect in &self.0 {
-            let value = desk.perform(effect.clone()).await?;
+            let value = context.perform(effect.clone()).await?;
             effects.push((effect.clone(), value));
         }
-        Ok(Deed { effects })
+        Ok(ExecutionResult { effects })
     }
 }
 
@@ -64,19 +65,24 @@ impl Tool for BusyLine {
         "call"
     }
 
-    fn manner(&self) -> Manner {
-        Manner::External
+    fn effect_kind(&self) -> EffectKind {
+        EffectKind::AtLeastOnce
     }
 
-    async fn call(&self, _: &Value, key: &EffectKey, _: &Call) -> Result<ToolOutcome, PortError> {
+    async fn call(
+        &self,
+        _: &Value,
+        key: &EffectKey,
+        _: &CallContext,
+    ) -> Result<ToolOutcome, PortError> {
         let mut keys = self.keys.lock().expect("no panic");
         keys.push(key.clone());
         if !keys.len().is_multiple_of(3) {
             let what = "engaged".to_owned();
             return Err(PortError::Busy { port: "call", what });
         }
-        let (value, posts) = (json!(keys.len()), vec![]);
-        Ok(ToolOutcome { value, posts })
+        let (value, messages) = (json!(keys.len()), vec![]);
+        Ok(ToolOutcome { value, messages })
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use colony_agents::{Call, Kinds, Manner, PortError, Tool, ToolOutcome, Tools};
+use colony_agents::{CallContext, EffectKind, Kinds, PortError, Tool, ToolOutcome, Tools};
 use colony_core::{
     cycle::{Decision, Ruling, Teaching},
     id::{AgentId, ApprovalId, NodeId, RequestId, TaskId},
@@ -248,15 +248,15 @@ impl Tool for Line {
         "call"
     }
 
-    fn manner(&self) -> Manner {
-        Manner::External
+    fn effect_kind(&self) -> EffectKind {
+        EffectKind::AtLeastOnce
     }
 
     async fn call(
         &self,
         _: &Value,
         key: &EffectKey,
-        call: &Call,
+        call: &CallContext,
     ) -> Result<ToolOutcome, PortError> {
         let journal = self.book.journal(call.task).await.expect("readable");
         let announced = journal
@@ -265,7 +265,7 @@ impl Tool for Line {
         self.announced.lock().expect("no panic").push(announced);
         Ok(ToolOutcome {
             value: Value::Null,
-            posts: vec![],
+            messages: vec![],
         })
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use colony_agents::{Desk, Kind, Kinds, StepError};
+use colony_agents::{Kind, Kinds, StepContext, StepError};
 use colony_core::{
-    cycle::{Lesson, Percept, Thought},
+    cycle::{Learning, Percept, Thought},
     task::{Answer, Spec, State},
 };
 use colony_inference::{
@@ -100,14 +100,14 @@ impl Kind for Teacher {
         "teacher"
     }
 
-    async fn perceive(&self, desk: &Desk) -> Result<Percept, StepError> {
+    async fn perceive(&self, context: &StepContext) -> Result<Percept, StepError> {
         Ok(Percept {
-            text: desk.spec.input.to_string(),
+            text: context.spec.input.to_string(),
             vector: Some(Arc::from([0.6_f32, 0.8])),
         })
     }
 
-    async fn reason(&self, _: &Desk) -> Result<Thought, StepError> {
+    async fn reason(&self, _: &StepContext) -> Result<Thought, StepError> {
         Ok(Thought {
             answer: Answer::by_rule("fine", "it is a test"),
             doubt: None,
@@ -115,16 +115,16 @@ impl Kind for Teacher {
         })
     }
 
-    async fn learn(&self, desk: &Desk) -> Result<Lesson, StepError> {
+    async fn learn(&self, context: &StepContext) -> Result<Learning, StepError> {
         self.learning.send_replace(true);
         let mut may_end = self.may_end.subscribe();
         may_end
             .wait_for(|may| *may)
             .await
             .expect("the kind is there");
-        Ok(Lesson {
-            teach: Some(desk.spec.input.to_string()),
-            ..Lesson::default()
+        Ok(Learning {
+            teach: Some(context.spec.input.to_string()),
+            ..Learning::default()
         })
     }
 }

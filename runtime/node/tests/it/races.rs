@@ -13,7 +13,7 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use colony_agents::{Desk, Kind, Kinds, StepError};
+use colony_agents::{Kind, Kinds, StepContext, StepError};
 use colony_core::{
     cycle::{Percept, Recall, Thought},
     id::TaskId,
@@ -45,21 +45,21 @@ impl Kind for Slow {
         "slow"
     }
 
-    async fn perceive(&self, desk: &Desk) -> Result<Percept, StepError> {
-        wait(TICK, turns(desk)).await;
+    async fn perceive(&self, context: &StepContext) -> Result<Percept, StepError> {
+        wait(TICK, turns(context)).await;
         Ok(Percept {
-            text: desk.spec.input.to_string(),
+            text: context.spec.input.to_string(),
             vector: None,
         })
     }
 
-    async fn retrieve(&self, desk: &Desk) -> Result<Recall, StepError> {
-        wait(Duration::ZERO, turns(desk)).await;
+    async fn retrieve(&self, context: &StepContext) -> Result<Recall, StepError> {
+        wait(Duration::ZERO, turns(context)).await;
         Ok(Recall::default())
     }
 
-    async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
-        wait(TICK, turns(desk)).await;
+    async fn reason(&self, context: &StepContext) -> Result<Thought, StepError> {
+        wait(TICK, turns(context)).await;
         Ok(Thought {
             answer: Answer::by_rule("fine", "slowly"),
             doubt: None,
@@ -68,8 +68,8 @@ impl Kind for Slow {
     }
 }
 
-fn turns(desk: &Desk) -> u32 {
-    desk.spec.input.parse().expect("a number of turns")
+fn turns(context: &StepContext) -> u32 {
+    context.spec.input.parse().expect("a number of turns")
 }
 
 struct World {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use colony_agents::{Desk, Kind, Kinds, StepError};
+use colony_agents::{Kind, Kinds, StepContext, StepError};
 use colony_core::{
     cycle::{Decision, Output, Ruling, Step, Teaching, Thought},
     id::{RequestId, TaskId, TypeName},
@@ -228,8 +228,8 @@ impl Kind for Fragile {
         "fragile"
     }
 
-    async fn reason(&self, desk: &Desk) -> Result<Thought, StepError> {
-        assert!(&*desk.spec.input != "poison", "poison");
+    async fn reason(&self, context: &StepContext) -> Result<Thought, StepError> {
+        assert!(&*context.spec.input != "poison", "poison");
         let answer = Answer::by_rule("fine", "it held");
         Ok(Thought {
             answer,

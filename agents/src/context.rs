@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use crate::{
     kind::TypeSettings,
-    port::{Call, Effects, PortError, Ports, Prompt, Reply},
+    port::{CallContext, Effects, PortError, Ports, Prompt, Reply},
 };
 
 /// The task, the work so far, and the ports. Cheap to make: everything large is shared.
 #[derive(Debug, Clone)]
-pub struct Desk {
+pub struct StepContext {
     /// What is asked.
     pub spec: Arc<Spec>,
     /// What the steps so far gave.
@@ -24,7 +24,7 @@ pub struct Desk {
     /// The declaration of the agent's type.
     pub settings: Arc<TypeSettings>,
     /// On whose behalf ports are called.
-    pub call: Call,
+    pub call: CallContext,
     /// The ports of the type.
     pub ports: Arc<Ports>,
     /// What counts as risky on this node.
@@ -33,7 +33,7 @@ pub struct Desk {
     pub effects: Arc<dyn Effects>,
 }
 
-impl Desk {
+impl StepContext {
     /// Embeds `text` with the type's embedding model.
     ///
     /// # Errors
