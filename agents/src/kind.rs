@@ -10,7 +10,7 @@ use colony_core::{
     },
     id::TypeName,
     task::{Answer, Source},
-    unit::Share,
+    unit::Ratio,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -187,7 +187,7 @@ pub(crate) fn verify_by_ruling(context: &StepContext) -> Verdict {
         }
         return Verdict::Redo(Answer {
             text: text.clone(),
-            confidence: Share::ONE,
+            confidence: Ratio::ONE,
             source: Source::Human,
             reason: format!("decided by {by}"),
         });
@@ -242,8 +242,8 @@ pub(crate) fn lesson_of(context: &StepContext) -> Learning {
     let teach = answer
         .filter(|_| accepted && known && has_vector)
         .map(|a| a.text.clone());
-    let deposit = answer.map_or(Share::ZERO, |a| {
-        if accepted { a.confidence } else { Share::ONE }
+    let deposit = answer.map_or(Ratio::ZERO, |a| {
+        if accepted { a.confidence } else { Ratio::ONE }
     });
     Learning { teach, deposit }
 }

@@ -10,7 +10,7 @@ use colony_core::{
     cycle::{Effect, Percept, Recall},
     id::{AgentId, Fence, TaskId, Tenant, TypeName},
     task::{Priority, TraceContext},
-    unit::{Share, Timestamp},
+    unit::{Ratio, Timestamp},
 };
 
 /// On whose behalf a port is called; travels with every call.
@@ -131,7 +131,7 @@ pub struct Reply {
     /// Tokens written.
     pub completion_tokens: u32,
     /// How likely this reply was among those that the schema allowed.
-    pub likelihood: Share,
+    pub likelihood: Ratio,
 }
 
 /// Asks a language model.

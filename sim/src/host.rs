@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use colony_agents::{Kinds, Tools};
-use colony_node::{Config, Dependencies, Node, NodeHandle, config::AgentType, ports::SeededChance};
+use colony_node::{Config, Dependencies, Node, NodeHandle, config::AgentType, ports::SeededRandom};
 use colony_store::Ledger;
 use turmoil::net::TcpListener;
 
@@ -102,8 +102,8 @@ pub(crate) async fn start(
     ledger: Arc<dyn Ledger>,
 ) -> Result<Node, colony_node::StartError> {
     // The streams of one life are none of another's: an id drawn twice would name two tasks.
-    let chance = Arc::new(SeededChance::new(world.seed ^ (life << 48)));
-    let mut dependencies = Dependencies::new(Arc::clone(&clock), chance, ledger);
+    let random = Arc::new(SeededRandom::new(world.seed ^ (life << 48)));
+    let mut dependencies = Dependencies::new(Arc::clone(&clock), random, ledger);
     dependencies.workers = models::workers(world, &clock);
     dependencies.kinds = Kinds::builtin().with(Arc::new(Scripted(Arc::clone(world))));
     let sink = |name, keys| {

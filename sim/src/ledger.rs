@@ -21,7 +21,7 @@ use colony_core::{
     journal::{Entry, Note},
     mutant,
     task::{Spec, State},
-    unit::{Share, Timestamp},
+    unit::{Ratio, Timestamp},
 };
 use colony_store::{
     Agent, Approval, ApprovalFilter, Change, ClaimRequest, Claimed, Commit, Committed, Counts,
@@ -138,7 +138,7 @@ impl FaultyLedger {
 fn lose_last_digit(entry: &mut Entry) {
     if let Note::Output(Output::Reason(thought)) = &mut entry.note {
         let confidence = &mut thought.answer.confidence;
-        *confidence = Share::clamped(f64::from_bits(confidence.get().to_bits().saturating_sub(1)));
+        *confidence = Ratio::clamped(f64::from_bits(confidence.get().to_bits().saturating_sub(1)));
     }
 }
 

@@ -11,7 +11,7 @@ use colony_core::{
         Verdict,
     },
     task::{Answer, Source},
-    unit::Share,
+    unit::Ratio,
 };
 use futures_util::future::try_join_all;
 use rand::{Rng as _, SeedableRng as _};
@@ -162,7 +162,7 @@ impl Kind for Scripted {
         Ok(Thought {
             answer: Answer {
                 text,
-                confidence: Share::clamped(confidence(input)),
+                confidence: Ratio::clamped(confidence(input)),
                 source: Source::Rule,
                 reason: "by its script".to_owned(),
             },
@@ -225,7 +225,7 @@ impl Kind for Scripted {
         let teach = answer.filter(|_| accepted && taught && context.settings.embedder.is_some());
         Ok(Learning {
             teach: teach.map(|answer| answer.text.clone()),
-            deposit: Share::ONE,
+            deposit: Ratio::ONE,
         })
     }
 }

@@ -15,7 +15,7 @@ use colony_core::{
     },
     memory::{Certainty, MemoryVerdict},
     task::{Answer, Source},
-    unit::Share,
+    unit::Ratio,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -187,7 +187,7 @@ impl Kind for Triage {
         let mut thought = Thought {
             answer: Answer {
                 text: best.label.clone(),
-                confidence: Share::clamped(verdict.confidence),
+                confidence: Ratio::clamped(verdict.confidence),
                 source: Source::Memory,
                 reason: format!(
                     "nearest solved tickets, {:.0} % of their say",
@@ -262,7 +262,7 @@ fn nothing_known(risk: Option<String>) -> Thought {
     Thought {
         answer: Answer {
             text: UNKNOWN.to_owned(),
-            confidence: Share::ZERO,
+            confidence: Ratio::ZERO,
             source: Source::Memory,
             reason: risk.unwrap_or_else(|| "no solved tickets yet".to_owned()),
         },
@@ -333,7 +333,7 @@ async fn second_opinion(
         let trusted = reply.likelihood.get() * settings.model_trust;
         thought.answer = Answer {
             text: labels[place].to_owned(),
-            confidence: Share::clamped(verdict.confidence.max(trusted)),
+            confidence: Ratio::clamped(verdict.confidence.max(trusted)),
             source: Source::Model,
             reason: format!("{} chose among {}", reply.model, labels.join(", ")),
         };

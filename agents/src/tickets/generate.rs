@@ -279,8 +279,8 @@ impl Dice {
         usize::try_from(self.throw() % limit).unwrap_or(0)
     }
 
-    fn percent(&mut self, chance: usize) -> bool {
-        self.below(100) < chance
+    fn percent(&mut self, share: usize) -> bool {
+        self.below(100) < share
     }
 
     fn one_of<'a>(&mut self, words: &'a [String]) -> &'a str {

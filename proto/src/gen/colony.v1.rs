@@ -3451,10 +3451,10 @@ pub mod cluster_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// One trail.
+/// One pheromone.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Trail {
+pub struct Pheromone {
     /// Where, in words parted by dots, such as `triage.billing`.
     #[prost(string, tag = "1")]
     pub location: ::prost::alloc::string::String,
@@ -3468,7 +3468,7 @@ pub struct Trail {
     #[prost(double, tag = "4")]
     pub strength: f64,
 }
-/// Asks for trails.
+/// Asks for pheromones.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SenseRequest {
@@ -3481,19 +3481,19 @@ pub struct SenseRequest {
     /// Only this meaning.
     #[prost(enumeration = "SignalType", tag = "3")]
     pub signal: i32,
-    /// Most trails, at most 1,000; 0: 100.
+    /// Most pheromones, at most 1,000; 0: 100.
     #[prost(uint32, tag = "4")]
     pub limit: u32,
 }
-/// Trails, strongest first.
+/// Pheromones, strongest first.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SenseResponse {
-    /// The trails.
+    /// The pheromones.
     #[prost(message, repeated, tag = "1")]
-    pub trails: ::prost::alloc::vec::Vec<Trail>,
+    pub pheromones: ::prost::alloc::vec::Vec<Pheromone>,
 }
-/// What a trail means.
+/// What a pheromone means.
 #[allow(clippy::all)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -3639,7 +3639,7 @@ pub mod field_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// The trails at and below a location, strongest first, as strong as they are now.
+        /// The pheromones at and below a location, strongest first, as strong as they are now.
         pub async fn sense(
             &mut self,
             request: impl tonic::IntoRequest<super::SenseRequest>,
@@ -3673,7 +3673,7 @@ pub mod field_server {
     /// Generated trait containing gRPC methods that should be implemented for use with FieldServer.
     #[async_trait]
     pub trait Field: std::marker::Send + std::marker::Sync + 'static {
-        /// The trails at and below a location, strongest first, as strong as they are now.
+        /// The pheromones at and below a location, strongest first, as strong as they are now.
         async fn sense(
             &self,
             request: tonic::Request<super::SenseRequest>,

@@ -70,7 +70,7 @@ pub(crate) enum Command {
     /// Decide what agents ask of humans
     #[command(subcommand)]
     Approve(ApproveCommand),
-    /// Sense the trails that agents leave for each other
+    /// Sense the pheromones that agents leave for each other
     #[command(subcommand)]
     Field(FieldCommand),
     /// Fetch, import and try models
@@ -386,13 +386,13 @@ pub(crate) enum FieldCommand {
         /// Whose field
         #[arg(long, value_name = "NAME")]
         tenant: Option<String>,
-        /// Most trails, 1,000 at most
+        /// Most pheromones, 1,000 at most
         #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
 }
 
-/// What a trail means.
+/// What a pheromone means.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub(crate) enum Signal {

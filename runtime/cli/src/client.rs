@@ -19,8 +19,8 @@ pub(crate) mod watch;
 
 use std::time::Duration;
 
-use colony_core::{id::RequestId, port::Chance as _};
-use colony_node::ports::SystemChance;
+use colony_core::{id::RequestId, port::RandomSource as _};
+use colony_node::ports::SystemRandom;
 use colony_proto::v1::{
     agents_client::AgentsClient, approvals_client::ApprovalsClient, cluster_client::ClusterClient,
     field_client::FieldClient, models_client::ModelsClient, tasks_client::TasksClient,
@@ -124,9 +124,9 @@ impl Node {
 
 /// An id for a request that changes something: drawn once for a command, and the same when it is repeated.
 pub(crate) fn request_id() -> String {
-    let mut chance = [0; 16];
-    SystemChance.stream("request", 0).fill_bytes(&mut chance);
-    RequestId::new(chance).to_string()
+    let mut random = [0; 16];
+    SystemRandom.stream("request", 0).fill_bytes(&mut random);
+    RequestId::new(random).to_string()
 }
 
 /// How many to ask for on the next page of a list of at most `limit` (0: no limit), after `taken`.

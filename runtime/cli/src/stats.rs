@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use colony_core::market;
 
-/// Share of true ones; none of nothing.
+/// The share of true ones; none of nothing.
 pub(crate) fn share(of: impl IntoIterator<Item = bool>) -> Option<f64> {
     let (mut all, mut hits) = (0, 0);
     for hit in of {

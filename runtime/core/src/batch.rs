@@ -28,7 +28,7 @@ pub use self::recovery::{Blame, CallFailure, PANICS_ALONE_MAX, blame, reopen_del
 use crate::{
     id::Tenant,
     task::Priority,
-    unit::{Share, Timestamp},
+    unit::{Ratio, Timestamp},
 };
 
 /// After this wait a request is overdue and goes before all others. Longer than any queue of a healthy node.
@@ -70,7 +70,7 @@ pub struct EncoderLimits {
     /// Most tokens of a batch, padding included: rows × longest row.
     pub tokens_max: usize,
     /// Most padding, as a share of the batch's tokens.
-    pub padding_max: Share,
+    pub padding_max: Ratio,
 }
 
 impl Default for EncoderLimits {
@@ -80,7 +80,7 @@ impl Default for EncoderLimits {
             rows_max: 32,
             tokens_max: 2_048,
             // Half: above it two batches would be cheaper than one.
-            padding_max: Share::clamped(0.5),
+            padding_max: Ratio::clamped(0.5),
         }
     }
 }
@@ -261,11 +261,11 @@ fn first_alone(waiting: &[Waiting], late: &[usize]) -> Option<usize> {
     clippy::cast_precision_loss,
     reason = "token counts are far below 2^52"
 )]
-fn padding(padded: usize, tokens: usize) -> Share {
+fn padding(padded: usize, tokens: usize) -> Ratio {
     if padded == 0 {
-        return Share::ZERO;
+        return Ratio::ZERO;
     }
-    Share::clamped((padded - tokens) as f64 / padded as f64)
+    Ratio::clamped((padded - tokens) as f64 / padded as f64)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     memory::MemoryVerdict,
     task::{Answer, Ending, Source},
-    unit::Share,
+    unit::Ratio,
 };
 
 /// How often verify may send the work back to execute. Each human decision may correct the answer
@@ -122,7 +122,7 @@ pub struct ModelCall {
     pub choice: Option<String>,
     /// Probability of the reply among all that were allowed.
     #[serde(default)]
-    pub likelihood: Share,
+    pub likelihood: Ratio,
 }
 
 /// What reason gives.
@@ -207,7 +207,7 @@ pub struct Learning {
     /// The label to remember this percept under, if it is known to be right.
     pub teach: Option<String>,
     /// Strength to deposit in the field, 0 to 1, as success (accepted) or danger (rejected).
-    pub deposit: Share,
+    pub deposit: Ratio,
 }
 
 /// The output of one step, as it is journalled.
@@ -395,7 +395,7 @@ impl Answer {
     pub fn by_rule(text: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
             text: text.into(),
-            confidence: Share::ONE,
+            confidence: Ratio::ONE,
             source: Source::Rule,
             reason: reason.into(),
         }

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Incarnation, NodeId, Tenant},
-    unit::{Share, Timestamp},
+    unit::{Ratio, Timestamp},
 };
 
 mod place;
@@ -114,7 +114,7 @@ pub struct Deposit {
     /// Where it goes.
     pub cell: Cell,
     /// How strong it is; 0 leaves nothing.
-    pub strength: Share,
+    pub strength: Ratio,
     /// When it was made.
     pub at: Timestamp,
 }

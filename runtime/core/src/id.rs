@@ -174,11 +174,11 @@ macro_rules! uuid_v7 {
         impl $name {
             /// A UUIDv7 from a time and 80 bits of chance; ids sort by time of creation.
             #[must_use]
-            pub fn new(now: Timestamp, chance: [u8; 10]) -> Self {
+            pub fn new(now: Timestamp, random: [u8; 10]) -> Self {
                 let millis = now.as_micros() / 1_000;
                 let mut bytes = [0; 16];
                 bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
-                bytes[6..].copy_from_slice(&chance);
+                bytes[6..].copy_from_slice(&random);
                 bytes[6] = (bytes[6] & 0x0f) | 0x70;
                 bytes[8] = (bytes[8] & 0x3f) | 0x80;
                 Self(Uuid::from_bytes(bytes))
@@ -218,8 +218,8 @@ pub struct RequestId(pub Uuid);
 impl RequestId {
     /// From 128 bits of chance.
     #[must_use]
-    pub const fn new(chance: [u8; 16]) -> Self {
-        Self(Uuid::from_bytes(chance))
+    pub const fn new(random: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(random))
     }
 }
 

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     cycle::{Decision, Effect, Output, Work},
     id::{AgentId, TaskId},
-    unit::{Share, Timestamp},
+    unit::{Ratio, Timestamp},
 };
 
 /// Names one effect for ever: a sink that remembers it does the effect once.
@@ -104,7 +104,7 @@ pub enum Note {
         /// Who won.
         agent: AgentId,
         /// Its score.
-        score: Share,
+        score: Ratio,
         /// How many bids were compared.
         bidders: u32,
     },

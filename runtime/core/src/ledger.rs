@@ -12,7 +12,7 @@
 //! A *rule* is a pure function over a [`TaskHead`] that its caller holds; it gives a [`Transition`] or a
 //! refusal. A *selection* ([`Select`]) is a predicate and an order. An engine selects, applies transitions
 //! whose [`Stamp`] still matches, and counts; it decides nothing. `now` is the engine's stamp for the
-//! group of requests it executes together ([`Stamps`]).
+//! group of requests it executes together ([`StampClock`]).
 //!
 //! P8, on which everything rests: while a task is claimed, others can only take the claim away (any end,
 //! [`settle::lose`]); nobody but the holder changes a head that stays claimed. So the rule of a commit
@@ -35,7 +35,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 pub use self::{
     claim::{Pick, ReadyGroup, Shares, plan_claim},
     select::Select,
-    stamps::Stamps,
+    stamps::StampClock,
 };
 use serde::{Deserialize, Serialize};
 

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{AgentId, TaskId, TypeName},
     task::Priority,
-    unit::Share,
+    unit::Ratio,
 };
 
 mod pool;
@@ -54,7 +54,7 @@ pub enum Mode {
 pub struct Weights {
     /// How little the agent had lately compared with its peers.
     pub load: f64,
-    /// How well its tasks ended so far; see [`Track::ucb`]. Highest: a wrong agent is worse than a busy one.
+    /// How well its tasks ended so far; see [`SuccessCount::ucb`]. Highest: a wrong agent is worse than a busy one.
     pub history: f64,
     /// How strongly the field draws this agent to this task.
     pub field: f64,
@@ -96,34 +96,34 @@ impl Default for Rules {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bid {
     /// Idleness, 1 = nothing lately.
-    pub idleness: Share,
+    pub idleness: Ratio,
     /// What its track record lets hope for, 1 = as good as an unknown newcomer.
-    pub history: Share,
+    pub history: Ratio,
     /// Draw of the field, 1 = strongest.
-    pub field: Share,
+    pub field: Ratio,
 }
 
 /// Decides who wins a bid: the weighted mean of the bid's parts. The highest score wins; between
 /// equal scores the agent that has had fewer tasks, then the one with the lower number.
 #[must_use]
-pub fn score(weights: &Weights, bid: &Bid) -> Share {
+pub fn score(weights: &Weights, bid: &Bid) -> Ratio {
     let total = weights.load + weights.history + weights.field;
     let sum = weights.load * bid.idleness.get()
         + weights.history * bid.history.get()
         + weights.field * bid.field.get();
-    Share::clamped(sum / total)
+    Ratio::clamped(sum / total)
 }
 
 /// How an agent's tasks ended so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Track {
+pub struct SuccessCount {
     /// Tasks that ended by the agent's doing.
     pub tasks: u64,
     /// Those of them that ended well.
     pub successes: u64,
 }
 
-impl Track {
+impl SuccessCount {
     /// Successes and failures every agent is credited with before its first task: Beta(3, 1), a
     /// newcomer is taken for good. With Beta(1, 1) the first success of an agent would raise its
     /// bound above that of all who had no task yet, and the rich would get richer.
@@ -148,12 +148,12 @@ impl Track {
         clippy::cast_precision_loss,
         reason = "exact below 2^53 tasks, and a share needs no more"
     )]
-    pub fn ucb(self) -> Share {
+    pub fn ucb(self) -> Ratio {
         let (wins, losses) = Self::PRIOR;
         let successes = self.successes.min(self.tasks);
         let failures = self.tasks - successes;
         let bound = Self::upper_bound(wins + successes as f64, losses + failures as f64);
-        Share::clamped(bound / Self::NEWCOMER)
+        Ratio::clamped(bound / Self::NEWCOMER)
     }
 }
 
@@ -165,7 +165,7 @@ pub struct Offer {
     /// How many tasks it takes at a time, busy ones included; usually 1.
     pub slots: u32,
     /// How its tasks ended so far.
-    pub track: Track,
+    pub track: SuccessCount,
 }
 
 impl Offer {
@@ -175,7 +175,7 @@ impl Offer {
         Self {
             agent,
             slots: 1,
-            track: Track {
+            track: SuccessCount {
                 tasks: 0,
                 successes: 0,
             },
@@ -202,7 +202,7 @@ pub struct Award {
     /// Who won.
     pub agent: AgentId,
     /// Its score; 0 under [`Mode::Fifo`], where nobody is compared.
-    pub score: Share,
+    pub score: Ratio,
     /// How many bids were compared.
     pub bidders: u32,
 }
@@ -302,7 +302,7 @@ impl OfferBook {
     pub fn award(
         &mut self,
         tasks: &[TaskSummary],
-        attraction: &dyn Fn(&TaskSummary, &AgentId) -> Share,
+        attraction: &dyn Fn(&TaskSummary, &AgentId) -> Ratio,
         rng: &mut (impl RngCore + ?Sized),
     ) -> Vec<Option<Award>> {
         let mut awards = vec![None; tasks.len()];
@@ -337,7 +337,7 @@ impl OfferBook {
 
     /// The track record of an agent with a standing offer.
     #[must_use]
-    pub fn track(&self, agent: &AgentId) -> Option<Track> {
+    pub fn track(&self, agent: &AgentId) -> Option<SuccessCount> {
         self.pools.get(&agent.agent_type)?.track(agent.ordinal)
     }
 

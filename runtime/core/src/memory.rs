@@ -124,7 +124,7 @@ pub struct MemoryVerdict {
     /// How near the query is to the best label, by that label's own standard. Only comparable with
     /// other familiarities of the same memory.
     pub familiarity: f64,
-    /// Share of ordinary queries that were no more familiar, 0 to 1; 0 while there are too few to tell.
+    /// The share of ordinary queries that were no more familiar, 0 to 1; 0 while there are too few to tell.
     pub typicality: f64,
     /// Probability that the best label is right, 0 to 1, that the query is new included.
     pub confidence: f64,

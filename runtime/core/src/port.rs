@@ -20,21 +20,21 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
 /// A source of seeds. Every room draws its own stream once, by purpose, so that a new draw in one room
 /// does not shift the stream of another.
-pub trait Chance: Send + Sync + fmt::Debug {
+pub trait RandomSource: Send + Sync + fmt::Debug {
     /// A generator for `purpose`. The same port, purpose and number give the same stream in simulation.
     fn stream(&self, purpose: &str, number: u64) -> Box<dyn RngCore + Send>;
 }
 
 /// Draws a task id.
 pub fn task_id(now: Timestamp, rng: &mut (impl RngCore + ?Sized)) -> TaskId {
-    let mut chance = [0; 10];
-    rng.fill_bytes(&mut chance);
-    TaskId::new(now, chance)
+    let mut random = [0; 10];
+    rng.fill_bytes(&mut random);
+    TaskId::new(now, random)
 }
 
 /// Draws an approval id.
 pub fn approval_id(now: Timestamp, rng: &mut (impl RngCore + ?Sized)) -> ApprovalId {
-    let mut chance = [0; 10];
-    rng.fill_bytes(&mut chance);
-    ApprovalId::new(now, chance)
+    let mut random = [0; 10];
+    rng.fill_bytes(&mut random);
+    ApprovalId::new(now, random)
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Tenant, TypeName},
-    unit::{Share, Timestamp},
+    unit::{Ratio, Timestamp},
 };
 
 /// Largest task input, in bytes of UTF-8. Larger work belongs in a store, with its address as input.
@@ -261,7 +261,7 @@ pub struct Answer {
     /// The answer itself: a label for triage, text for others.
     pub text: String,
     /// How sure the agent was.
-    pub confidence: Share,
+    pub confidence: Ratio,
     /// Who or what gave it.
     pub source: Source,
     /// One line on why.

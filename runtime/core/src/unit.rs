@@ -52,9 +52,9 @@ impl Timestamp {
 /// A number from 0 to 1: a probability, a share, a confidence.
 #[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
-pub struct Share(f64);
+pub struct Ratio(f64);
 
-impl Share {
+impl Ratio {
     /// Nothing.
     pub const ZERO: Self = Self(0.0);
     /// One of two.
@@ -91,20 +91,20 @@ impl Share {
     }
 }
 
-impl TryFrom<f64> for Share {
+impl TryFrom<f64> for Ratio {
     type Error = OutOfRange;
     fn try_from(value: f64) -> Result<Self, OutOfRange> {
         Self::new(value)
     }
 }
 
-impl From<Share> for f64 {
-    fn from(share: Share) -> Self {
+impl From<Ratio> for f64 {
+    fn from(share: Ratio) -> Self {
         share.0
     }
 }
 
-impl fmt::Display for Share {
+impl fmt::Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -131,9 +131,9 @@ mod tests {
 
     #[test]
     fn a_share_refuses_what_is_not_one() {
-        assert!(Share::new(1.000_001).is_err());
-        assert!(Share::new(f64::NAN).is_err());
-        assert_eq!(Share::clamped(f64::NAN), Share::ZERO);
-        assert_eq!(Share::clamped(7.0), Share::ONE);
+        assert!(Ratio::new(1.000_001).is_err());
+        assert!(Ratio::new(f64::NAN).is_err());
+        assert_eq!(Ratio::clamped(f64::NAN), Ratio::ZERO);
+        assert_eq!(Ratio::clamped(7.0), Ratio::ONE);
     }
 }

@@ -13,13 +13,13 @@ use colony_core::{
     cycle::{Decision, Doubt, Effect, ExecutionResult, Ruling, Teaching, Thought},
     id::{RequestId, TypeName},
     journal::EffectKey,
-    port::{Chance, Clock},
+    port::{Clock, RandomSource},
     task::{Answer, Ending, Spec, State},
 };
 use colony_node::{
     Config, Dependencies, Node,
     config::AgentType,
-    ports::{SystemChance, SystemClock},
+    ports::{SystemClock, SystemRandom},
 };
 use colony_store::{ApprovalFilter, Ledger, MemoryLedger, Policy, Submitted};
 use serde_json::{Value, json};
@@ -99,10 +99,10 @@ impl Tool for Page {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // --8<-- node
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let chance: Arc<dyn Chance> = Arc::new(SystemChance);
+    let random: Arc<dyn RandomSource> = Arc::new(SystemRandom);
     let ledger: Arc<dyn Ledger> =
         Arc::new(MemoryLedger::new(Policy::default(), Arc::clone(&clock)));
-    let mut dependencies = Dependencies::new(clock, chance, ledger);
+    let mut dependencies = Dependencies::new(clock, random, ledger);
     dependencies.kinds = Kinds::builtin().with(Arc::new(Pager));
     dependencies.tools = Tools::builtin().with(Arc::new(Page));
     // The same as a table [agents.night-watch] in colony.toml.

@@ -49,7 +49,7 @@ pub struct Config {
     pub roster: Roster,
     /// When something outside that fails is left alone.
     pub breaker: breaker::Policy,
-    /// How trails fade.
+    /// How pheromones fade.
     pub field: Field,
     /// What is remembered.
     pub memory: Memory,

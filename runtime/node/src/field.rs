@@ -1,9 +1,9 @@
-//! The field room: the colony's trails on this node.
+//! The field room: the colony's pheromones on this node.
 //!
 //! ```text
 //!   agents ── mark ──┐                         ┌── sense, sense_within ──► gateway, status
 //!                    ├─► shard (lock, law) ◄───┤
-//!   peers  ── merge ─┘                         └── scent ──► market
+//!   peers  ── merge ─┘                         └── attraction ──► market
 //! ```
 //! Deposits never pass through a mailbox: a cell's shard is found by a hash that is the same on every run,
 //! locked for the arithmetic, and let go. How signals fade and merge is the law of `colony_core::field`;
@@ -17,7 +17,7 @@ use colony_core::{
     },
     id::{AgentId, Tenant, TypeName},
     port::Clock,
-    unit::{Share, Timestamp},
+    unit::{Ratio, Timestamp},
 };
 use colony_store::{Ledger, LedgerError};
 use parking_lot::Mutex;
@@ -26,12 +26,12 @@ use crate::snapshots::Snapshots;
 
 /// Locks; more than the cores that could wait for one another.
 const SHARDS: usize = 16;
-/// The draw of the field to an agent that has left no trail: neither drawn nor repelled.
-pub(crate) const NEUTRAL: Share = Share::HALF;
+/// The draw of the field to an agent without pheromones: neither drawn nor repelled.
+pub(crate) const NEUTRAL: Ratio = Ratio::HALF;
 /// The snapshot that fixes the decay law of the colony.
 const LAW: &str = "field/law";
-/// The snapshot of the trails.
-const TRAILS: &str = "field/trails";
+/// The snapshot of the pheromones.
+const TRAILS: &str = "field/pheromones";
 /// The layout of both.
 const VERSION: u32 = 1;
 
@@ -51,7 +51,7 @@ struct Inner {
 }
 
 impl Field {
-    /// Opens the field: with the law and the trails of the book, or as a new one.
+    /// Opens the field: with the law and the pheromones of the book, or as a new one.
     ///
     /// # Errors
     /// Storage.
@@ -65,7 +65,7 @@ impl Field {
         let snapshots = Snapshots::new(ledger, origin.node.clone());
         let known = snapshots.load(LAW, VERSION).await?;
         // Trails of another law would be misread.
-        let trails: Option<Vec<Entry>> = match known {
+        let pheromones: Option<Vec<Entry>> = match known {
             Some(_) => snapshots.load(TRAILS, VERSION).await?,
             None => None,
         };
@@ -93,9 +93,9 @@ impl Field {
                 shards,
             }),
         };
-        for entry in trails.into_iter().flatten() {
+        for entry in pheromones.into_iter().flatten() {
             if let Err(error) = field.merge(entry) {
-                tracing::debug!(%error, "a trail was left out");
+                tracing::debug!(%error, "a pheromone was left out");
             }
         }
         Ok(field)
@@ -125,7 +125,7 @@ impl Field {
     ///
     /// # Errors
     /// [`Error::Future`], never in practice: the clock that dates the deposit also checks it.
-    pub fn deposit(&self, cell: Cell, strength: Share) -> Result<(), Error> {
+    pub fn deposit(&self, cell: Cell, strength: Ratio) -> Result<(), Error> {
         let now = self.now();
         let deposit = Deposit {
             cell,
@@ -149,14 +149,14 @@ impl Field {
 
     /// The reading of one cell.
     #[must_use]
-    pub fn sense(&self, cell: &Cell) -> Share {
+    pub fn sense(&self, cell: &Cell) -> Ratio {
         let now = self.now();
         self.shard(cell).lock().sense(&self.inner.law, cell, now)
     }
 
     /// The readings of a tenant's cells at `location` and below it, in order.
     #[must_use]
-    pub fn sense_within(&self, tenant: &Tenant, location: &Location) -> Vec<(Cell, Share)> {
+    pub fn sense_within(&self, tenant: &Tenant, location: &Location) -> Vec<(Cell, Ratio)> {
         let now = self.now();
         let mut found = Vec::new();
         for shard in &self.inner.shards {
@@ -168,28 +168,19 @@ impl Field {
         found
     }
 
-    /// Marks on its trail that an agent did well.
-    pub(crate) fn praise(&self, trail: &Trail, strength: Share) {
-        self.mark(&trail.success, strength);
-    }
-
-    /// Marks on its trail that things went wrong where an agent works.
-    pub(crate) fn warn(&self, trail: &Trail, strength: Share) {
-        self.mark(&trail.danger, strength);
-    }
-
-    fn mark(&self, cell: &Cell, strength: Share) {
+    /// Strengthens one of an agent's pheromones.
+    pub(crate) fn reinforce(&self, cell: &Cell, strength: Ratio) {
         if let Err(error) = self.deposit(cell.clone(), strength) {
-            tracing::debug!(%error, "trail refused");
+            tracing::debug!(%error, "deposit refused");
         }
     }
 
-    /// How the field draws tasks to the agent of a trail: success draws, danger repels; half where there is
+    /// How the field draws tasks to the agent of these pheromones: success draws, danger repels; half where there is
     /// neither.
     #[must_use]
-    pub(crate) fn scent(&self, trail: &Trail) -> Share {
+    pub(crate) fn attraction(&self, pheromones: &Pheromones) -> Ratio {
         let read = |cell| self.sense(cell).get();
-        Share::clamped(0.5 + (read(&trail.success) - read(&trail.danger)) / 2.0)
+        Ratio::clamped(0.5 + (read(&pheromones.success) - read(&pheromones.danger)) / 2.0)
     }
 
     /// Sweeps faded cells up; returns how many.
@@ -202,29 +193,34 @@ impl Field {
             .sum()
     }
 
-    /// Writes the trails down, as before a stop. A crash forgets those since the last time.
+    /// Writes the pheromones down, as before a stop. A crash forgets those since the last time.
     ///
     /// # Errors
     /// Storage.
     pub async fn save(&self) -> Result<(), LedgerError> {
-        let mut trails: Vec<Entry> = Vec::new();
+        let mut pheromones: Vec<Entry> = Vec::new();
         for shard in &self.inner.shards {
-            trails.extend(shard.lock().entries());
+            pheromones.extend(shard.lock().entries());
         }
-        self.inner.snapshots.save(TRAILS, VERSION, &trails).await
+        self.inner
+            .snapshots
+            .save(TRAILS, VERSION, &pheromones)
+            .await
     }
 }
 
-/// Where it is marked how one tenant's tasks went with one agent. An agent keeps the trail of the tenant
+/// Where it is marked how one tenant's tasks went with one agent. An agent keeps those of the tenant
 /// it last worked for, rather than name its cells anew for every task.
 #[derive(Debug)]
-pub(crate) struct Trail {
-    success: Cell,
-    danger: Cell,
+pub(crate) struct Pheromones {
+    /// It did well.
+    pub(crate) success: Cell,
+    /// Something went wrong where it works.
+    pub(crate) danger: Cell,
 }
 
-impl Trail {
-    /// The trail of `agent` with `tenant`; none for a type whose name is no place.
+impl Pheromones {
+    /// Those of `agent` with `tenant`; none for a type whose name is no place.
     pub(crate) fn new(tenant: &Tenant, agent: &AgentId) -> Option<Self> {
         let success = Cell {
             tenant: tenant.clone(),

@@ -11,7 +11,7 @@ use colony_core::{
     journal::{Entry, Past},
     port,
     task::{Spec, State, TraceContext},
-    unit::{Share, Timestamp},
+    unit::{Ratio, Timestamp},
 };
 use colony_store::{
     Approval, ApprovalFilter, Change, Counts, Cursor, Decided, Ledger, LedgerError, NewTask,
@@ -309,9 +309,9 @@ impl NodeHandle {
     /// Draws an id for a request that came without one.
     #[must_use]
     pub fn draw_request(&self) -> RequestId {
-        let mut chance = [0; 16];
-        self.inner.ids.0.lock().fill_bytes(&mut chance);
-        RequestId::new(chance)
+        let mut random = [0; 16];
+        self.inner.ids.0.lock().fill_bytes(&mut random);
+        RequestId::new(random)
     }
 
     /// Changes after a cursor, oldest first.
@@ -420,7 +420,7 @@ impl NodeHandle {
 
     /// The readings of a tenant's cells at `location` and below it, in order.
     #[must_use]
-    pub fn sense_within(&self, tenant: &Tenant, location: &Location) -> Vec<(Cell, Share)> {
+    pub fn sense_within(&self, tenant: &Tenant, location: &Location) -> Vec<(Cell, Ratio)> {
         self.inner.field.sense_within(tenant, location)
     }
 

@@ -24,8 +24,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use colony_core::{
     id::{AgentId, Incarnation, NodeId, TaskId, TypeName},
     market::{Award, Outcome, Rules},
-    port::{Chance, Clock},
-    unit::Share,
+    port::{Clock, RandomSource},
+    unit::Ratio,
 };
 use colony_store::{AttemptCounts, Claim, Ledger, Track};
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr, rpc::CallResult};
@@ -84,7 +84,7 @@ pub(crate) struct Needs {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) breakers: Breakers,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) chance: Arc<dyn Chance>,
+    pub(crate) random: Arc<dyn RandomSource>,
     pub(crate) telemetry: Telemetry,
 }
 
@@ -152,7 +152,7 @@ impl Handle {
         agent: AgentId,
         task: TaskId,
         outcome: Outcome,
-        attraction: Share,
+        attraction: Ratio,
     ) {
         self.tell(Message::Released {
             agent,

@@ -18,7 +18,7 @@ use colony_agents::{
 use colony_core::{
     field::Origin,
     id::{NodeId, QueueName, TypeName},
-    port::{Chance, Clock},
+    port::{Clock, RandomSource},
 };
 use colony_store::{Ledger, LedgerError, Others, Registered};
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -49,8 +49,8 @@ const RESTART_WAIT: Duration = Duration::from_millis(100);
 pub struct Dependencies {
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Chance.
-    pub chance: Arc<dyn Chance>,
+    /// Randomness.
+    pub random: Arc<dyn RandomSource>,
     /// The book.
     pub ledger: Arc<dyn Ledger>,
     /// The models.
@@ -68,11 +68,15 @@ pub struct Dependencies {
 impl Dependencies {
     /// Those of a node without models, with the ready-made kinds and tools.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, chance: Arc<dyn Chance>, ledger: Arc<dyn Ledger>) -> Self {
-        let telemetry = Telemetry::new(None::<&SdkTracerProvider>, 0.0, &*chance);
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn RandomSource>,
+        ledger: Arc<dyn Ledger>,
+    ) -> Self {
+        let telemetry = Telemetry::new(None::<&SdkTracerProvider>, 0.0, &*random);
         Self {
             clock,
-            chance,
+            random,
             ledger,
             workers: Workers::default(),
             kinds: Kinds::builtin(),
@@ -174,7 +178,7 @@ impl Node {
     ) -> Result<NodeHandle, StartError> {
         let Dependencies {
             clock,
-            chance,
+            random,
             ledger,
             workers,
             kinds,
@@ -208,7 +212,7 @@ impl Node {
                 ledger: Arc::clone(&ledger),
                 breakers: breakers.clone(),
                 clock: Arc::clone(&clock),
-                chance: Arc::clone(&chance),
+                random: Arc::clone(&random),
                 telemetry: telemetry.clone(),
             },
             root.cell(),
@@ -263,7 +267,7 @@ impl Node {
             window: config.roster.restart_window,
             wait: RESTART_WAIT,
         };
-        let roster = Roster::open(groups, restarts, Arc::clone(&chance), root.cell()).await?;
+        let roster = Roster::open(groups, restarts, Arc::clone(&random), root.cell()).await?;
         let mut watched: BTreeMap<_, _> = roster
             .actors()
             .map(|(actor, name)| (actor, format!("the supervisor of {name}")))
@@ -288,7 +292,7 @@ impl Node {
             node,
             incarnation,
             started_at: ledger.now(),
-            ids: Ids(parking_lot::Mutex::new(chance.stream("ids", incarnation.0))),
+            ids: Ids(parking_lot::Mutex::new(random.stream("ids", incarnation.0))),
             types: types.into_values().map(|(_, settings)| settings).collect(),
             admission: config.admission,
             submits: Arc::new(Semaphore::new(config.admission.submits_in_flight_max)),

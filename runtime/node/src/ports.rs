@@ -10,7 +10,7 @@ use std::{
 
 use colony_core::{
     id::NodeId,
-    port::{Chance, Clock},
+    port::{Clock, RandomSource},
     unit::Timestamp,
 };
 use rand::{RngCore, SeedableRng, rngs::OsRng};
@@ -90,11 +90,11 @@ impl Clock for RuntimeClock {
     }
 }
 
-/// Chance from the operating system.
+/// Randomness from the operating system.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct SystemChance;
+pub struct SystemRandom;
 
-impl Chance for SystemChance {
+impl RandomSource for SystemRandom {
     fn stream(&self, _purpose: &str, _number: u64) -> Box<dyn RngCore + Send> {
         Box::new(ChaCha12Rng::from_rng(&mut rand::rand_core::UnwrapErr(
             OsRng,
@@ -102,13 +102,13 @@ impl Chance for SystemChance {
     }
 }
 
-/// Chance from one seed: the same seed, purpose and number give the same stream.
+/// Randomness from one seed: the same seed, purpose and number give the same stream.
 #[derive(Debug, Clone, Copy)]
-pub struct SeededChance {
+pub struct SeededRandom {
     seed: u64,
 }
 
-impl SeededChance {
+impl SeededRandom {
     /// From a seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
@@ -116,7 +116,7 @@ impl SeededChance {
     }
 }
 
-impl Chance for SeededChance {
+impl RandomSource for SeededRandom {
     fn stream(&self, purpose: &str, number: u64) -> Box<dyn RngCore + Send> {
         // The purpose is folded with FNV-1a: stable over platforms and releases.
         let folded = purpose
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn streams_differ_by_purpose_and_number_and_repeat_by_seed() {
         let draw = |seed, purpose: &str, number| {
-            SeededChance::new(seed).stream(purpose, number).next_u64()
+            SeededRandom::new(seed).stream(purpose, number).next_u64()
         };
         assert_eq!(draw(7, "market", 0), draw(7, "market", 0));
         assert_ne!(draw(7, "market", 0), draw(7, "market", 1));

@@ -23,7 +23,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use colony_core::{
     id::{AgentId, TypeName},
-    port::Chance,
+    port::RandomSource,
 };
 use colony_store::{LedgerError, Track};
 use ractor::{Actor, ActorCell, ActorId, ActorRef, SpawnErr, rpc::CallResult};
@@ -93,7 +93,7 @@ impl Roster {
     pub(crate) async fn open(
         groups: Vec<AgentGroup>,
         restarts: Restarts,
-        chance: Arc<dyn Chance>,
+        random: Arc<dyn RandomSource>,
         root: ActorCell,
     ) -> Result<Self, Error> {
         let mut known: BTreeMap<AgentId, MemberRow> = BTreeMap::new();
@@ -117,7 +117,7 @@ impl Roster {
             let supervisor = supervisor::Supervisor {
                 deps: group.deps,
                 restarts,
-                chance: Arc::clone(&chance),
+                random: Arc::clone(&random),
             };
             let (address, _) = Actor::spawn_linked(None, supervisor, members, root.clone()).await?;
             address.send_interval(SAVE_EVERY, || SupervisorMessage::Save);

@@ -1,4 +1,4 @@
-//! Housekeeping: deadlines, faded trails, what memory has to write down.
+//! Housekeeping: deadlines, faded pheromones, what memory has to write down.
 //!
 //! Keeps no state but counts, so the root restarts it when it fails. Nothing waits for the disk: each tick
 //! begins what is due, and hears of its end by message.
@@ -11,7 +11,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{field::Field, market, memory::Memory, pipe::pipe_to_self};
 
-/// Deadlines are met to this precision; trails fade much slower.
+/// Deadlines are met to this precision; pheromones fade much slower.
 const EVERY: Duration = Duration::from_millis(500);
 /// Most tasks ended by one transaction.
 const EXPIRE_MAX: u32 = 256;

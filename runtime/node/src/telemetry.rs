@@ -18,7 +18,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use colony_core::{port::Chance, task::TraceContext, unit::Timestamp};
+use colony_core::{port::RandomSource, task::TraceContext, unit::Timestamp};
 use opentelemetry::{
     Context, KeyValue, SpanId, TraceFlags, TraceId,
     trace::{
@@ -70,7 +70,7 @@ pub mod names {
 pub struct Telemetry {
     tracer: Option<SdkTracer>,
     sample_ratio: f64,
-    chance: Arc<Mutex<Box<dyn RngCore + Send>>>,
+    random: Arc<Mutex<Box<dyn RngCore + Send>>>,
 }
 
 impl fmt::Debug for Telemetry {
@@ -88,12 +88,12 @@ impl Telemetry {
     pub fn new(
         provider: Option<&SdkTracerProvider>,
         sample_ratio: f64,
-        chance: &dyn Chance,
+        random: &dyn RandomSource,
     ) -> Self {
         Self {
             tracer: provider.map(|p| p.tracer("colony")),
             sample_ratio,
-            chance: Arc::new(Mutex::new(chance.stream("telemetry", 0))),
+            random: Arc::new(Mutex::new(random.stream("telemetry", 0))),
         }
     }
 
@@ -130,7 +130,7 @@ impl Telemetry {
             Some(parent) => parent.sampled,
             None if self.sample_ratio >= 1.0 => true,
             None => {
-                let draw = self.chance.lock().next_u32();
+                let draw = self.random.lock().next_u32();
                 f64::from(draw) < self.sample_ratio * f64::from(u32::MAX)
             }
         };

@@ -7,7 +7,7 @@ use colony_core::{
     id::{Tenant, TypeName},
     journal::{Entry, Note},
     task::{Answer, Ending, Priority, Source, Spec, TraceContext},
-    unit::{Share, Timestamp},
+    unit::{Ratio, Timestamp},
 };
 use colony_proto::store::v1;
 use prost::Message;
@@ -170,7 +170,7 @@ fn from_answer(what: &'static str, answer: v1::Answer) -> Result<Answer, CodecEr
     };
     Ok(Answer {
         text: answer.text,
-        confidence: Share::new(answer.confidence).map_err(|e| damaged(what, e))?,
+        confidence: Ratio::new(answer.confidence).map_err(|e| damaged(what, e))?,
         source,
         reason: answer.reason,
     })

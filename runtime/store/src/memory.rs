@@ -24,7 +24,7 @@ use colony_core::{
     cycle::Decision,
     id::{AgentId, ApprovalId, NodeId, RequestId, TaskId},
     journal::Entry,
-    ledger::Stamps,
+    ledger::StampClock,
     port::Clock,
     task::State,
     unit::Timestamp,
@@ -69,7 +69,7 @@ struct Inner {
     tables: Option<Tables>,
     open: bool,
     clock: Arc<dyn Clock>,
-    stamps: Stamps,
+    stamps: StampClock,
     /// The sync under way.
     syncing: Option<Group>,
     /// What the next one makes durable.
@@ -144,7 +144,7 @@ impl MemoryLedger {
                 .tables
                 .as_ref()
                 .map_or_else(Timestamp::default, Tables::highest);
-            inner.stamps = Stamps::new(clock.now(), highest);
+            inner.stamps = StampClock::new(clock.now(), highest);
             inner.clock = clock;
         }
         self
@@ -155,7 +155,7 @@ impl MemoryLedger {
         let (ready_wakes, _) = watch::channel(0);
         let (health, _) = watch::channel(Health::Working);
         let inner = Inner {
-            stamps: Stamps::new(clock.now(), tables.highest()),
+            stamps: StampClock::new(clock.now(), tables.highest()),
             tables: Some(tables),
             open: true,
             clock,

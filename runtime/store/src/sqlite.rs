@@ -72,7 +72,7 @@ use colony_core::{
     cycle::Decision,
     id::{AgentId, ApprovalId, NodeId, RequestId, TaskId},
     journal::Entry,
-    ledger::{Policy, Record, Stamps},
+    ledger::{Policy, Record, StampClock},
     port::Clock,
     task::State,
     unit::Timestamp,
@@ -113,7 +113,7 @@ pub struct SqliteLedger {
     path: PathBuf,
     id: Uuid,
     clock: Arc<dyn Clock>,
-    stamps: Stamps,
+    stamps: StampClock,
     // Its threads; none after it was closed.
     open: Mutex<Option<Open>>,
     // What the writer says.
@@ -145,7 +145,7 @@ impl SqliteLedger {
     /// takes: tens of milliseconds, more after a crash, and about a microsecond for each live task.
     ///
     /// `clock` is the clock port; the ledger's time never falls below what it has written
-    /// ([`Stamps`]).
+    /// ([`StampClock`]).
     ///
     /// # Errors
     /// `Open`: another process has it, it was written by a newer version that does not allow this one, it
@@ -159,7 +159,7 @@ impl SqliteLedger {
         let (db, Meta { id, .. }) = schema::open_writer(path)?;
         let counters = open_counters(&db).map_err(explain)?;
         let memory = Memory::read(&db).map_err(explain)?;
-        let stamps = Stamps::new(clock.now(), counters.highest);
+        let stamps = StampClock::new(clock.now(), counters.highest);
         if stamps.ahead() > AHEAD_MAX {
             let ahead_s = stamps.ahead().as_secs();
             tracing::warn!(

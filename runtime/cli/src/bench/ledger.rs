@@ -9,10 +9,10 @@ use colony_core::{
     cycle::{Output as StepOutput, Percept},
     id::{Incarnation, NodeId, QueueName, TypeName},
     journal::{Entry, Note},
-    port::{self, Chance as _, Clock},
+    port::{self, Clock, RandomSource as _},
     task::{Answer, Ending, Spec},
 };
-use colony_node::ports::{SystemChance, SystemClock};
+use colony_node::ports::{SystemClock, SystemRandom};
 use colony_store::{
     Claim, ClaimRequest, Commit, Ledger, LedgerError, NewTask, Others, Policy, Settlement,
     SqliteLedger, property,
@@ -124,7 +124,7 @@ impl Submitter {
     /// Submit, claim, complete; the next only after the answer.
     async fn work(self) -> Result<Lap, LedgerError> {
         let begun = Instant::now();
-        let mut rng = SystemChance.stream("bench", self.number);
+        let mut rng = SystemRandom.stream("bench", self.number);
         let mut lap = Lap::default();
         let queue = QueueName::from(&self.spec.agent_type);
         for batch in 1.. {

@@ -22,7 +22,7 @@ use colony_core::{id::TypeName, port::Clock, task::Spec, task::State};
 use colony_node::{
     Config, Dependencies, Node, NodeHandle, Problem,
     config::{AgentType, StoreEngine},
-    ports::{SystemChance, SystemClock},
+    ports::{SystemClock, SystemRandom},
     telemetry::Telemetry,
 };
 use colony_store::{Counts, MemoryLedger, TaskFilter, property};
@@ -113,11 +113,11 @@ async fn lap(sample_ratio: f64) -> Result<Lap, Failure> {
             .build()
     });
     let config = config();
-    let chance = Arc::new(SystemChance);
+    let random = Arc::new(SystemRandom);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let ledger = MemoryLedger::new(config.ledger.clone(), Arc::clone(&clock)).finished_max(KEPT);
-    let telemetry = Telemetry::new(provider.as_ref(), sample_ratio, &*chance);
-    let mut dependencies = Dependencies::new(clock, chance, Arc::new(ledger));
+    let telemetry = Telemetry::new(provider.as_ref(), sample_ratio, &*random);
+    let mut dependencies = Dependencies::new(clock, random, Arc::new(ledger));
     dependencies.telemetry = telemetry;
     let node = Node::start(&config, dependencies)
         .await

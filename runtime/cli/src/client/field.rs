@@ -1,4 +1,4 @@
-//! `colony field`: the trails.
+//! `colony field`: the pheromones.
 
 use colony_proto::v1::{SenseRequest, SignalType};
 
@@ -23,20 +23,22 @@ pub(crate) async fn run(node: &Node, command: FieldCommand, out: Output) -> Resu
                 signal: signal.map_or(SignalType::Unspecified, wire_signal).into(),
                 limit,
             };
-            let trails = node.open(node.field().sense(node.ask(ask)).await)?.trails;
-            let rows = trails.iter().map(|trail| {
+            let pheromones = node
+                .open(node.field().sense(node.ask(ask)).await)?
+                .pheromones;
+            let rows = pheromones.iter().map(|pheromone| {
                 let cells = vec![
-                    format!("{:.3}", trail.strength),
-                    view::signal(trail.signal).to_owned(),
-                    cell(&trail.location),
-                    cell(&trail.subject),
+                    format!("{:.3}", pheromone.strength),
+                    view::signal(pheromone.signal).to_owned(),
+                    cell(&pheromone.location),
+                    cell(&pheromone.subject),
                 ];
-                (view::trail(trail), cells)
+                (view::pheromone(pheromone), cells)
             });
             out.results(
                 &["strength", "signal", "location", "subject"],
                 rows,
-                "no trails here",
+                "no pheromones here",
             )
         }
     }

@@ -18,8 +18,8 @@ use std::{
     time::Duration,
 };
 
-use colony_core::port::Chance as _;
-use colony_node::ports::SystemChance;
+use colony_core::port::RandomSource as _;
+use colony_node::ports::SystemRandom;
 use colony_proto::v1::{
     NewTask, SubmitBatchRequest, SubmitRequest, Submitted, Task, WatchRequest, submitted::Outcome,
 };
@@ -381,5 +381,5 @@ fn read_text() -> Result<String, Failure> {
 
 /// A name for this run, drawn by chance: two runs never share keys unless the user says so.
 fn run_key() -> String {
-    format!("run-{:016x}", SystemChance.stream("submit", 0).next_u64())
+    format!("run-{:016x}", SystemRandom.stream("submit", 0).next_u64())
 }

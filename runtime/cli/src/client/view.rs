@@ -1,8 +1,8 @@
 //! How the words of the wire look: as JSON with the field names of `colony.v1`, and to people.
 
 use colony_proto::v1::{
-    Agent, Answer, Approval, ApprovalState, Decision, Doubt, Model, ModelKind, SignalType, Source,
-    TaskChange, TaskState, Trail, decision::Ruling,
+    Agent, Answer, Approval, ApprovalState, Decision, Doubt, Model, ModelKind, Pheromone,
+    SignalType, Source, TaskChange, TaskState, decision::Ruling,
 };
 use colony_proto::v1::{JournalEntry, Task};
 use serde_json::{Value, json};
@@ -331,12 +331,12 @@ pub(crate) fn model_row(model: &Model) -> Vec<String> {
     ]
 }
 
-pub(crate) fn trail(trail: &Trail) -> Value {
+pub(crate) fn pheromone(pheromone: &Pheromone) -> Value {
     json!({
-        "location": trail.location,
-        "signal": signal(trail.signal),
-        "subject": trail.subject,
-        "strength": trail.strength,
+        "location": pheromone.location,
+        "signal": signal(pheromone.signal),
+        "subject": pheromone.subject,
+        "strength": pheromone.strength,
     })
 }
 

@@ -54,7 +54,7 @@ pub(super) struct Figures {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct Learning {
     pub(super) labelled: usize,
-    /// Share of right proposals in each tenth of the stream.
+    /// The share of right proposals in each tenth of the stream.
     pub(super) accuracy_by_decile: Vec<f64>,
     pub(super) share_escalated: Option<f64>,
     /// Tickets of the stream whose label was taught.

@@ -9,7 +9,7 @@ use colony_node::{
     Config, Dependencies, Node,
     config::StoreEngine,
     gateway,
-    ports::{SystemChance, SystemClock},
+    ports::{SystemClock, SystemRandom},
     telemetry::Telemetry,
     workers::{self, BatchSpans},
 };
@@ -52,11 +52,11 @@ impl Running {
         let mut config = config.clone();
         config.node.listen = address;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-        let chance = Arc::new(SystemChance);
+        let random = Arc::new(SystemRandom);
         let spans = spans::provider(&config)?;
-        let telemetry = Telemetry::new(spans.as_ref(), config.telemetry.sample_ratio, &*chance);
+        let telemetry = Telemetry::new(spans.as_ref(), config.telemetry.sample_ratio, &*random);
         let ledger = ledger(&config, Arc::clone(&clock)).await?;
-        let mut dependencies = Dependencies::new(Arc::clone(&clock), chance, ledger);
+        let mut dependencies = Dependencies::new(Arc::clone(&clock), random, ledger);
         let observer: Arc<dyn BatchObserver> = Arc::new(BatchSpans(telemetry.clone()));
         dependencies.telemetry = telemetry;
         let settings = config.clone();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Cell, DecayLaw, Deposit, Error, FLOOR, FUTURE_MAX, Location, Origin, Signal, Subject};
 use crate::{
     id::Tenant,
-    unit::{Share, Timestamp},
+    unit::{Ratio, Timestamp},
 };
 
 /// A slot's `L`. Written as its 64 bits: a decimal form that loses the last bit would undo "only grows".
@@ -144,10 +144,10 @@ impl Shard {
 
     /// The reading of one cell.
     #[must_use]
-    pub fn sense(&self, law: &DecayLaw, cell: &Cell, now: Timestamp) -> Share {
+    pub fn sense(&self, law: &DecayLaw, cell: &Cell, now: Timestamp) -> Ratio {
         self.cells
             .get(cell)
-            .map_or(Share::ZERO, |slots| reading(law, cell.signal, slots, now))
+            .map_or(Ratio::ZERO, |slots| reading(law, cell.signal, slots, now))
     }
 
     /// The readings of all cells at a location and below it, in the order of the cells; what has
@@ -158,7 +158,7 @@ impl Shard {
         tenant: &Tenant,
         location: &Location,
         now: Timestamp,
-    ) -> impl Iterator<Item = (&'a Cell, Share)> + use<'a> {
+    ) -> impl Iterator<Item = (&'a Cell, Ratio)> + use<'a> {
         let (tenant, location) = (tenant.clone(), location.clone());
         let start = Cell {
             tenant: tenant.clone(),
@@ -242,12 +242,12 @@ fn reading(
     signal: Signal,
     slots: &BTreeMap<Origin, Level>,
     now: Timestamp,
-) -> Share {
+) -> Ratio {
     let sum = slots
         .values()
         .map(|level| level.reading(law, signal, now))
         .sum();
-    Share::clamped(sum)
+    Ratio::clamped(sum)
 }
 
 /// ln(eᵃ + eᵇ) without leaving the range of numbers.

@@ -45,7 +45,7 @@ fn origin(number: u64) -> Origin {
 fn deposit(shard: &mut Shard, strength: f64, at: f64, origin: &Origin, now: f64) {
     let deposit = Deposit {
         cell: task_cell(),
-        strength: Share::new(strength).unwrap(),
+        strength: Ratio::new(strength).unwrap(),
         at: second(at),
     };
     shard.deposit(&law(), deposit, origin, second(now)).unwrap();
@@ -63,7 +63,7 @@ fn a_reading_halves_with_every_half_life() {
         let cell = cell("a", signal);
         let deposit = Deposit {
             cell: cell.clone(),
-            strength: Share::clamped(0.7),
+            strength: Ratio::clamped(0.7),
             at: second(100.0),
         };
         shard
@@ -99,7 +99,7 @@ fn the_future_is_refused() {
     let mut shard = Shard::new(8);
     let early = Deposit {
         cell: task_cell(),
-        strength: Share::ONE,
+        strength: Ratio::ONE,
         at: second(6.0),
     };
     let refused = shard.deposit(&law(), early, &origin(1), second(0.5));
@@ -157,7 +157,7 @@ fn sensing_within_a_place_sees_all_below_and_nothing_beside() {
     ] {
         let deposit = Deposit {
             cell: cell(location, Signal::Danger),
-            strength: Share::ONE,
+            strength: Ratio::ONE,
             at: second(0.0),
         };
         shard
@@ -186,7 +186,7 @@ fn a_full_shard_drops_the_faintest() {
     let put = |shard: &mut Shard, number: u32| {
         let deposit = Deposit {
             cell: cell(&format!("place-{number:02}"), Signal::Task),
-            strength: Share::clamped(f64::from(number) / 100.0),
+            strength: Ratio::clamped(f64::from(number) / 100.0),
             at: second(0.0),
         };
         shard
@@ -212,7 +212,7 @@ fn a_full_shard_drops_the_faintest() {
     put(&mut shard, 50);
     let fresh = Deposit {
         cell: cell("elsewhere", Signal::Task),
-        strength: Share::ONE,
+        strength: Ratio::ONE,
         at: second(3_000.0),
     };
     shard

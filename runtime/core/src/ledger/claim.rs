@@ -56,11 +56,11 @@ pub struct Pick {
 /// after a restart everybody begins level.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shares {
-    tenants: BTreeMap<Tenant, Share>,
+    tenants: BTreeMap<Tenant, Ratio>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Share {
+struct Ratio {
     credit: i64,
     queues: BTreeMap<QueueName, i64>,
 }
@@ -79,13 +79,13 @@ impl Shares {
         let last = self.tenants.values().map(|share| share.credit).min();
         for (tenant, present) in present {
             if !self.tenants.contains_key(tenant) {
-                let share = Share {
+                let share = Ratio {
                     credit: last.unwrap_or(0),
                     queues: BTreeMap::new(),
                 };
                 self.tenants.insert(tenant.clone(), share);
             }
-            let Some(Share { queues, .. }) = self.tenants.get_mut(tenant) else {
+            let Some(Ratio { queues, .. }) = self.tenants.get_mut(tenant) else {
                 continue;
             };
             queues.retain(|queue, _| present.contains(queue));

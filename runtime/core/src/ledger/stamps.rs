@@ -10,14 +10,14 @@ use crate::{mutant, unit::Timestamp};
 ///
 /// The port is monotonic within one life of the process; between two lives it may jump either way.
 #[derive(Debug, Clone, Copy)]
-pub struct Stamps {
+pub struct StampClock {
     /// What the port said when the ledger was opened.
     opened_at: Timestamp,
     /// The stamp of that moment.
     from: Timestamp,
 }
 
-impl Stamps {
+impl StampClock {
     /// Begins at the later of `port` and the `highest` time written.
     #[must_use]
     pub fn new(port: Timestamp, highest: Timestamp) -> Self {
@@ -52,7 +52,7 @@ mod tests {
     fn a_clock_set_back_a_day_delays_nothing() {
         let day = Duration::from_secs(86_400);
         let port = Timestamp::from_micros(1_000_000);
-        let stamps = Stamps::new(port, port.after(day));
+        let stamps = StampClock::new(port, port.after(day));
         assert_eq!(stamps.ahead(), day);
         let due = stamps.at(port).after(Duration::from_millis(100));
         assert!(stamps.at(port.after(Duration::from_millis(99))) < due);
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_ahead_is_believed() {
         let port = Timestamp::from_micros(5_000_000);
-        let stamps = Stamps::new(port, Timestamp::from_micros(1));
+        let stamps = StampClock::new(port, Timestamp::from_micros(1));
         assert_eq!(stamps.at(port), port);
         assert_eq!(stamps.ahead(), Duration::ZERO);
     }

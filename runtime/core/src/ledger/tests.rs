@@ -35,10 +35,10 @@ fn spec() -> Spec {
 }
 
 fn new_task(number: u16, spec: Spec) -> NewTask {
-    let mut chance = [0; 10];
-    chance[8..].copy_from_slice(&number.to_be_bytes());
+    let mut random = [0; 10];
+    random[8..].copy_from_slice(&number.to_be_bytes());
     NewTask {
-        id: TaskId::new(DAWN, chance),
+        id: TaskId::new(DAWN, random),
         spec: Arc::new(spec),
     }
 }

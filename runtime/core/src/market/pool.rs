@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use rand::RngCore;
 
-use super::{Award, Bid, Error, Mode, Offer, Outcome, Rules, TaskSummary, Track, score};
-use crate::{id::AgentId, unit::Share};
+use super::{Award, Bid, Error, Mode, Offer, Outcome, Rules, SuccessCount, TaskSummary, score};
+use crate::{id::AgentId, unit::Ratio};
 
 /// Tasks an agent has had lately, on average, when the counters are halved. Long enough to see who is
 /// favoured, short enough that a newcomer need not catch up with years.
@@ -21,9 +21,9 @@ struct Entry {
     // What it offers.
     agent: AgentId,
     slots: u32,
-    track: Track,
+    track: SuccessCount,
     /// `track.ucb()`, kept because it costs a square root and is read for every bid.
-    history: Share,
+    history: Ratio,
 
     // What it has.
     taken: u32,
@@ -83,7 +83,7 @@ impl Pool {
             .filter_map(|(ordinal, index)| Some((*ordinal, self.entries[*index].as_ref()?.awarded)))
     }
 
-    pub(super) fn track(&self, ordinal: u32) -> Option<Track> {
+    pub(super) fn track(&self, ordinal: u32) -> Option<SuccessCount> {
         let index = *self.by_ordinal.get(&ordinal)?;
         Some(self.entries[index].as_ref()?.track)
     }
@@ -190,7 +190,7 @@ impl Pool {
         &mut self,
         rules: &Rules,
         task: &TaskSummary,
-        attraction: &dyn Fn(&TaskSummary, &AgentId) -> Share,
+        attraction: &dyn Fn(&TaskSummary, &AgentId) -> Ratio,
         rng: &mut (impl RngCore + ?Sized),
     ) -> Option<Award> {
         if self.free.is_empty() {
@@ -203,7 +203,7 @@ impl Pool {
         self.draw(drawn, rng);
 
         let even = self.even_share();
-        let mut best: Option<(usize, &Entry, Share)> = None;
+        let mut best: Option<(usize, &Entry, Ratio)> = None;
         let mut bidders = 0;
         for index in self.drawn.iter().copied() {
             let Some(entry) = &self.entries[index] else {
@@ -234,7 +234,7 @@ impl Pool {
         Some(Award {
             task: task.task,
             agent,
-            score: Share::ZERO,
+            score: Ratio::ZERO,
             bidders: 1,
         })
     }
@@ -345,10 +345,10 @@ impl Entry {
         &self,
         task: &TaskSummary,
         even: f64,
-        attraction: &dyn Fn(&TaskSummary, &AgentId) -> Share,
+        attraction: &dyn Fn(&TaskSummary, &AgentId) -> Ratio,
     ) -> Bid {
         Bid {
-            idleness: Share::clamped(
+            idleness: Ratio::clamped(
                 (even + HEAD_START) / (even + HEAD_START + self.recent as f64),
             ),
             history: self.history,
@@ -356,7 +356,7 @@ impl Entry {
         }
     }
 
-    fn beats(&self, score: Share, other: &Self, bar: Share) -> bool {
+    fn beats(&self, score: Ratio, other: &Self, bar: Ratio) -> bool {
         score
             .get()
             .total_cmp(&bar.get())

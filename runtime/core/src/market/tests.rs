@@ -31,8 +31,8 @@ fn plain() -> TaskSummary {
     task(1, Priority::NORMAL)
 }
 
-fn indifferent(_: &TaskSummary, _: &AgentId) -> Share {
-    Share::ZERO
+fn indifferent(_: &TaskSummary, _: &AgentId) -> Ratio {
+    Ratio::ZERO
 }
 
 fn offers(agents: u32, rules: Rules) -> OfferBook {
@@ -114,10 +114,10 @@ fn a_failing_agent_gets_less_but_not_nothing() {
 
 #[test]
 fn doubt_shrinks_with_every_task() {
-    assert!((Track::upper_bound(3.0, 1.0) - Track::NEWCOMER).abs() < 1e-15);
-    let mut last = Share::clamped(1.1);
+    assert!((SuccessCount::upper_bound(3.0, 1.0) - SuccessCount::NEWCOMER).abs() < 1e-15);
+    let mut last = Ratio::clamped(1.1);
     for tasks in 0..100 {
-        let bound = Track {
+        let bound = SuccessCount {
             tasks,
             successes: tasks,
         }
@@ -125,7 +125,7 @@ fn doubt_shrinks_with_every_task() {
         assert!(tasks == 0 || bound < last, "at {tasks}");
         last = bound;
     }
-    let bad = Track {
+    let bad = SuccessCount {
         tasks: 10,
         successes: 2,
     };
@@ -136,7 +136,7 @@ fn doubt_shrinks_with_every_task() {
 fn the_better_bid_wins() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let winner =
-        |list: &[Offer], attraction: &dyn Fn(&TaskSummary, &AgentId) -> Share, rng: &mut _| {
+        |list: &[Offer], attraction: &dyn Fn(&TaskSummary, &AgentId) -> Ratio, rng: &mut _| {
             let mut offers = OfferBook::new(Rules::default());
             list.iter().cloned().for_each(|offer| offers.offer(offer));
             let award = offers.award(&[plain()], attraction, rng).remove(0).unwrap();
@@ -145,7 +145,7 @@ fn the_better_bid_wins() {
         };
     let good = Offer::new(agent(2));
     let worse = Offer {
-        track: Track {
+        track: SuccessCount {
             tasks: 5,
             successes: 1,
         },
@@ -158,7 +158,7 @@ fn the_better_bid_wins() {
         1,
         "ties go to the lower number"
     );
-    let drawn = |_: &TaskSummary, agent: &AgentId| Share::clamped(f64::from(agent.ordinal) / 2.0);
+    let drawn = |_: &TaskSummary, agent: &AgentId| Ratio::clamped(f64::from(agent.ordinal) / 2.0);
     assert_eq!(winner(&equal, &drawn, &mut rng), 2);
 }
 

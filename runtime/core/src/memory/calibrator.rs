@@ -32,7 +32,7 @@ impl Calibrator {
         self.scores.push_back(score);
     }
 
-    /// Share of the kept scores that are at or below `score`, 0 to 1 (a conformal p-value); 0 while there
+    /// The share of the kept scores that are at or below `score`, 0 to 1 (a conformal p-value); 0 while there
     /// are fewer than [`SCORES_MIN`], and for not-a-number.
     pub(super) fn typicality(&self, score: f64) -> f64 {
         if self.scores.len() < SCORES_MIN {

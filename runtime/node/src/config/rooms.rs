@@ -142,11 +142,11 @@ impl Default for Roster {
     }
 }
 
-/// How trails fade.
+/// How pheromones fade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Field {
-    /// Time in which a trail loses half its strength, by signal type.
+    /// Time in which a pheromone loses half its strength, by signal type.
     pub half_lives: HalfLives,
     /// Most cells kept; beyond it new deposits are refused until faded ones are swept up.
     pub cells_max: usize,
@@ -203,7 +203,7 @@ pub struct Memory {
     pub episodes_max: usize,
     /// Episodes that vote on a label.
     pub neighbours: usize,
-    /// Share of known tasks that may be taken for new.
+    /// The share of known tasks that may be taken for new.
     pub new_at: f64,
     /// Memory is unsure below this confidence.
     pub unsure_below: f64,
@@ -455,7 +455,7 @@ impl Default for Risk {
 pub struct Telemetry {
     /// Address of an OTLP receiver over gRPC; none: no spans are sent.
     pub otlp_endpoint: Option<String>,
-    /// Share of tasks that are traced, 0 to 1.
+    /// The share of tasks that are traced, 0 to 1.
     pub sample_ratio: f64,
     /// The name the node reports itself under.
     pub service_name: String,

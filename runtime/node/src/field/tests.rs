@@ -62,7 +62,7 @@ fn ledger() -> Arc<dyn Ledger> {
     Arc::new(MemoryLedger::new(Policy::default(), Hand::at(0)))
 }
 
-fn near(share: Share, expected: f64) -> bool {
+fn near(share: Ratio, expected: f64) -> bool {
     (share.get() - expected).abs() < 1e-6
 }
 
@@ -70,7 +70,7 @@ fn near(share: Share, expected: f64) -> bool {
 async fn trails_fade_while_the_node_is_down_and_keep_their_law() {
     let (ledger, clock) = (ledger(), Hand::at(1_000));
     let field = open(&ledger, &clock, 1, 100).await;
-    field.deposit(place("it", 1), Share::clamped(0.8)).unwrap();
+    field.deposit(place("it", 1), Ratio::clamped(0.8)).unwrap();
     field.save().await.unwrap();
     drop(field);
     clock.pass(Duration::from_secs(100));
@@ -78,11 +78,11 @@ async fn trails_fade_while_the_node_is_down_and_keep_their_law() {
     let field = open(&ledger, &clock, 2, 7).await;
     assert!(near(field.sense(&place("it", 1)), 0.4));
     // The new life adds to what the former one left.
-    field.deposit(place("it", 1), Share::clamped(0.3)).unwrap();
+    field.deposit(place("it", 1), Ratio::clamped(0.3)).unwrap();
     assert!(near(field.sense(&place("it", 1)), 0.7));
     clock.pass(Duration::from_secs(2_000));
     assert_eq!(field.compact(), 1);
-    assert_eq!(field.sense(&place("it", 1)), Share::ZERO);
+    assert_eq!(field.sense(&place("it", 1)), Ratio::ZERO);
 }
 
 #[tokio::test]
@@ -91,9 +91,9 @@ async fn sensing_within_a_place_joins_all_shards_in_order() {
     let field = open(&ledger, &clock, 1, 100).await;
     for subject in 0..100 {
         field
-            .deposit(place("it.network", subject), Share::ONE)
+            .deposit(place("it.network", subject), Ratio::ONE)
             .unwrap();
-        field.deposit(place("itself", subject), Share::ONE).unwrap();
+        field.deposit(place("itself", subject), Ratio::ONE).unwrap();
     }
     let found = field.sense_within(&Tenant::default(), &Location::new("it").unwrap());
     assert_eq!(found.len(), 100);
@@ -109,7 +109,7 @@ async fn sensing_within_a_place_joins_all_shards_in_order() {
 async fn deposits_from_many_sides_all_count() {
     let (ledger, clock) = (ledger(), Hand::at(1_000));
     let field = open(&ledger, &clock, 1, 100).await;
-    let strength = Share::clamped(0.01);
+    let strength = Ratio::clamped(0.01);
     let sides = (0..8).map(|_| {
         let field = field.clone();
         tokio::task::spawn_blocking(move || {
@@ -130,16 +130,16 @@ async fn deposits_from_many_sides_all_count() {
 async fn success_draws_and_danger_repels() {
     let (ledger, clock) = (ledger(), Hand::at(1_000));
     let field = open(&ledger, &clock, 1, 100).await;
-    let trail = |ordinal| {
+    let pheromones = |ordinal| {
         let agent_type = TypeName::new("triage").unwrap();
         let agent = AgentId {
             agent_type,
             ordinal,
         };
-        Trail::new(&Tenant::default(), &agent).unwrap()
+        Pheromones::new(&Tenant::default(), &agent).unwrap()
     };
-    field.praise(&trail(1), Share::clamped(0.5));
-    field.warn(&trail(2), Share::clamped(0.5));
-    let scent = |ordinal| field.scent(&trail(ordinal));
-    assert!(near(scent(1), 0.75) && near(scent(2), 0.25) && near(scent(3), 0.5));
+    field.reinforce(&pheromones(1).success, Ratio::clamped(0.5));
+    field.reinforce(&pheromones(2).danger, Ratio::clamped(0.5));
+    let attraction = |ordinal| field.attraction(&pheromones(ordinal));
+    assert!(near(attraction(1), 0.75) && near(attraction(2), 0.25) && near(attraction(3), 0.5));
 }

@@ -11,7 +11,7 @@ use colony_core::{
     id::{AgentId, ApprovalId, RequestId, TaskId, Tenant, TypeName},
     journal::{Entry, Note},
     task::{Answer, Ending, Priority, Source, Spec, State},
-    unit::{Share, Timestamp},
+    unit::{Ratio, Timestamp},
 };
 use colony_proto::v1::{self, decision, submitted::Outcome};
 use colony_store::{Approval, Cursor, QuestionState, Record, Submitted, Verification};
@@ -493,7 +493,7 @@ pub(super) fn model_to_wire(model: &ModelView) -> v1::Model {
     }
 }
 
-pub(super) fn trail_to_wire(cell: &Cell, strength: Share) -> v1::Trail {
+pub(super) fn pheromone_to_wire(cell: &Cell, strength: Ratio) -> v1::Pheromone {
     let signal = match cell.signal {
         Signal::Task => v1::SignalType::Task,
         Signal::Resource => v1::SignalType::Resource,
@@ -503,7 +503,7 @@ pub(super) fn trail_to_wire(cell: &Cell, strength: Share) -> v1::Trail {
         Signal::LoadBalancing => v1::SignalType::LoadBalancing,
         Signal::Coordination => v1::SignalType::Coordination,
     };
-    v1::Trail {
+    v1::Pheromone {
         location: cell.location.as_str().to_owned(),
         signal: signal.into(),
         subject: cell.subject.as_str().to_owned(),

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     GrpcServer,
-    convert::{parse_page_size, parse_signal, parse_tenant, trail_to_wire},
+    convert::{parse_page_size, parse_signal, parse_tenant, pheromone_to_wire},
     status,
 };
 
@@ -40,11 +40,11 @@ impl Field for GrpcServer {
         found.sort_by(|a, b| b.1.get().total_cmp(&a.1.get()).then_with(|| a.0.cmp(&b.0)));
         found.dedup_by(|a, b| a.0 == b.0);
         found.truncate(parse_page_size(request.limit) as usize);
-        let trails = found
+        let pheromones = found
             .iter()
-            .map(|(cell, strength)| trail_to_wire(cell, *strength));
+            .map(|(cell, strength)| pheromone_to_wire(cell, *strength));
         Ok(Response::new(v1::SenseResponse {
-            trails: trails.collect(),
+            pheromones: pheromones.collect(),
         }))
     }
 }

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use colony_core::{
     id::{AgentId, QueueName, TaskId},
-    market::{Offer, OfferBook, Outcome, TaskSummary, Track},
+    market::{Offer, OfferBook, Outcome, SuccessCount, TaskSummary},
     mutant,
-    unit::{Share, Timestamp},
+    unit::{Ratio, Timestamp},
 };
 use colony_store::{
     AttemptCounts, Claim, ClaimRef, ClaimRequest, Claimed, Commit, LedgerError, Settlement,
@@ -41,7 +41,7 @@ struct Address {
     bidder: Arc<dyn Bidder>,
     idle_since: Timestamp,
     /// What the field said of it when it let its last task go.
-    attraction: Share,
+    attraction: Ratio,
 }
 
 /// What the market holds.
@@ -103,7 +103,7 @@ impl Actor for Market {
             addresses: BTreeMap::new(),
             held: BTreeMap::new(),
             by_agent: BTreeMap::new(),
-            rng: self.needs.chance.stream("market", 0),
+            rng: self.needs.random.stream("market", 0),
             awarded: 0,
             batch: 0,
             claiming: Claiming::No,
@@ -128,7 +128,7 @@ impl Actor for Market {
                 track,
                 bidder,
             } => {
-                let track = Track {
+                let track = SuccessCount {
                     tasks: track.tasks,
                     successes: track.successes,
                 };
@@ -357,7 +357,7 @@ impl Market {
     ) {
         let summaries: Vec<TaskSummary> = claims.iter().map(summary).collect();
         let addresses = &state.addresses;
-        let attraction = |_: &TaskSummary, agent: &AgentId| -> Share {
+        let attraction = |_: &TaskSummary, agent: &AgentId| -> Ratio {
             addresses.get(agent).map_or(NEUTRAL, |a| a.attraction)
         };
         let awards = state.offers.award(&summaries, &attraction, &mut *state.rng);
@@ -399,7 +399,7 @@ impl Market {
         }
     }
 
-    fn free(&self, agent: &AgentId, outcome: Outcome, attraction: Share, state: &mut State) {
+    fn free(&self, agent: &AgentId, outcome: Outcome, attraction: Ratio, state: &mut State) {
         if let Err(error) = state.offers.free(agent, outcome) {
             tracing::debug!(%error, "freed an agent whose offer was withdrawn");
         }

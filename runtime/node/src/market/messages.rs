@@ -5,7 +5,7 @@ use std::sync::Arc;
 use colony_core::{
     id::{AgentId, TaskId},
     market::Outcome,
-    unit::Share,
+    unit::Ratio,
 };
 use colony_store::{AttemptCounts, Claimed, LedgerError, Track};
 use ractor::RpcReplyPort;
@@ -41,7 +41,7 @@ pub(crate) enum Message {
         /// How it went.
         outcome: Outcome,
         /// How the field draws tasks to it now.
-        attraction: Share,
+        attraction: Ratio,
     },
     /// A task may be claimable, or an agent is free. Sent by the market to itself, at most one at a time.
     Look,

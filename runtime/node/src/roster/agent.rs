@@ -25,7 +25,7 @@ use colony_core::{
     market::Outcome,
     mutant, port,
     task::Ending,
-    unit::Share,
+    unit::Ratio,
 };
 use colony_store::{
     AttemptCounts, Commit, Committed, Episode, EpisodeStream, LedgerError, Question, Settlement,
@@ -39,7 +39,7 @@ use super::{
     messages::{AgentMessage, AgentRef, SupervisorMessage},
 };
 use crate::{
-    field::{NEUTRAL, Trail},
+    field::{NEUTRAL, Pheromones},
     market::Assignment,
     pipe::pipe_to_self,
 };
@@ -77,7 +77,7 @@ pub(crate) struct State {
     id: AgentId,
     track: Track,
     /// Where it is marked how the tasks of its present or last tenant went.
-    trail: Option<Trail>,
+    pheromones: Option<Pheromones>,
     rng: Box<dyn RngCore + Send>,
     // What it does.
     phase: Phase,
@@ -130,7 +130,7 @@ impl Actor for Agent {
         Ok(State {
             id,
             track,
-            trail: None,
+            pheromones: None,
             rng,
             phase: Phase::Idle,
             round: 0,
@@ -210,8 +210,8 @@ impl Agent {
     fn award(&self, me: &AgentRef, assignment: Assignment, state: &mut State) {
         let Assignment { claim, award } = assignment;
         let tenant = &claim.spec.tenant;
-        if state.trail.as_ref().map(Trail::tenant) != Some(tenant) {
-            state.trail = Trail::new(tenant, &state.id);
+        if state.pheromones.as_ref().map(Pheromones::tenant) != Some(tenant) {
+            state.pheromones = Pheromones::new(tenant, &state.id);
         }
         let job = Job::new(claim, state.id.clone(), &self.deps);
         job.journal.write(Note::Awarded {
@@ -541,8 +541,8 @@ impl Agent {
                     AttemptCounts::Not => Outcome::Neutral,
                     AttemptCounts::Failed => {
                         state.track.tasks += 1;
-                        if let Some(trail) = &state.trail {
-                            self.deps.field.warn(trail, Share::ONE);
+                        if let Some(pheromones) = &state.pheromones {
+                            self.deps.field.reinforce(&pheromones.danger, Ratio::ONE);
                         }
                         Outcome::Failure
                     }
@@ -555,18 +555,18 @@ impl Agent {
     fn ended(&self, job: &Job, ending: &Ending, state: &mut State) -> Outcome {
         state.track.tasks += 1;
         let learning = job.work().learning.as_ref();
-        let deposit = learning.map_or(Share::ZERO, |learning| learning.deposit);
+        let deposit = learning.map_or(Ratio::ZERO, |learning| learning.deposit);
         match ending {
             Ending::Done(_) => {
                 state.track.successes += 1;
-                if let Some(trail) = &state.trail {
-                    self.deps.field.praise(trail, deposit);
+                if let Some(pheromones) = &state.pheromones {
+                    self.deps.field.reinforce(&pheromones.success, deposit);
                 }
                 Outcome::Success
             }
             Ending::Failed { .. } => {
-                if let Some(trail) = &state.trail {
-                    self.deps.field.warn(trail, deposit);
+                if let Some(pheromones) = &state.pheromones {
+                    self.deps.field.reinforce(&pheromones.danger, deposit);
                 }
                 // A human's no to a risky request is not the agent's failure.
                 let rejected = matches!(job.work().verdict, Some(Verdict::Reject { .. }));
@@ -592,9 +592,9 @@ impl Agent {
             let _ = self.supervisor.cast(told);
         }
         let attraction = state
-            .trail
+            .pheromones
             .as_ref()
-            .map_or(NEUTRAL, |trail| self.deps.field.scent(trail));
+            .map_or(NEUTRAL, |pheromones| self.deps.field.attraction(pheromones));
         self.deps
             .market
             .released(state.id.clone(), task, outcome, attraction);

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use colony_core::{id::AgentId, mutant, port::Chance, unit::Timestamp};
+use colony_core::{id::AgentId, mutant, port::RandomSource, unit::Timestamp};
 use colony_store::{Agent as AgentRow, AttemptCounts, Ledger, LedgerError, Track};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
@@ -45,7 +45,7 @@ pub(crate) struct Restarts {
 pub(crate) struct Supervisor {
     pub(crate) deps: Arc<AgentDeps>,
     pub(crate) restarts: Restarts,
-    pub(crate) chance: Arc<dyn Chance>,
+    pub(crate) random: Arc<dyn RandomSource>,
 }
 
 /// One member as its row has it.
@@ -287,7 +287,7 @@ impl Supervisor {
         }
         let id = self.id(ordinal);
         state.starts += 1;
-        let rng = self.chance.stream(&format!("agent/{id}"), state.starts);
+        let rng = self.random.stream(&format!("agent/{id}"), state.starts);
         let agent = Agent {
             deps: Arc::clone(&self.deps),
             supervisor: me.clone(),

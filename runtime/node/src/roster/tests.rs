@@ -16,7 +16,7 @@ use super::{AgentStatus, messages::SupervisorMessage};
 use crate::{
     Config, Dependencies, Health, Node,
     config::AgentType,
-    ports::{RuntimeClock, SeededChance},
+    ports::{RuntimeClock, SeededRandom},
 };
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -37,8 +37,8 @@ async fn node(agents: u32) -> Node {
         Timestamp::from_micros(1_700_000_000_000_000),
     ));
     let ledger = MemoryLedger::new(Policy::default(), std::sync::Arc::clone(&clock));
-    let chance = std::sync::Arc::new(SeededChance::new(7));
-    let dependencies = Dependencies::new(clock, chance, std::sync::Arc::new(ledger));
+    let random = std::sync::Arc::new(SeededRandom::new(7));
+    let dependencies = Dependencies::new(clock, random, std::sync::Arc::new(ledger));
     Node::start(&config, dependencies).await.unwrap()
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use colony_agents::{CallContext, Embed, Generate, PortError, Prompt, PromptFormat, Reply};
-use colony_core::unit::Share;
+use colony_core::unit::Ratio;
 use colony_inference::{
     BatchStats, ChatMessage, ChatRole, EmbedRequest, Embedder, GenerateRequest, Generator,
     InferenceError,
@@ -148,7 +148,7 @@ impl Generate for GeneratePort {
                     text: generated.text,
                     prompt_tokens: generated.prompt_tokens,
                     completion_tokens: generated.completion_tokens,
-                    likelihood: Share::clamped(generated.logprob_sum.exp()),
+                    likelihood: Ratio::clamped(generated.logprob_sum.exp()),
                 })
             }
             Err(error) => {

@@ -16,7 +16,7 @@ use colony_inference::{EchoEmbedder, EchoGenerator};
 use colony_node::{
     Config, Dependencies, Node, NodeHandle,
     config::AgentType,
-    ports::{RuntimeClock, SeededChance, SystemClock},
+    ports::{RuntimeClock, SeededRandom, SystemClock},
     telemetry::Telemetry,
     workers::Workers,
 };
@@ -48,7 +48,7 @@ pub(crate) fn config(types: &[(&str, u32)]) -> Config {
 pub(crate) fn dependencies(ledger: Arc<dyn Ledger>) -> Dependencies {
     let clock = clock();
     let mut dependencies =
-        Dependencies::new(Arc::clone(&clock), Arc::new(SeededChance::new(7)), ledger);
+        Dependencies::new(Arc::clone(&clock), Arc::new(SeededRandom::new(7)), ledger);
     dependencies.workers = Workers {
         embedders: BTreeMap::from([(
             "minilm".to_owned(),
@@ -305,7 +305,7 @@ async fn a_task_is_one_trace_without_orphans() {
         .with_simple_exporter(exporter.clone())
         .build();
     let mut dependencies = dependencies(book());
-    dependencies.telemetry = Telemetry::new(Some(&provider), 1.0, &SeededChance::new(7));
+    dependencies.telemetry = Telemetry::new(Some(&provider), 1.0, &SeededRandom::new(7));
     let node = Node::start(&config(&[("triage", 2)]), dependencies)
         .await
         .expect("starts");

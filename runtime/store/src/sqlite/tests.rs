@@ -48,10 +48,10 @@ fn open(path: &Path) -> Result<SqliteLedger, LedgerError> {
 }
 
 fn task(number: u16, bytes: usize) -> NewTask {
-    let mut chance = [0; 10];
-    chance[8..].copy_from_slice(&number.to_be_bytes());
+    let mut random = [0; 10];
+    random[8..].copy_from_slice(&number.to_be_bytes());
     NewTask {
-        id: TaskId::new(Noon.now(), chance),
+        id: TaskId::new(Noon.now(), random),
         spec: Arc::new(Spec::new(TypeName::new("t").unwrap(), "x".repeat(bytes))),
     }
 }

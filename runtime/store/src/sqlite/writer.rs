@@ -23,7 +23,7 @@ use std::{
 };
 
 use colony_core::{
-    ledger::{Policy, Stamps},
+    ledger::{Policy, StampClock},
     port::Clock,
 };
 use rusqlite::{Connection, TransactionBehavior, config::DbConfig, ffi};
@@ -109,7 +109,7 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) policy: Policy,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) stamps: Stamps,
+    pub(super) stamps: StampClock,
     pub(super) counters: Counters,
     pub(super) memory: Memory,
     pub(super) signals: Signals,

@@ -48,9 +48,9 @@ async fn drive(ledger: Arc<dyn Ledger>, clock: Arc<HandClock>, load: &Load) -> S
                 }
                 clock.pass(Duration::from_micros(1));
                 let new = |n: u64| {
-                    let mut chance = [0; 10];
-                    chance[2..].copy_from_slice(&(writer << 40 | n).to_be_bytes());
-                    let id = TaskId::new(clock.now(), chance);
+                    let mut random = [0; 10];
+                    random[2..].copy_from_slice(&(writer << 40 | n).to_be_bytes());
+                    let id = TaskId::new(clock.now(), random);
                     let spec = Arc::clone(&spec);
                     NewTask { id, spec }
                 };

@@ -50,9 +50,9 @@ async fn write(ledger: &dyn Ledger, clock: &HandClock, writer: u64) {
     let registered = ledger.register(&name, Others::Nodes).await.unwrap();
     for count in 0_u64.. {
         clock.pass(Duration::from_micros(1));
-        let mut chance = [0; 10];
-        chance[2..].copy_from_slice(&(writer << 48 | count).to_be_bytes());
-        let id = TaskId::new(clock.now(), chance);
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&(writer << 48 | count).to_be_bytes());
+        let id = TaskId::new(clock.now(), random);
         let task = NewTask {
             id,
             spec: Arc::new(spec("t")),

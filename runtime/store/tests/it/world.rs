@@ -162,10 +162,10 @@ impl World {
     }
 
     fn draw<const N: usize>(&self) -> [u8; N] {
-        let mut chance = [0; N];
+        let mut random = [0; N];
         let number = self.drawn.fetch_add(1, Ordering::Relaxed);
-        chance[N - 8..].copy_from_slice(&number.to_be_bytes());
-        chance
+        random[N - 8..].copy_from_slice(&number.to_be_bytes());
+        random
     }
 
     pub(crate) fn task_id(&self) -> TaskId {

@@ -204,8 +204,8 @@ pub(super) async fn claimed(ledger: &dyn Ledger, inputs: Vec<String>) -> Vec<Cla
     let mut ids = Vec::new();
     for (n, input) in inputs.into_iter().enumerate() {
         let n = u64::try_from(n).expect("few").to_be_bytes();
-        let chance = [0, 0, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]];
-        let id = colony_core::id::TaskId::new(ledger.now(), chance);
+        let random = [0, 0, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]];
+        let id = colony_core::id::TaskId::new(ledger.now(), random);
         let spec = Arc::new(Spec::new(type_of.clone(), input));
         let task = NewTask { id, spec };
         let submitted = ledger.submit(vec![task]).await.expect("accepted");

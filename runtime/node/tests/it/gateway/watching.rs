@@ -150,10 +150,10 @@ async fn a_cursor_whose_changes_are_forgotten_is_refused_with_the_oldest() {
     let nobody = agent_type("nobody");
     let (mut tasks, mut number) = (Vec::new(), 0_u64);
     while number <= CHANGES_KEPT {
-        let mut chance = [0; 10];
-        chance[2..].copy_from_slice(&number.to_be_bytes());
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&number.to_be_bytes());
         tasks.push(NewTask {
-            id: TaskId::new(ledger.now(), chance),
+            id: TaskId::new(ledger.now(), random),
             spec: Arc::new(Spec::new(nobody.clone(), "x")),
         });
         number += 1;

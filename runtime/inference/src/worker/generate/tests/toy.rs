@@ -45,8 +45,8 @@ impl Toy {
             (row, token).hash(&mut hasher);
             let letter = u8::try_from(token).unwrap().is_ascii_lowercase();
             let bonus = if letter { 2.0 } else { 0.0 };
-            let chance = u16::try_from(hasher.finish() % 4_096).unwrap();
-            logits.push(bonus + f32::from(chance) / 1_024.0);
+            let random = u16::try_from(hasher.finish() % 4_096).unwrap();
+            logits.push(bonus + f32::from(random) / 1_024.0);
         }
         logits.push(end);
     }
