@@ -1,6 +1,6 @@
 //! The ports of an agent: everything it may ask of the world.
 //!
-//! Agents define what they need; the node plugs its rooms in (and the simulator its own). A type whose
+//! Agents define what they need; the node plugs its components in (and the simulator its own). A type whose
 //! declaration names no model has a port that answers [`PortError::Unconfigured`].
 
 use std::{fmt, sync::Arc};

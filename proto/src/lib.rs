@@ -1,4 +1,4 @@
-//! The words on the wire ([`v1`]) and in the book ([`store::v1`]).
+//! The words on the wire ([`v1`]) and in the ledger ([`store::v1`]).
 //!
 //! Generated from the `.proto` files of this crate and checked in, so that a build needs no protoc.
 //! `COLONY_REGENERATE=1 cargo test -p colony-proto --test drift` writes the generated code anew;

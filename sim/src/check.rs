@@ -41,17 +41,17 @@ pub(crate) fn at_end(world: &Arc<World>) -> Result<(), Failure> {
     // Taken up as after a power cut: what counts is what is durable.
     let clock = runtime.block_on(async { world.clock() });
     let ledger = world.open_disk(clock);
-    let book = runtime.block_on(read(&ledger)).map_err(storage)?;
+    let contents = runtime.block_on(read(&ledger)).map_err(storage)?;
     let facts = world.facts.lock().clone();
     let end = End {
         world,
         facts: &facts,
-        book: &book,
+        contents: &contents,
     };
     end.tasks()?;
     end.people()?;
     end.changes()?;
-    for task in &book.tasks {
+    for task in &contents.tasks {
         end.journal(task)?;
         end.attempts(task)?;
         end.effects(task)?;
@@ -62,7 +62,7 @@ pub(crate) fn at_end(world: &Arc<World>) -> Result<(), Failure> {
         let what = format!("the ledger is not whole: {verification:?}");
         return Err(broken("P1", what).into());
     }
-    runtime.block_on(recall::remembers(world, &facts, &book.tasks))
+    runtime.block_on(recall::remembers(world, &facts, &contents.tasks))
 }
 
 pub(crate) fn broken(property: &str, what: String) -> Broken {
@@ -73,7 +73,7 @@ pub(crate) fn broken(property: &str, what: String) -> Broken {
 }
 
 /// What the ledger says at the end.
-struct Book {
+struct Contents {
     tasks: Vec<Kept>,
     letters: Vec<OutboxMessage>,
     /// What was decided, by question.
@@ -96,7 +96,7 @@ impl Kept {
     }
 }
 
-async fn read(ledger: &colony_store::memory::MemoryLedger) -> Result<Book, LedgerError> {
+async fn read(ledger: &colony_store::memory::MemoryLedger) -> Result<Contents, LedgerError> {
     let mut tasks = Vec::new();
     for record in heads(ledger, &[]) {
         let journal = ledger.journal(record.head.id).await?;
@@ -128,7 +128,7 @@ async fn read(ledger: &colony_store::memory::MemoryLedger) -> Result<Book, Ledge
             _ => break,
         }
     }
-    Ok(Book {
+    Ok(Contents {
         tasks,
         letters,
         decided,
@@ -138,20 +138,20 @@ async fn read(ledger: &colony_store::memory::MemoryLedger) -> Result<Book, Ledge
 struct End<'a> {
     world: &'a World,
     facts: &'a Facts,
-    book: &'a Book,
+    contents: &'a Contents,
 }
 
 impl End<'_> {
     /// S1, S2 and S9: what was acknowledged is there, under one key once, and has ended.
     fn tasks(&self) -> Result<(), Broken> {
         let ids: BTreeMap<&str, String> = self
-            .book
+            .contents
             .tasks
             .iter()
             .map(|task| (task.key(), task.id().to_string()))
             .collect();
-        if ids.len() != self.book.tasks.len() {
-            let (keys, tasks) = (ids.len(), self.book.tasks.len());
+        if ids.len() != self.contents.tasks.len() {
+            let (keys, tasks) = (ids.len(), self.contents.tasks.len());
             return Err(broken("S2", format!("{tasks} tasks have {keys} keys")));
         }
         for (key, id) in &self.facts.acknowledged {
@@ -163,7 +163,7 @@ impl End<'_> {
                 return Err(broken("S1", what));
             }
         }
-        for task in &self.book.tasks {
+        for task in &self.contents.tasks {
             let head = &task.record.head;
             if !head.state.is_final() {
                 let what = format!("task {} is {} at the end", head.id, head.state);
@@ -185,7 +185,7 @@ impl End<'_> {
     /// S10 and S11: an acknowledged cancellation or decision stands.
     fn people(&self) -> Result<(), Broken> {
         let by_id: BTreeMap<String, &Kept> = self
-            .book
+            .contents
             .tasks
             .iter()
             .map(|task| (task.id().to_string(), task))
@@ -198,7 +198,7 @@ impl End<'_> {
             }
         }
         for (question, (id, told)) in &self.facts.decided {
-            let kept = self.book.decided.get(question);
+            let kept = self.contents.decided.get(question);
             if !kept.is_some_and(|kept| same(kept, told)) {
                 let what = format!("approval {question} was decided {told:?} and is {kept:?}");
                 return Err(broken("S11", what));
@@ -321,7 +321,7 @@ impl End<'_> {
         };
         let id = task.id();
         let numbers: Vec<u64> = self
-            .book
+            .contents
             .letters
             .iter()
             .filter(|letter| letter.task == id)

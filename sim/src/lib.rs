@@ -42,6 +42,6 @@ pub use hunt::{Caught, Mutant, hunt};
 pub use run::{Report, RunError, run};
 pub use watch::Broken;
 pub use workload::{
-    Agents, Call, Client, Fault, Found, InFlight, Manner, Matter, Phase, Port, Reviewer, SinkKind,
-    Tasks, Workload, WorkloadError, World,
+    Agents, Call, Client, Fault, Found, InFlight, Matter, OutageMode, Phase, Port, Reviewer,
+    SinkKind, Tasks, Workload, WorkloadError, World,
 };

@@ -12,7 +12,7 @@ use colony_node::workers::Workers;
 use tokio::sync::watch;
 
 use crate::{
-    workload::{Call, InFlight, Manner, Phase, Port},
+    workload::{Call, InFlight, OutageMode, Phase, Port},
     world::{Met, World},
 };
 
@@ -80,12 +80,12 @@ impl Line {
         world.powered().await;
         let answer = match world.outage(self.port) {
             None => answer.await,
-            Some(Manner::Refuses) => Err(InferenceError::Unavailable {
+            Some(OutageMode::Refuses) => Err(InferenceError::Unavailable {
                 model: "echo".to_owned(),
                 what: "it is away".to_owned(),
                 retry_after: Duration::from_millis(100),
             }),
-            Some(Manner::Hangs) => {
+            Some(OutageMode::Hangs) => {
                 world.until(deadline).await;
                 Err(InferenceError::DeadlinePassed {
                     model: "echo".to_owned(),

@@ -23,7 +23,7 @@ use rand_chacha::ChaCha12Rng;
 use serde_json::{Value, json};
 
 use crate::{
-    workload::{Call, InFlight, Manner as OutageManner, Phase, Port},
+    workload::{Call, InFlight, OutageMode, Phase, Port},
     world::{Met, World},
 };
 
@@ -127,8 +127,8 @@ impl Sinks {
             let ((_, number), request) = first.remove_entry();
             let (task, nth) = request.meaning;
             let answer = match outage {
-                Some(OutageManner::Refuses) => Answer::Away,
-                Some(OutageManner::Hangs) => {
+                Some(OutageMode::Refuses) => Answer::Away,
+                Some(OutageMode::Hangs) => {
                     state.execute(&request);
                     Answer::Silence
                 }

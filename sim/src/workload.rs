@@ -19,7 +19,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::fault::{Call, Fault, InFlight, Manner, Phase, Port};
+pub use self::fault::{Call, Fault, InFlight, OutageMode, Phase, Port};
 
 /// Longest file read, in bytes; workloads have a few KB. A wrong file must not fill the memory.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;

@@ -26,7 +26,7 @@ use crate::{
     late::Late,
     sinks::Sinks,
     watch::Watch,
-    workload::{Call, Fault, InFlight, Manner, Phase, Port, Workload},
+    workload::{Call, Fault, InFlight, OutageMode, Phase, Port, Workload},
 };
 
 /// Simulated time begins here: 2026-01-01T00:00:00Z.
@@ -373,7 +373,7 @@ impl World {
         clippy::wildcard_enum_match_arm,
         reason = "one kind of fault is looked for among all"
     )]
-    pub(crate) fn outage(&self, of: Port) -> Option<Manner> {
+    pub(crate) fn outage(&self, of: Port) -> Option<OutageMode> {
         let now = self.elapsed();
         self.workload.faults.iter().find_map(|fault| match fault {
             Fault::Outage {

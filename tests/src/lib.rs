@@ -1,6 +1,6 @@
 //! What the tests of the whole share: the checkout as files, and the `colony` binary as processes.
 //!
-//! Nothing here knows a room of the node: these tests see what a user sees, the command line, the gRPC door
+//! Nothing here knows a component of the node: these tests see what a user sees, the command line, the gRPC API
 //! and the files.
 
 mod binary;

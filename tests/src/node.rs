@@ -16,7 +16,7 @@ use crate::{
     eventually_some,
 };
 
-/// A node opens its book and starts its agents within this, also on a busy machine.
+/// A node opens its ledger and starts its agents within this, also on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The node's drain deadline and some time to exit.
 const STOP_WITHIN: Duration = Duration::from_secs(45);

@@ -136,7 +136,7 @@ pub(crate) enum EngineChoice {
 pub(crate) struct NodeArgs {
     #[command(flatten)]
     pub(crate) sources: ConfigSources,
-    /// Folder of the node's book; created when missing
+    /// Folder of the node's ledger; created when missing
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Address to listen on; port 0 takes a free one
@@ -552,7 +552,7 @@ pub(crate) struct DemoArgs {
     /// What runs the models
     #[arg(long, default_value = "ort")]
     pub(crate) engine: EngineChoice,
-    /// Keep the book here; a demo that was killed goes on from it. Without: a temporary folder
+    /// Keep the ledger here; a demo that was killed goes on from it. Without: a temporary folder
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Address to listen on while it runs; port 0 takes a free one

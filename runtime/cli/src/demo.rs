@@ -8,7 +8,7 @@
 //! | [`progress`] | what is seen meanwhile |
 //! | [`outcome`], [`report`] | what came of it, in figures |
 //!
-//! The node runs in this process, behind its gRPC door on a loopback port: the demo is a client like any
+//! The node runs in this process, behind its gRPC API on a loopback port: the demo is a client like any
 //! other, and `colony approve --address …` works beside it.
 
 mod driver;
@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use self::{
-    driver::{End, Manner, Streamed},
+    driver::{DriveOptions, End, Streamed},
     report::{Evidence, Figures},
     ticket_source::TicketSource,
 };
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
     }
     if has_ledger(&folder) {
         out.note(&format!(
-            "the book in {} is taken up again",
+            "the ledger in {} is taken up again",
             folder.display()
         ));
     }
@@ -93,13 +93,13 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
             "you review: `colony approve list --address {address}`, then `colony approve accept ID [--label LABEL]`"
         ));
     }
-    let manner = Manner {
+    let options = DriveOptions {
         reviewer: args.reviewer,
         window: args.window,
     };
     let work = async {
         let node = Node::at(&address, global.timeout)?;
-        let streamed = driver::drive(&node, &source, manner, &mut signals, out).await?;
+        let streamed = driver::drive(&node, &source, options, &mut signals, out).await?;
         let figures = sum_up(&node, &source, &streamed, &config, started).await?;
         Ok((streamed.end, figures))
     };
@@ -118,7 +118,7 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
     verdict(end, &figures, args.data_dir.is_some())
 }
 
-/// The folder of the book; a temporary one goes away with the second value.
+/// The folder of the ledger; a temporary one goes away with the second value.
 fn data_dir(named: Option<&PathBuf>) -> Result<(PathBuf, Option<TempDir>), Failure> {
     let failed =
         |what: &str, error: std::io::Error| Failure::failed(format!("cannot make {what}: {error}"));
@@ -191,7 +191,7 @@ fn verdict(end: End, figures: &Figures, kept: bool) -> Result<(), Failure> {
             Err(Failure::failed(format!("{parked} tickets wait for a human")).with_hint(again))
         }
         End::Complete if !figures.conserved => Err(Failure::failed(
-            "the book does not account for every task: please report this",
+            "the ledger does not account for every task: please report this",
         )),
         End::Complete if !figures.all_ended => Err(Failure::failed("not every ticket has ended")),
         End::Complete => Ok(()),

@@ -1,7 +1,7 @@
 //! `colony node`: a node of one's own process, from start to drain.
 //!
 //! ```text
-//!   configuration ─► Running::open (book, models, rooms, door) ─► "node ready" ─► SIGTERM or Ctrl-C ─► drain
+//!   configuration ─► Running::open (ledger, models, node, API) ─► "node ready" ─► SIGTERM or Ctrl-C ─► drain
 //! ```
 //! Nothing is fetched here: a node that lacks a model says which file is missing and how to get it.
 

@@ -42,7 +42,7 @@ pub(crate) fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
     sorted.get(rank - 1).copied()
 }
 
-/// The Gini coefficient of the market's law; none where nobody has anything.
+/// The Gini coefficient of the market's rule; none where nobody has anything.
 pub(crate) fn gini(values: &[u64]) -> Option<f64> {
     values
         .iter()

@@ -1,4 +1,4 @@
-//! The law at the door: what is taken in, and what is refused with which words.
+//! The rules of admission: what is taken in, and what is refused with which words.
 //!
 //! Called by the gateway before anything is written. A refusal is final: the same submission will be
 //! refused again. Every rule has a code that never changes its meaning. That the colony is full is for

@@ -7,7 +7,7 @@
 //!                        per human    └──┼──────┤
 //!                        decision)       └ ask ─┴─► parked ─► (decision) ─► the step that asked
 //! ```
-//! The law decides what comes next; it does no step. [`Work`] is everything an agent knows of its task:
+//! The rules decide what comes next; it does no step. [`Work`] is everything an agent knows of its task:
 //! the outputs of the steps so far, rebuilt from the journal by [`Work::record`], so that any agent of
 //! the type resumes at the exact step without repeating a call.
 

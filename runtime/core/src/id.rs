@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::unit::Timestamp;
 
-/// Longest tenant, type or node name, in bytes. Names are keys in every index of the book.
+/// Longest tenant, type or node name, in bytes. Names are keys in every index of the ledger.
 pub const NAME_BYTES_MAX: usize = 64;
 
 /// Why a name was refused.
@@ -136,7 +136,7 @@ macro_rules! name {
 }
 
 name! {
-    /// Whose task it is. Every key in the book starts with it.
+    /// Whose task it is. Every key in the ledger starts with it.
     Tenant
 }
 name! {

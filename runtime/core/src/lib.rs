@@ -1,7 +1,7 @@
-//! The laws of the colony: types and pure decisions.
+//! The rules of the colony: types and pure decisions.
 //!
 //! Nothing here reads a clock, draws a random number, opens a file or awaits. `now` and `rng` are
-//! arguments; iteration order is part of every result, so collections are ordered. The rooms that
+//! arguments; iteration order is part of every result, so collections are ordered. The components that
 //! act on these decisions live in `colony-node` under the same names.
 
 pub mod admission;

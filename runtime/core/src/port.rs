@@ -1,7 +1,7 @@
-//! The openings to the world that every room needs: time and chance.
+//! The openings to the world that every component needs: time and chance.
 //!
 //! The node hands in implementations (a monotonic clock, the operating system's randomness); the
-//! simulator hands in seeded ones. Ports that only one room needs live in that room.
+//! simulator hands in seeded ones. Ports that only one component needs live in it.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn now(&self) -> Timestamp;
 }
 
-/// A source of seeds. Every room draws its own stream once, by purpose, so that a new draw in one room
+/// A source of seeds. Every component draws its own stream once, by purpose, so that a new draw in one component
 /// does not shift the stream of another.
 pub trait RandomSource: Send + Sync + fmt::Debug {
     /// A generator for `purpose`. The same port, purpose and number give the same stream in simulation.

@@ -143,7 +143,7 @@ pub fn gapless(journal: &[Entry]) -> Result<(), Broken> {
     }
 }
 
-/// P7, the cycle is kept: the steps in a task's journal follow each other as the law of the cycle has
+/// P7, the cycle is kept: the steps in a task's journal follow each other as the rules of the cycle has
 /// them, each done once, except for what a human's decision or a correction has done again.
 ///
 /// # Errors
@@ -391,7 +391,7 @@ mod tests {
         );
     }
 
-    /// Does what the law of the cycle asks for, with verdicts as given.
+    /// Does what the rules of the cycle asks for, with verdicts as given.
     fn journal_of(verdicts: &[u8]) -> Vec<Entry> {
         let mut verdicts = verdicts.iter();
         let (mut work, mut journal) = (Work::default(), Vec::new());
@@ -435,7 +435,7 @@ mod tests {
     }
 
     proptest! {
-        /// P6 and P7 hold of every path through the law of the cycle.
+        /// P6 and P7 hold of every path through the rules of the cycle.
         #[test]
         fn the_cycle_keeps_its_order(verdicts in proptest::collection::vec(0_u8..4, 0..12)) {
             let journal = journal_of(&verdicts);

@@ -1,4 +1,4 @@
-//! The configuration: one struct per room, from four layers.
+//! The configuration: one struct per section, from four layers.
 //!
 //! ```text
 //!   default ◄── file ◄── COLONY__SECTION__KEY ◄── flag      the later layer wins, key by key
@@ -9,7 +9,7 @@
 
 mod check;
 mod layer;
-mod rooms;
+mod sections;
 mod show;
 mod unknown;
 
@@ -23,7 +23,7 @@ use colony_core::{admission, breaker, ledger};
 use figment::{Figment, providers::Serialized, value::Value};
 use serde::{Deserialize, Serialize};
 
-pub use rooms::{
+pub use sections::{
     AgentType, Engine, Field, Gateway, HalfLives, Inference, LogFormat, Market, Memory, Model,
     ModelRole, Node, Risk, RiskSimilarity, Roster, Store, StoreEngine, Telemetry,
 };
@@ -63,7 +63,7 @@ pub struct Config {
     pub risk: Risk,
     /// What is reported, and where.
     pub telemetry: Telemetry,
-    /// Limits of the gRPC door.
+    /// Limits of the gRPC API.
     pub gateway: Gateway,
 }
 

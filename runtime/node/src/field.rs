@@ -1,4 +1,4 @@
-//! The field room: the colony's pheromones on this node.
+//! The field: the colony's pheromones on this node.
 //!
 //! ```text
 //!   agents ── mark ──┐                         ┌── sense, sense_within ──► gateway, status
@@ -35,7 +35,7 @@ const TRAILS: &str = "field/pheromones";
 /// The layout of both.
 const VERSION: u32 = 1;
 
-/// The door to the field.
+/// The way to the field.
 #[derive(Debug, Clone)]
 pub struct Field {
     inner: Arc<Inner>,
@@ -51,7 +51,7 @@ struct Inner {
 }
 
 impl Field {
-    /// Opens the field: with the law and the pheromones of the book, or as a new one.
+    /// Opens the field: with the law and the pheromones of the ledger, or as a new one.
     ///
     /// # Errors
     /// Storage.

@@ -51,7 +51,7 @@ pub struct Dependencies {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn RandomSource>,
-    /// The book.
+    /// The ledger.
     pub ledger: Arc<dyn Ledger>,
     /// The models.
     pub workers: Workers,

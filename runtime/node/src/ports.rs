@@ -137,7 +137,7 @@ impl RandomSource for SeededRandom {
 pub struct Member {
     /// Its name.
     pub node: NodeId,
-    /// Where its gRPC door is.
+    /// Where its gRPC API is.
     pub address: String,
     /// Whether it takes work.
     pub ready: bool,

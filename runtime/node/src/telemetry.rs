@@ -193,7 +193,7 @@ impl Telemetry {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "span times are wall times by OpenTelemetry's law"
+        reason = "span times are wall times by OpenTelemetry's rules"
     )]
     fn start(
         &self,

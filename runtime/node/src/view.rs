@@ -1,4 +1,4 @@
-//! What the components tell of themselves, for the doors to show.
+//! What the components tell of themselves, for the APIs to show.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -91,7 +91,7 @@ pub enum Fault {
         /// How long it lasts.
         for_ms: u64,
         /// How that shows.
-        manner: Manner,
+        manner: OutageMode,
     },
 }
 
@@ -196,7 +196,7 @@ pub enum Port {
 /// How an outage shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Manner {
+pub enum OutageMode {
     /// It says so.
     Refuses,
     /// It does not answer before the call's deadline. A sink: what is asked is done all the same.

@@ -6,8 +6,8 @@ use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha12Rng;
 
 use super::{
-    Agents, Call, Client, Fault, InFlight, Manner, Matter, Phase, Port, Reviewer, SinkKind, Tasks,
-    Workload, World,
+    Agents, Call, Client, Fault, InFlight, Matter, OutageMode, Phase, Port, Reviewer, SinkKind,
+    Tasks, Workload, World,
 };
 
 /// Longest simulated time of a random run: its faults are over after ten seconds, and the rest is
@@ -240,9 +240,9 @@ fn fault(rng: &mut ChaCha12Rng) -> Fault {
             at_ms,
             for_ms: *[200, 1_500, 4_000].choose(rng).unwrap_or(&200),
             manner: if rng.random_bool(0.5) {
-                Manner::Refuses
+                OutageMode::Refuses
             } else {
-                Manner::Hangs
+                OutageMode::Hangs
             },
         },
     }

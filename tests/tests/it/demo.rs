@@ -160,13 +160,14 @@ fn in_background(folder: &Folder, args: &[&str]) -> Running {
     Running(child)
 }
 
-/// Tickets that have ended, as the book says; 0 while there is none.
+/// Tickets that have ended, as the ledger says; 0 while there is none.
 fn ended(data: &Path) -> i64 {
     let path = data.join("colony.db");
-    let book = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
-    let count =
-        |book: Connection| book.query_row("SELECT COUNT(*) FROM finished", [], |row| row.get(0));
-    book.and_then(count).unwrap_or(0)
+    let ledger = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let count = |ledger: Connection| {
+        ledger.query_row("SELECT COUNT(*) FROM finished", [], |row| row.get(0))
+    };
+    ledger.and_then(count).unwrap_or(0)
 }
 
 #[test]
@@ -180,7 +181,7 @@ fn a_demo_killed_in_the_middle_goes_on_where_it_was() {
         all.extend(args);
         let before = ended(&data);
         let mut running = in_background(&folder, &all);
-        eventually("some work in the book", FIVE_MINUTES, || {
+        eventually("some work in the ledger", FIVE_MINUTES, || {
             let left = running.0.try_wait()?.is_some();
             Ok(left || ended(&data) > before + 100)
         })
@@ -189,7 +190,7 @@ fn a_demo_killed_in_the_middle_goes_on_where_it_was() {
         running.0.wait().unwrap();
         assert!(
             data.join("colony.db").is_file(),
-            "life {life} left its book"
+            "life {life} left its ledger"
         );
     }
     let figures = demo(&args);

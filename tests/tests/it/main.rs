@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod api;
 mod commands;
 mod demo;
 mod deploy;
 mod docs;
-mod doors;
 mod json_keys;
 mod kills;
 mod outbound;

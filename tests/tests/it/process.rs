@@ -117,8 +117,8 @@ fn status(node: &Node) -> serde_json::Value {
     node.json(&["status"]).unwrap().remove(0)
 }
 
-/// The book of a node that has stopped.
-fn book(folder: &Folder) -> Connection {
+/// The ledger of a node that has stopped.
+fn ledger(folder: &Folder) -> Connection {
     let path = folder.path().join("data/colony.db");
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
 }
@@ -163,7 +163,7 @@ fn acknowledged_tasks_survive_five_kills_and_complete_once() {
     );
     assert!(node.stop().unwrap().success());
     // The answers are those of the questions, after all the kills.
-    let journal = book(&folder);
+    let journal = ledger(&folder);
     let tasks: i64 = journal
         .query_row(
             "SELECT COUNT(*) FROM (SELECT 1 FROM finished GROUP BY id)",
@@ -240,8 +240,8 @@ fn a_ticket_is_filed_once_though_its_node_is_killed_while_humans_decide() {
     }
     assert_each_done_once(&node, &cursor, &ids);
     assert!(node.stop().unwrap().success());
-    let book = book(&folder);
-    let count = |sql: &str| -> i64 { book.query_row(sql, [], |row| row.get(0)).unwrap() };
+    let ledger = ledger(&folder);
+    let count = |sql: &str| -> i64 { ledger.query_row(sql, [], |row| row.get(0)).unwrap() };
     let tickets = i64::try_from(TICKETS).unwrap();
     assert_eq!(
         count("SELECT COUNT(*) FROM outbox WHERE destination = 'tickets'"),
@@ -268,7 +268,7 @@ fn a_second_node_on_the_same_folder_is_refused() {
     assert!(said.contains("exit status: 1"), "{said}");
     assert!(
         said.contains("colony.db"),
-        "the message names the book: {said}"
+        "the message names the ledger: {said}"
     );
     // The first one is none the worse for it.
     let ended = node

@@ -3,7 +3,7 @@
 //! ```text
 //!   1,000 actors in a ring; each is given a task, sends itself six messages, and gives the next one a task
 //! ```
-//! Seven messages a task, no market, no book, no journal.
+//! Seven messages a task, no market, no ledger, no journal.
 
 use std::{
     sync::{

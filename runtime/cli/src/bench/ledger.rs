@@ -55,24 +55,24 @@ pub(super) async fn measure(runs: u32, out: Output) -> Result<Figure, Failure> {
         let opened = tokio::task::spawn_blocking(move || {
             SqliteLedger::open(&path, Policy::default(), clock)
         });
-        let book = match opened.await {
+        let ledger = match opened.await {
             Ok(opened) => Arc::new(opened.map_err(failed)?),
             Err(panic) => {
                 return Err(Failure::failed(format!(
-                    "opening the book broke off: {panic}"
+                    "opening the ledger broke off: {panic}"
                 )));
             }
         };
-        let before = book.counts().await.map_err(failed)?;
+        let before = ledger.counts().await.map_err(failed)?;
         let begun = Instant::now();
-        let mut lap = lap(&book).await?;
+        let mut lap = lap(&ledger).await?;
         let time = begun.elapsed();
-        let counts = book.counts().await.map_err(failed)?;
+        let counts = ledger.counts().await.map_err(failed)?;
         property::conservation(&counts).map_err(|error| Failure::failed(error.to_string()))?;
         tasks.push(rate(lap.tasks, time));
         syncs.push(rate(counts.syncs - before.syncs, time));
         waits.append(&mut lap.waits);
-        book.close().await;
+        ledger.close().await;
     }
     Ok(Figure::new("ledger", "tasks/s", tasks)
         .with_latency("submit to acknowledgement", waits)
@@ -81,16 +81,19 @@ pub(super) async fn measure(runs: u32, out: Output) -> Result<Figure, Failure> {
         .with("submitters", SUBMITTERS))
 }
 
-async fn lap(book: &Arc<SqliteLedger>) -> Result<Lap, Failure> {
+async fn lap(ledger: &Arc<SqliteLedger>) -> Result<Lap, Failure> {
     let kind = TypeName::new(KIND).map_err(|error| Failure::failed(chain(&error)))?;
     let mut submitters = JoinSet::new();
     for number in 0..SUBMITTERS {
         // A node each: a node has one claim under way at a time.
         let name = format!("bench-{number}");
         let node = NodeId::new(&name).map_err(|error| Failure::failed(chain(&error)))?;
-        let registered = book.register(&node, Others::Nodes).await.map_err(failed)?;
+        let registered = ledger
+            .register(&node, Others::Nodes)
+            .await
+            .map_err(failed)?;
         let submitter = Submitter {
-            book: Arc::clone(book),
+            ledger: Arc::clone(ledger),
             number: u64::from(number),
             node,
             incarnation: registered.incarnation,
@@ -113,7 +116,7 @@ async fn lap(book: &Arc<SqliteLedger>) -> Result<Lap, Failure> {
 /// One of those who wait.
 #[derive(Debug)]
 struct Submitter {
-    book: Arc<SqliteLedger>,
+    ledger: Arc<SqliteLedger>,
     number: u64,
     node: NodeId,
     incarnation: Incarnation,
@@ -132,11 +135,11 @@ impl Submitter {
                 break;
             }
             let task = NewTask {
-                id: port::task_id(self.book.now(), &mut *rng),
+                id: port::task_id(self.ledger.now(), &mut *rng),
                 spec: Arc::clone(&self.spec),
             };
             let asked = Instant::now();
-            self.book.submit(vec![task]).await?;
+            self.ledger.submit(vec![task]).await?;
             lap.waits.push(asked.elapsed());
             // Whichever task is first in line: as many are claimed as are submitted.
             let request = ClaimRequest {
@@ -146,8 +149,8 @@ impl Submitter {
                 free: BTreeMap::from([(queue.clone(), 1)]),
                 total: 1,
             };
-            for claim in self.book.claim(request).await?.claims {
-                self.book.commit(self.complete(&claim)).await?;
+            for claim in self.ledger.claim(request).await?.claims {
+                self.ledger.commit(self.complete(&claim)).await?;
                 lap.tasks += 1;
             }
         }
@@ -163,7 +166,7 @@ impl Submitter {
         let mut commit = Commit::settling(claim.reference(), Settlement::End(ending));
         commit.entries.push(Entry {
             sequence: 0,
-            at: self.book.now(),
+            at: self.ledger.now(),
             note: Note::Output(StepOutput::Perceive(percept)),
         });
         commit

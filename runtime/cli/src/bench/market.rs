@@ -5,7 +5,7 @@
 //! ```
 //! The node is [`Node`] as `colony node` starts it, with the default limits; its ledger is in memory, its
 //! agents are of kind `echo`. Every task is admitted under a permit, written down, claimed, auctioned,
-//! journalled step by step and committed under its fence. Left out: the gRPC door and the disk, which have
+//! journalled step by step and committed under its fence. Left out: the gRPC API and the disk, which have
 //! figures of their own. Each run measures with sampling off and then with 1 % of the tasks traced, whose
 //! spans go through a batch processor to an exporter that drops them.
 
@@ -51,7 +51,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 const WARM_UP: Duration = Duration::from_secs(1);
 /// Length of one measurement.
 const MEASURED: Duration = Duration::from_secs(5);
-/// Finished tasks that the book keeps in detail, so that a run of any length fits into memory.
+/// Finished tasks that the ledger keeps in detail, so that a run of any length fits into memory.
 const KEPT: usize = 20_000;
 /// Longest wait for the last tasks.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -212,7 +212,7 @@ fn done(counts: &Counts) -> u64 {
     counts.by_state.get(&State::Done).copied().unwrap_or(0)
 }
 
-/// From acknowledgement to end, of the tasks that the book still knows.
+/// From acknowledgement to end, of the tasks that the ledger still knows.
 async fn waits(node: &NodeHandle) -> Result<Vec<Duration>, Failure> {
     let mut waits = Vec::new();
     let mut filter = TaskFilter::default();

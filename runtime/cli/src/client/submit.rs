@@ -101,7 +101,7 @@ async fn file_lines(
             Ok(Some(numbered)) => batch.push(numbered),
             Ok(None) => break None,
             Err(bad) => {
-                break Some(Stop {
+                break Some(LineError {
                     line: Some(bad.line),
                     failure: Box::new(Failure::usage(bad.what)),
                 });
@@ -118,7 +118,7 @@ async fn file_lines(
         Ok(()) => trouble,
         Err(stop) => Some(stop),
     };
-    let Some(Stop { line, failure }) = trouble else {
+    let Some(LineError { line, failure }) = trouble else {
         if sender.accepted.is_empty() {
             sender
                 .out
@@ -151,7 +151,7 @@ fn handed_in(count: usize) -> String {
 }
 
 /// Why no more is handed in.
-struct Stop {
+struct LineError {
     /// The line at fault, if one is.
     line: Option<usize>,
     failure: Box<Failure>,
@@ -170,7 +170,7 @@ struct Sender<'a> {
 
 impl Sender<'_> {
     /// Hands a batch in and prints its ids.
-    async fn batch(&mut self, batch: Vec<(usize, NewTask)>) -> Result<(), Stop> {
+    async fn batch(&mut self, batch: Vec<(usize, NewTask)>) -> Result<(), LineError> {
         let Some(&(first, _)) = batch.first() else {
             return Ok(());
         };
@@ -210,12 +210,12 @@ impl Sender<'_> {
         Ok(())
     }
 
-    async fn refusal(&self, line: usize, status: &Status) -> Stop {
+    async fn refusal(&self, line: usize, status: &Status) -> LineError {
         let mut failure = Failure::from_status(status, self.node.address());
         if failure.code() == Some(UNKNOWN_TYPE) {
             failure = types::listed_below(self.node, failure).await;
         }
-        Stop {
+        LineError {
             line: Some(line),
             failure: Box::new(failure),
         }
@@ -226,7 +226,7 @@ impl Sender<'_> {
         &mut self,
         batch: &[(usize, NewTask)],
         submitted: impl IntoIterator<Item = Submitted>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), LineError> {
         let first = self.accepted.len();
         let mut said = Vec::new();
         let mut stop = None;
@@ -239,7 +239,7 @@ impl Sender<'_> {
                     let key = task.dedupe_key.as_deref().unwrap_or_default();
                     let what =
                         format!("key {key:?} belongs to task {id}, which asks for something else");
-                    stop = Some(Stop {
+                    stop = Some(LineError {
                         line: Some(*line),
                         failure: Box::new(Failure::refused(what)),
                     });
@@ -257,7 +257,7 @@ impl Sender<'_> {
         if !self.wait {
             for (id, said) in self.accepted[first..].iter().zip(&said) {
                 let printed = self.out.result(said, || id.clone());
-                printed.map_err(|failure| Stop {
+                printed.map_err(|failure| LineError {
                     line: None,
                     failure: Box::new(failure.out_loud()),
                 })?;

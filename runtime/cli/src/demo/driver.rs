@@ -1,4 +1,4 @@
-//! Drives the stream of tickets through a node, over its gRPC door.
+//! Drives the stream of tickets through a node, over its gRPC API.
 //!
 //! ```text
 //!   tickets ─► window ─► SubmitBatch ─► … agents …  ─► Watch ─┬─ waiting ► reviewer ─► Decide
@@ -6,7 +6,7 @@
 //!                └──────────────── settled ◄──── Feedback (train label not yet taught) ◄────┘
 //! ```
 //! At most `window` tickets are under way, so that later ones can learn from earlier ones. The test part
-//! begins when the train part is settled. What the book already holds from a killed run is recognised by
+//! begins when the train part is settled. What the ledger already holds from a killed run is recognised by
 //! its deduplication key: it is followed or summed up, never handed in twice. Feedback is given again after
 //! a kill, because nobody knows whether it arrived; memory keeps one episode a task.
 
@@ -67,7 +67,7 @@ enum Done {
 
 /// A ticket on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum TicketState {
     /// Not handed in.
     Waiting,
     /// Handed in; the state last heard of.
@@ -102,7 +102,7 @@ pub(super) struct Streamed {
 
 /// How to drive.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Manner {
+pub(super) struct DriveOptions {
     pub(super) reviewer: ReviewerChoice,
     pub(super) window: usize,
 }
@@ -111,18 +111,18 @@ pub(super) struct Manner {
 pub(super) async fn drive(
     node: &Node,
     source: &TicketSource,
-    manner: Manner,
+    options: DriveOptions,
     signals: &mut Signals,
     out: Output,
 ) -> Result<Streamed, Failure> {
-    // Before the book is read, so that no change falls between the two.
+    // Before the ledger is read, so that no change falls between the two.
     let mut watch = Watch::open(node, WatchRequest::default()).await?;
-    let mut driver = Driver::new(node, source, manner, out);
+    let mut driver = Driver::new(node, source, options, out);
     let known = driver.take_up().await?;
     if known > 0 {
         let left = source.tickets.len() - known;
         driver.progress.note(&format!(
-            "going on: {known} tickets are in the book, {left} are left"
+            "going on: {known} tickets are in the ledger, {left} are left"
         ));
     }
     let end = driver.run(&mut watch, signals).await?;
@@ -132,10 +132,10 @@ pub(super) async fn drive(
 struct Driver<'a> {
     node: &'a Node,
     source: &'a TicketSource,
-    manner: Manner,
+    options: DriveOptions,
     out: Output,
     // What it knows.
-    places: Vec<Place>,
+    states: Vec<TicketState>,
     numbers: HashMap<String, usize>,
     ids: Vec<String>,
     outcomes: Vec<Option<Outcome>>,
@@ -157,14 +157,14 @@ struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    fn new(node: &'a Node, source: &'a TicketSource, manner: Manner, out: Output) -> Self {
+    fn new(node: &'a Node, source: &'a TicketSource, options: DriveOptions, out: Output) -> Self {
         let count = source.tickets.len();
         Self {
             node,
             source,
-            manner,
+            options,
             out,
-            places: vec![Place::Waiting; count],
+            states: vec![TicketState::Waiting; count],
             numbers: HashMap::with_capacity(count),
             ids: vec![String::new(); count],
             outcomes: vec![None; count],
@@ -182,7 +182,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Recognises what the book holds from before. Returns how many.
+    /// Recognises what the ledger holds from before. Returns how many.
     async fn take_up(&mut self) -> Result<usize, Failure> {
         let keys: HashMap<&str, usize> = (0..self.source.tickets.len())
             .map(|number| (self.source.key(number), number))
@@ -249,26 +249,26 @@ impl<'a> Driver<'a> {
     /// Hands tickets in as far as the window reaches.
     fn hand_in(&mut self) {
         let under_way = self
-            .places
+            .states
             .iter()
             .filter(|place| self.fills_window(**place))
             .count();
-        let mut room = self.manner.window.saturating_sub(under_way);
+        let mut room = self.options.window.saturating_sub(under_way);
         let test_from = self.source.test_from();
-        let train_settled = self.places[..test_from]
+        let train_settled = self.states[..test_from]
             .iter()
             .all(|place| !self.is_awaited(*place));
         let mut batch = Vec::new();
-        while room > 0 && self.next < self.places.len() {
+        while room > 0 && self.next < self.states.len() {
             let number = self.next;
             if number >= test_from && !train_settled {
                 break;
             }
             self.next += 1;
-            if self.places[number] != Place::Waiting {
+            if self.states[number] != TicketState::Waiting {
                 continue;
             }
-            self.places[number] = Place::UnderWay("ready");
+            self.states[number] = TicketState::UnderWay("ready");
             let ticket = &self.source.tickets[number];
             batch.push((
                 number,
@@ -289,38 +289,38 @@ impl<'a> Driver<'a> {
     }
 
     /// Whether a ticket holds a place of the window.
-    fn fills_window(&self, place: Place) -> bool {
-        place != Place::Waiting && self.is_awaited(place)
+    fn fills_window(&self, place: TicketState) -> bool {
+        place != TicketState::Waiting && self.is_awaited(place)
     }
 
     /// Whether somebody other than a person still has to do something about a ticket.
-    fn is_awaited(&self, place: Place) -> bool {
+    fn is_awaited(&self, place: TicketState) -> bool {
         match place {
-            Place::Waiting | Place::Settling => true,
-            Place::UnderWay("waiting") => self.manner.reviewer == ReviewerChoice::Auto,
-            Place::UnderWay(_) => true,
-            Place::Settled => false,
+            TicketState::Waiting | TicketState::Settling => true,
+            TicketState::UnderWay("waiting") => self.options.reviewer == ReviewerChoice::Auto,
+            TicketState::UnderWay(_) => true,
+            TicketState::Settled => false,
         }
     }
 
     fn is_over(&self) -> Option<End> {
-        if !self.work.is_empty() || self.places.iter().any(|place| self.is_awaited(*place)) {
+        if !self.work.is_empty() || self.states.iter().any(|place| self.is_awaited(*place)) {
             return None;
         }
         match self
-            .places
+            .states
             .iter()
-            .filter(|place| **place != Place::Settled)
+            .filter(|place| **place != TicketState::Settled)
             .count()
         {
             0 => Some(End::Complete),
-            parked if self.manner.reviewer == ReviewerChoice::None => Some(End::Waiting(parked)),
+            parked if self.options.reviewer == ReviewerChoice::None => Some(End::Waiting(parked)),
             _ => None,
         }
     }
 
     fn under_way(&mut self, number: usize, id: String, state: &'static str) {
-        self.places[number] = Place::UnderWay(state);
+        self.states[number] = TicketState::UnderWay(state);
         self.numbers.insert(id.clone(), number);
         self.ids[number] = id;
     }
@@ -333,10 +333,13 @@ impl<'a> Driver<'a> {
             return;
         };
         self.last_move = Instant::now();
-        if matches!(self.places[number], Place::Settling | Place::Settled) {
+        if matches!(
+            self.states[number],
+            TicketState::Settling | TicketState::Settled
+        ) {
             return;
         }
-        self.places[number] = Place::UnderWay(view::state(state));
+        self.states[number] = TicketState::UnderWay(view::state(state));
         if view::is_final(state) {
             self.ended_now += 1;
             self.settle(number);
@@ -345,7 +348,7 @@ impl<'a> Driver<'a> {
 
     /// A ticket has ended: reads its outcome and teaches its label, unless a human's ruling has.
     fn settle(&mut self, number: usize) {
-        self.places[number] = Place::Settling;
+        self.states[number] = TicketState::Settling;
         let (node, id) = (self.node.clone(), self.ids[number].clone());
         let ticket = &self.source.tickets[number];
         let label = ticket
@@ -390,7 +393,7 @@ impl<'a> Driver<'a> {
                 }
             }
             Done::Settled(number, outcome) => {
-                self.places[number] = Place::Settled;
+                self.states[number] = TicketState::Settled;
                 self.outcomes[number] = Some(*outcome);
             }
             Done::Questions(questions) => {
@@ -401,8 +404,8 @@ impl<'a> Driver<'a> {
     }
 
     fn look_for_questions(&mut self) {
-        let waits = self.places.contains(&Place::UnderWay("waiting"));
-        if self.asking || !waits || self.manner.reviewer != ReviewerChoice::Auto {
+        let waits = self.states.contains(&TicketState::UnderWay("waiting"));
+        if self.asking || !waits || self.options.reviewer != ReviewerChoice::Auto {
             return;
         }
         self.asking = true;
@@ -440,11 +443,11 @@ impl<'a> Driver<'a> {
     fn paint(&mut self) {
         let mut states = BTreeMap::new();
         let mut ended = 0;
-        for place in &self.places {
+        for place in &self.states {
             match place {
-                Place::Waiting => {}
-                Place::UnderWay(state) => *states.entry(*state).or_insert(0) += 1,
-                Place::Settling | Place::Settled => ended += 1,
+                TicketState::Waiting => {}
+                TicketState::UnderWay(state) => *states.entry(*state).or_insert(0) += 1,
+                TicketState::Settling | TicketState::Settled => ended += 1,
             }
         }
         let curve = learning(self.source, &self.outcomes).accuracy_by_decile;
@@ -460,13 +463,13 @@ impl<'a> Driver<'a> {
     }
 
     fn check_stall(&self) -> Result<(), Failure> {
-        if self.last_move.elapsed() < STALL_MAX || self.manner.reviewer == ReviewerChoice::Person {
+        if self.last_move.elapsed() < STALL_MAX || self.options.reviewer == ReviewerChoice::Person {
             return Ok(());
         }
         let open = self
-            .places
+            .states
             .iter()
-            .filter(|place| **place != Place::Settled)
+            .filter(|place| **place != TicketState::Settled)
             .count();
         Err(Failure::failed(format!(
             "nothing has moved for {} s; {open} tickets have not ended",

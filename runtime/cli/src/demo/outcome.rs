@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::client::view;
 
-/// What became of one ticket. All of it is in the book, so a demo that was killed knows it again.
+/// What became of one ticket. All of it is in the ledger, so a demo that was killed knows it again.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Outcome {
     /// The state it ended in.
@@ -115,7 +115,7 @@ impl Outcome {
 /// The entry's content: the output of a step, a decision.
 fn body(entry: &JournalEntry) -> Value {
     let mut body: Value = serde_json::from_str(&entry.body_json).unwrap_or_default();
-    // The wrapping that a note has in the book: {"output": {"step": …, "output": …}}, {"decided": …}.
+    // The wrapping that a note has in the ledger: {"output": {"step": …, "output": …}}, {"decided": …}.
     for layer in [entry.kind.as_str(), "output"] {
         if let Some(inner) = body.get_mut(layer) {
             body = inner.take();

@@ -1,4 +1,4 @@
-//! The figures of a demo: computed from what the book says of every ticket, then printed.
+//! The figures of a demo: computed from what the ledger says of every ticket, then printed.
 
 mod show;
 
@@ -121,7 +121,7 @@ pub(super) struct Speed {
     pub(super) latency_human_p99_ms: Option<f64>,
     /// From the start of the command to this report, models fetched and opened.
     pub(super) wall_s: f64,
-    /// Group commits of the book, and the tasks' share in them.
+    /// Group commits of the ledger, and the tasks' share in them.
     pub(super) syncs: u64,
 }
 

@@ -15,7 +15,7 @@ use colony_core::{
 use colony_node::Node;
 use serde_json::{Value, json};
 
-use crate::walk::{agent_type, book, config, dependencies, submit, until};
+use crate::walk::{agent_type, config, dependencies, ledger, submit, until};
 
 /// Makes these effects, one after the other.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ async fn a_step_tried_again_keeps_the_keys_of_its_effects_and_files_once() {
     };
     // The same call twice is two calls.
     let caller = Caller(vec![file, call(), call()]);
-    let mut dependencies = dependencies(book());
+    let mut dependencies = dependencies(ledger());
     dependencies.kinds = Kinds::builtin().with(Arc::new(caller));
     dependencies.tools = Tools::builtin().with(Arc::clone(&line) as _);
     let node = Node::start(&config(&[("caller", 1)]), dependencies)

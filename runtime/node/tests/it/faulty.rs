@@ -1,4 +1,4 @@
-//! A book that fails now and then, as disks do, and what becomes of tasks meanwhile.
+//! A ledger that fails now and then, as disks do, and what becomes of tasks meanwhile.
 
 use std::{
     collections::BTreeSet,
@@ -51,7 +51,7 @@ impl Faults {
 
 #[derive(Debug)]
 pub(crate) struct Faulty {
-    book: MemoryLedger,
+    inner: MemoryLedger,
     claims: Faults,
     commits: Faults,
     journals: Faults,
@@ -61,7 +61,7 @@ pub(crate) struct Faulty {
 impl Faulty {
     pub(crate) fn new() -> Self {
         Self {
-            book: MemoryLedger::new(Policy::default(), clock()),
+            inner: MemoryLedger::new(Policy::default(), clock()),
             claims: Faults::default(),
             commits: Faults::default(),
             journals: Faults::default(),
@@ -87,19 +87,19 @@ impl Faulty {
 #[async_trait]
 impl Ledger for Faulty {
     fn id(&self) -> Uuid {
-        self.book.id()
+        self.inner.id()
     }
 
     fn now(&self) -> Timestamp {
-        self.book.now()
+        self.inner.now()
     }
 
     fn ready_wakes(&self) -> watch::Receiver<u64> {
-        self.book.ready_wakes()
+        self.inner.ready_wakes()
     }
 
     fn latest(&self) -> watch::Receiver<Cursor> {
-        self.book.latest()
+        self.inner.latest()
     }
 
     fn health(&self) -> watch::Receiver<Health> {
@@ -107,25 +107,25 @@ impl Ledger for Faulty {
     }
 
     async fn register(&self, node: &NodeId, others: Others) -> Result<Registered, LedgerError> {
-        self.book.register(node, others).await
+        self.inner.register(node, others).await
     }
 
     async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, LedgerError> {
-        self.book.submit(tasks).await
+        self.inner.submit(tasks).await
     }
 
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, LedgerError> {
         if let Some(error) = self.fault(&self.claims) {
             return Err(error);
         }
-        self.book.claim(request).await
+        self.inner.claim(request).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, LedgerError> {
         if let Some(error) = self.fault(&self.commits) {
             return Err(error);
         }
-        self.book.commit(commit).await
+        self.inner.commit(commit).await
     }
 
     async fn decide(
@@ -134,50 +134,50 @@ impl Ledger for Faulty {
         request: RequestId,
         decision: Decision,
     ) -> Result<Decided, LedgerError> {
-        self.book.decide(id, request, decision).await
+        self.inner.decide(id, request, decision).await
     }
 
     async fn cancel(&self, task: TaskId, request: RequestId) -> Result<State, LedgerError> {
-        self.book.cancel(task, request).await
+        self.inner.cancel(task, request).await
     }
 
     async fn expire(&self, limit: u32) -> Result<Vec<TaskId>, LedgerError> {
-        self.book.expire(limit).await
+        self.inner.expire(limit).await
     }
 
     async fn revive(&self, task: TaskId) -> Result<(), LedgerError> {
-        self.book.revive(task).await
+        self.inner.revive(task).await
     }
 
     async fn get(&self, task: TaskId) -> Result<Record, LedgerError> {
-        self.book.get(task).await
+        self.inner.get(task).await
     }
 
     async fn list(&self, filter: TaskFilter) -> Result<Page<Record>, LedgerError> {
-        self.book.list(filter).await
+        self.inner.list(filter).await
     }
 
     async fn journal(&self, task: TaskId) -> Result<Vec<Entry>, LedgerError> {
         if let Some(error) = self.fault(&self.journals) {
             return Err(error);
         }
-        self.book.journal(task).await
+        self.inner.journal(task).await
     }
 
     async fn approval(&self, id: ApprovalId) -> Result<Approval, LedgerError> {
-        self.book.approval(id).await
+        self.inner.approval(id).await
     }
 
     async fn approvals(&self, filter: ApprovalFilter) -> Result<Page<Approval>, LedgerError> {
-        self.book.approvals(filter).await
+        self.inner.approvals(filter).await
     }
 
     async fn counts(&self) -> Result<Counts, LedgerError> {
-        self.book.counts().await
+        self.inner.counts().await
     }
 
     async fn changes(&self, after: Cursor, limit: u32) -> Result<Vec<Change>, LedgerError> {
-        self.book.changes(after, limit).await
+        self.inner.changes(after, limit).await
     }
 
     async fn outbox(
@@ -186,15 +186,15 @@ impl Ledger for Faulty {
         after: u64,
         limit: u32,
     ) -> Result<Vec<(u64, OutboxMessage)>, LedgerError> {
-        self.book.outbox(destination, after, limit).await
+        self.inner.outbox(destination, after, limit).await
     }
 
     async fn learn(&self, episodes: Vec<Episode>) -> Result<Vec<u64>, LedgerError> {
-        self.book.learn(episodes).await
+        self.inner.learn(episodes).await
     }
 
     async fn episode_streams(&self) -> Result<Vec<EpisodeStream>, LedgerError> {
-        self.book.episode_streams().await
+        self.inner.episode_streams().await
     }
 
     async fn episodes(
@@ -203,42 +203,42 @@ impl Ledger for Faulty {
         after: u64,
         limit: u32,
     ) -> Result<Page<EpisodeChange>, LedgerError> {
-        self.book.episodes(stream, after, limit).await
+        self.inner.episodes(stream, after, limit).await
     }
 
     async fn episodes_floor(&self, stream: &EpisodeStream, live: u32) -> Result<u64, LedgerError> {
-        self.book.episodes_floor(stream, live).await
+        self.inner.episodes_floor(stream, live).await
     }
 
     async fn save_agents(&self, agents: Vec<Agent>) -> Result<Vec<AgentId>, LedgerError> {
-        self.book.save_agents(agents).await
+        self.inner.save_agents(agents).await
     }
 
     async fn agents(&self) -> Result<Vec<Agent>, LedgerError> {
-        self.book.agents().await
+        self.inner.agents().await
     }
 
     async fn save_snapshot(&self, key: SnapshotKey, snapshot: Snapshot) -> Result<(), LedgerError> {
-        self.book.save_snapshot(key, snapshot).await
+        self.inner.save_snapshot(key, snapshot).await
     }
 
     async fn snapshot(&self, key: &SnapshotKey) -> Result<Option<Snapshot>, LedgerError> {
-        self.book.snapshot(key).await
+        self.inner.snapshot(key).await
     }
 
     async fn verify(&self) -> Result<Verification, LedgerError> {
-        self.book.verify().await
+        self.inner.verify().await
     }
 
     async fn close(&self) {
-        self.book.close().await;
+        self.inner.close().await;
     }
 }
 
 /// Answers at once; knows whether the intent was durable when it was called.
 #[derive(Debug)]
 struct Line {
-    book: MemoryLedger,
+    inner: MemoryLedger,
     announced: Mutex<Vec<bool>>,
 }
 
@@ -258,7 +258,7 @@ impl Tool for Line {
         key: &EffectKey,
         call: &CallContext,
     ) -> Result<ToolOutcome, PortError> {
-        let journal = self.book.journal(call.task).await.expect("readable");
+        let journal = self.inner.journal(call.task).await.expect("readable");
         let announced = journal
             .iter()
             .any(|entry| matches!(&entry.note, Note::Intent { key: known, .. } if known == key));
@@ -277,9 +277,9 @@ async fn an_effect_leaves_only_when_its_intent_is_durable_and_the_task_ends() {
         commits: Faults::at([0, 1, 3]),
         ..Faulty::new()
     };
-    let book = ledger.book.clone();
+    let inner = ledger.inner.clone();
     let line = Arc::new(Line {
-        book,
+        inner,
         announced: Mutex::default(),
     });
     let mut dependencies = dependencies(Arc::new(ledger));

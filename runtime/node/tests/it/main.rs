@@ -1,4 +1,4 @@
-//! A node in this process: the walk of tasks, the doors, and what its defaults make of the demo's tickets.
+//! A node in this process: the walk of tasks, the APIs, and what its defaults make of the demo's tickets.
 
 mod effects;
 mod faulty;

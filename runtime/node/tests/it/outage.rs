@@ -15,7 +15,7 @@ use colony_inference::{
 };
 use colony_node::{Node, NodeHandle};
 
-use crate::walk::{agent_type, book, clock, config, dependencies, submit};
+use crate::walk::{agent_type, clock, config, dependencies, ledger, submit};
 
 /// Longer than five failed attempts with their back-offs, by far.
 const OUTAGE: Duration = Duration::from_secs(30 * 60);
@@ -71,7 +71,7 @@ async fn a_model_away_for_half_an_hour_kills_no_task_and_is_hardly_asked() {
         away: AtomicBool::new(true),
         asked: AtomicU64::new(0),
     });
-    let mut dependencies = dependencies(book());
+    let mut dependencies = dependencies(ledger());
     let embedders = &mut dependencies.workers.embedders;
     embedders.insert("minilm".to_owned(), Arc::clone(&model) as _);
     let mut config = config(&[("triage", 4), ("echo", 2)]);

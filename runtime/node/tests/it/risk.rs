@@ -14,7 +14,7 @@ use colony_core::{
 use colony_node::{Config, Node, NodeHandle};
 use colony_store::ApprovalFilter;
 
-use crate::walk::{agent_type, book, config, dependencies, submit, until};
+use crate::walk::{agent_type, config, dependencies, ledger, submit, until};
 
 fn policy() -> Policy {
     Config::default()
@@ -90,7 +90,7 @@ async fn a_risk_at_the_end_of_a_long_ticket_is_put_to_a_human_with_its_words() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_people_say_when_they_mean_harm_is_put_to_a_human() {
-    let node = Node::start(&config(&[("triage", 1)]), dependencies(book()))
+    let node = Node::start(&config(&[("triage", 1)]), dependencies(ledger()))
         .await
         .expect("starts");
     let handle = node.handle();
@@ -124,7 +124,7 @@ async fn what_people_say_when_they_mean_harm_is_put_to_a_human() {
 
 /// The question that a task of this text waits with.
 async fn question(config: &Config, text: &str) -> (Doubt, String) {
-    let node = Node::start(config, dependencies(book()))
+    let node = Node::start(config, dependencies(ledger()))
         .await
         .expect("starts");
     let asked = asked(&node.handle(), text).await;
@@ -168,7 +168,7 @@ async fn examples_that_cannot_be_used_stop_the_start() {
         if let Some(lines) = lines {
             fs::write(&file, lines).expect("written");
         }
-        let started = Node::start(&config, dependencies(book())).await;
+        let started = Node::start(&config, dependencies(ledger())).await;
         let text = started.expect_err("no examples").to_string();
         assert!(text.contains(said), "{said:?} is not in {text}");
     }

@@ -72,7 +72,7 @@ pub(crate) fn request() -> RequestId {
     RequestId::new([7; 16])
 }
 
-pub(crate) fn book() -> Arc<dyn Ledger> {
+pub(crate) fn ledger() -> Arc<dyn Ledger> {
     Arc::new(MemoryLedger::new(Policy::default(), clock()))
 }
 
@@ -92,7 +92,7 @@ pub(crate) async fn until(handle: &NodeHandle, tasks: &[TaskId], states: &[State
     let all = async {
         for task in tasks {
             while !states.contains(&handle.task(*task).await.expect("known").head.state) {
-                changes.changed().await.expect("the book is open");
+                changes.changed().await.expect("the ledger is open");
             }
         }
     };
@@ -117,7 +117,7 @@ pub(crate) async fn until_episodes(handle: &NodeHandle, episodes: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_echo_task_takes_the_six_steps_and_is_journalled() {
-    let node = Node::start(&config(&[("echo", 3)]), dependencies(book()))
+    let node = Node::start(&config(&[("echo", 3)]), dependencies(ledger()))
         .await
         .expect("starts");
     let handle = node.handle();
@@ -171,7 +171,7 @@ async fn work_is_shared_evenly_and_every_task_ends_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_new_waits_for_a_human_and_is_filed_as_ruled() {
-    let node = Node::start(&config(&[("triage", 2)]), dependencies(book()))
+    let node = Node::start(&config(&[("triage", 2)]), dependencies(ledger()))
         .await
         .expect("starts");
     let handle = node.handle();
@@ -265,7 +265,7 @@ async fn a_poison_task_dies_and_its_agents_live_on() {
 async fn an_idle_agent_sleeps_and_wakes_with_its_next_task() {
     let mut config = config(&[("echo", 2)]);
     config.roster.sleep_after = Duration::from_millis(100);
-    let node = Node::start(&config, dependencies(book()))
+    let node = Node::start(&config, dependencies(ledger()))
         .await
         .expect("starts");
     let handle = node.handle();
@@ -304,7 +304,7 @@ async fn a_task_is_one_trace_without_orphans() {
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
         .build();
-    let mut dependencies = dependencies(book());
+    let mut dependencies = dependencies(ledger());
     dependencies.telemetry = Telemetry::new(Some(&provider), 1.0, &SeededRandom::new(7));
     let node = Node::start(&config(&[("triage", 2)]), dependencies)
         .await

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 
-use crate::walk::{agent_type, book, config, dependencies};
+use crate::walk::{agent_type, config, dependencies, ledger};
 
 /// A node with its gRPC API open.
 pub(super) struct Api {
@@ -32,7 +32,7 @@ impl Api {
     }
 
     pub(super) async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::on(book(), change).await
+        Self::on(ledger(), change).await
     }
 
     pub(super) async fn on(ledger: Arc<dyn Ledger>, change: impl FnOnce(&mut Config)) -> Self {

@@ -12,7 +12,7 @@ use colony_proto::v1::{self, approvals_client::ApprovalsClient};
 use colony_store::{Commit, Question, Settlement};
 
 use super::api::{Api, claimed, task};
-use crate::walk::book;
+use crate::walk::ledger;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eighty_large_tasks_are_listed_over_several_pages() {
@@ -49,7 +49,7 @@ async fn eighty_large_tasks_are_listed_over_several_pages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eighty_large_questions_are_listed_over_several_pages() {
-    let ledger = book();
+    let ledger = ledger();
     let large = "x".repeat(INPUT_BYTES_MAX);
     let inputs = vec![large.clone(); 80];
     let mut expected = Vec::new();
@@ -89,7 +89,7 @@ async fn eighty_large_questions_are_listed_over_several_pages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_journal_comes_in_pages_and_an_endless_entry_without_its_body() {
-    let ledger = book();
+    let ledger = ledger();
     let claim = claimed(&*ledger, vec!["x".repeat(INPUT_BYTES_MAX)])
         .await
         .remove(0);

@@ -226,7 +226,7 @@ async fn every_bad_submission_has_its_status_its_code_and_its_field() {
         .tasks()
         .submit_batch(huge)
         .await
-        .expect_err("too large for the door");
+        .expect_err("too large for the API");
     assert_eq!(
         (status.code(), code(&status).as_str()),
         (InvalidArgument, "CLY0019")

@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::api::{Api, code, next, submit, task, told, until, watch_to_the_end};
-use crate::walk::{agent_type, book};
+use crate::walk::{agent_type, ledger};
 
 fn watch(task_ids: &[&str], after_cursor: Option<&str>) -> v1::WatchRequest {
     v1::WatchRequest {
@@ -146,7 +146,7 @@ async fn a_cursor_of_the_future_and_of_another_ledger_is_refused_with_a_good_one
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_whose_changes_are_forgotten_is_refused_with_the_oldest() {
-    let ledger = book();
+    let ledger = ledger();
     let nobody = agent_type("nobody");
     let (mut tasks, mut number) = (Vec::new(), 0_u64);
     while number <= CHANGES_KEPT {

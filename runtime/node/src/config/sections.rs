@@ -1,4 +1,4 @@
-//! One struct per room. Units are in the types and names; ranges and effects stand in `colony.toml`.
+//! One struct per section. Units are in the types and names; ranges and effects stand in `colony.toml`.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::LazyLock, time::Duration};
 
@@ -25,7 +25,7 @@ use crate::{market, memory};
 pub struct Node {
     /// Its name, unique in the colony.
     pub id: NodeId,
-    /// Address of the gRPC door. There is no authentication yet, hence the loopback default.
+    /// Address of the gRPC API. There is no authentication yet, hence the loopback default.
     pub listen: SocketAddr,
     /// Folder of everything durable.
     pub data_dir: PathBuf,
@@ -184,7 +184,7 @@ impl Default for HalfLives {
 }
 
 impl Field {
-    /// The half-lives as the law takes them.
+    /// The half-lives as the rules take them.
     #[must_use]
     pub fn half_lives(&self) -> field::HalfLives {
         field::HalfLives {
@@ -415,7 +415,7 @@ impl Default for RiskSimilarity {
 }
 
 impl RiskSimilarity {
-    /// The bounds as the law takes them.
+    /// The bounds as the rules take them.
     #[must_use]
     pub const fn bounds(&self) -> Bounds {
         Bounds {
