@@ -14,7 +14,7 @@ use std::{
 
 use colony_core::{
     breaker::{Breaker, Permission, Policy},
-    id::QueueName,
+    id::{QueueName, TaskId},
     port::Clock,
     unit::Timestamp,
 };
@@ -32,6 +32,8 @@ struct Inner {
     policy: Policy,
     clock: Arc<dyn Clock>,
     breakers: Mutex<BTreeMap<String, Breaker>>,
+    /// The task whose step asks a port that may be back.
+    probes: Mutex<BTreeMap<String, TaskId>>,
     /// The ports without which the agents of a queue can do nothing.
     needs: BTreeMap<QueueName, BTreeSet<String>>,
     changes: watch::Sender<u64>,
@@ -70,6 +72,7 @@ impl Breakers {
                 policy,
                 clock,
                 breakers: Mutex::default(),
+                probes: Mutex::default(),
                 needs,
                 changes,
             }),
@@ -83,6 +86,7 @@ impl Breakers {
 
     /// The port has answered.
     pub(crate) fn success(&self, port: &str) {
+        self.inner.probes.lock().remove(port);
         let mut breakers = self.inner.breakers.lock();
         // Nothing to note of a port that never failed.
         let Some(breaker) = breakers.get_mut(port) else {
@@ -99,6 +103,7 @@ impl Breakers {
 
     /// The port is away or failed; a refusal of one request for its own sake is no such thing.
     pub(crate) fn failure(&self, port: &str, reason: &str) {
+        self.inner.probes.lock().remove(port);
         let now = self.inner.clock.now();
         let mut breakers = self.inner.breakers.lock();
         let breaker = breakers.entry(port.to_owned()).or_default();
@@ -109,9 +114,10 @@ impl Breakers {
         }
     }
 
-    /// Whether a port may be asked at this moment, by a caller that has a task in hand already. Where it may be
-    /// asked once, this caller is the probe, and the others wait for its answer.
-    pub(crate) fn admits(&self, port: &str) -> bool {
+    /// Whether a port may be asked at this moment for a task in hand. Where it may be asked once, this task is the
+    /// probe, and the others wait for its answer. It may ask several things at once: were the second refused, its
+    /// step would fail and take the first along before that had asked, each time again.
+    pub(crate) fn admits(&self, port: &str, task: TaskId) -> bool {
         let now = self.inner.clock.now();
         let mut breakers = self.inner.breakers.lock();
         let Some(breaker) = breakers.get_mut(port) else {
@@ -121,9 +127,14 @@ impl Breakers {
             Permission::Free => true,
             Permission::Probe => {
                 breaker.probe(now);
+                drop(breakers);
+                self.inner.probes.lock().insert(port.to_owned(), task);
                 true
             }
-            Permission::NotBefore(_) => false,
+            Permission::NotBefore(_) => {
+                drop(breakers);
+                self.inner.probes.lock().get(port) == Some(&task)
+            }
         }
     }
 
@@ -237,13 +248,25 @@ mod tests {
         let clock = Arc::new(RuntimeClock::at(Timestamp::default()));
         let breakers = Breakers::new(policy, BTreeMap::new(), clock);
         let port = "tool/search";
-        assert!(breakers.admits(port), "it has never failed");
+        let (one, other) = (
+            TaskId::new(Timestamp::from_micros(1), [1; 10]),
+            TaskId::new(Timestamp::from_micros(1), [2; 10]),
+        );
+        assert!(breakers.admits(port, one), "it has never failed");
         breakers.failure(port, "away");
-        assert!(!breakers.admits(port), "it is away");
+        assert!(!breakers.admits(port, one), "it is away");
         tokio::time::sleep(policy.hold).await;
-        assert!(breakers.admits(port), "the probe");
-        assert!(!breakers.admits(port), "only one");
+        assert!(breakers.admits(port, one), "the probe");
+        assert!(breakers.admits(port, one), "the probe's second call");
+        assert!(!breakers.admits(port, other), "only one task");
+        breakers.failure(port, "still away");
+        assert!(!breakers.admits(port, one), "its answer has come");
+        tokio::time::sleep(policy.hold).await;
+        assert!(breakers.admits(port, other), "the next probe");
         breakers.success(port);
-        assert!(breakers.admits(port) && breakers.admits(port), "it is back");
+        assert!(
+            breakers.admits(port, one) && breakers.admits(port, other),
+            "it is back"
+        );
     }
 }

@@ -230,7 +230,10 @@ impl Effects for JournalBuffer {
         }
         let external = tool.effect_kind() == EffectKind::AtLeastOnce;
         let port = external.then(|| format!("tool/{}", tool.name()));
-        if let Some(port) = port.as_ref().filter(|p| !self.deps.breakers.admits(p)) {
+        if let Some(port) = port
+            .as_ref()
+            .filter(|p| !self.deps.breakers.admits(p, call.task))
+        {
             let what = format!("{port} has failed too often and is not asked for a while");
             return Err(PortError::Busy { port: "tool", what });
         }
