@@ -177,6 +177,12 @@ pub struct DecayLaw {
 }
 
 impl DecayLaw {
+    /// How fast signals fade, for ever.
+    #[must_use]
+    pub const fn half_lives(&self) -> &HalfLives {
+        &self.half_lives
+    }
+
     /// The law of a colony created at `epoch`.
     ///
     /// # Errors

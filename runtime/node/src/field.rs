@@ -63,7 +63,12 @@ impl Field {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, LedgerError> {
         let snapshots = Snapshots::new(ledger, origin.node.clone());
-        let known = snapshots.load(LAW, VERSION).await?;
+        let known: Option<DecayLaw> = snapshots.load(LAW, VERSION).await?;
+        if known.is_some_and(|law| *law.half_lives() != half_lives) {
+            tracing::warn!(
+                "field.half_lives was set to something else when this ledger was made, and that stays"
+            );
+        }
         // Trails of another law would be misread.
         let pheromones: Option<Vec<Entry>> = match known {
             Some(_) => snapshots.load(TRAILS, VERSION).await?,

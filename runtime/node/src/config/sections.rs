@@ -148,7 +148,7 @@ impl Default for Roster {
 pub struct Field {
     /// Time in which a pheromone loses half its strength, by signal type.
     pub half_lives: HalfLives,
-    /// Most cells kept; beyond it new deposits are refused until faded ones are swept up.
+    /// Most cells kept; beyond it the faintest are dropped.
     pub cells_max: usize,
 }
 
