@@ -40,7 +40,7 @@ fn crash(mut workload: Workload, sync_ms: u64, crash: u64) {
     workload.faults = vec![Fault::Crash {
         at_ms,
         for_ms: 20,
-        in_flight: if crash % 2 == 0 {
+        in_flight: if crash.is_multiple_of(2) {
             InFlight::Dropped
         } else {
             InFlight::Written

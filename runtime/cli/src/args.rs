@@ -473,7 +473,7 @@ pub(crate) enum ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RiskCommand {
-    /// Measure the patterns and examples of [risk] on texts of which it is known whether they are risky
+    /// Measure what counts as risky on texts of which it is known whether they are
     Eval(RiskEvalArgs),
 }
 
