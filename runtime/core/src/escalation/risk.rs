@@ -10,7 +10,7 @@
 //! A word is a run of letters and digits, so punctuation and ends of sentences are no obstacle: `two-factor`
 //! is two words, and so is `colleague's`. `*` at the end of a word is any ending. Groups may come in any
 //! order and share words. No regular expressions: whoever writes a policy should be able to see what it
-//! catches. Letters that look alike are the same ([`look`]). What phrases cannot do: understand. A risk said in
+//! catches. Letters that look alike are the same (`risk/look.rs`). What phrases cannot do: understand. A risk said in
 //! other words is left to [`similarity`], and beyond that to the human.
 
 mod look;
