@@ -479,7 +479,7 @@ pub(crate) enum RiskCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct RiskEvalArgs {
-    /// JSON lines {"text", "risky"?: true}
+    /// JSON lines {"text", "risky": true or false}
     pub(crate) file: PathBuf,
     /// The agent type whose embedding model compares them
     #[arg(long = "type", default_value = "triage", value_name = "NAME")]

@@ -18,6 +18,7 @@ mod config;
 mod demo;
 mod errors;
 mod explain;
+mod lines;
 mod model;
 mod node;
 mod output;

@@ -1,12 +1,14 @@
 //! `colony risk eval`: how much of what is risky the patterns and examples of `[risk]` catch, and how often they
 //! are wrong, on anybody's texts. It judges as a triage agent does, by the same rules.
 
-use std::{fs, sync::Arc};
-
-use colony_agents::{
-    normalise, printable,
-    tickets::{self, Ticket},
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+    sync::Arc,
 };
+
+use colony_agents::{normalise, printable};
 use colony_core::port::Clock;
 use colony_inference::{BatchObserver, EmbedRequest, Embedder, InferenceError, NoObserver};
 use colony_node::{
@@ -15,12 +17,14 @@ use colony_node::{
     risk::{self, Examples},
     workers::{self, Workers},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     args::RiskEvalArgs,
     config,
     errors::{Failure, chain},
+    lines::LINE_BYTES_MAX,
     model,
     output::{Output, clean, sheet},
     stats::ratio,
@@ -51,7 +55,7 @@ impl Tally {
 
 /// `colony risk eval`.
 pub(crate) async fn eval(args: RiskEvalArgs, out: Output) -> Result<(), Failure> {
-    let texts = read(&args)?;
+    let texts = read(&args.file)?;
     let config = config::load(args.sources, Vec::new())?.config;
     let Some(declared) = config.agents.get(&args.agent_type) else {
         let known: Vec<&str> = config.agents.keys().map(String::as_str).collect();
@@ -133,15 +137,44 @@ pub(crate) async fn eval(args: RiskEvalArgs, out: Output) -> Result<(), Failure>
     })
 }
 
-fn read(args: &RiskEvalArgs) -> Result<Vec<Ticket>, Failure> {
-    let path = &args.file;
-    let bytes = fs::read(path)
-        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
-    let parsed = tickets::parse(&bytes);
-    match parsed.errors.first() {
-        Some(error) => Err(Failure::usage(format!("{}: {error}", path.display()))),
-        None => Ok(parsed.tickets),
+/// A line of the file. Whether it is risky must be said: a slip of the pen would count as harmless.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Labelled {
+    text: String,
+    risky: bool,
+}
+
+/// Reads the file line by line, so that no size of it fills memory; the first line that is wrong ends it.
+fn read(path: &Path) -> Result<Vec<Labelled>, Failure> {
+    let name = path.display();
+    let unreadable = |error| Failure::usage(format!("cannot read {name}: {error}"));
+    let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
+    let mut texts = Vec::new();
+    for number in 1.. {
+        let mut line = Vec::new();
+        let mut rest = file.by_ref().take(LINE_BYTES_MAX + 1);
+        if rest.read_until(b'\n', &mut line).map_err(unreadable)? == 0 {
+            break;
+        }
+        let wrong = |what: String| Failure::usage(format!("{name}, line {number}: {what}"));
+        if line.len() as u64 > LINE_BYTES_MAX {
+            return Err(wrong(format!("longer than {LINE_BYTES_MAX} bytes")));
+        }
+        let line = line.trim_ascii();
+        if !line.is_empty() {
+            let text = serde_json::from_slice(line);
+            texts.push(text.map_err(|error| {
+                wrong(format!(
+                    "{error}; write {{\"text\": \"…\", \"risky\": true}}"
+                ))
+            })?);
+        }
     }
+    if texts.is_empty() {
+        return Err(Failure::usage(format!("{name} holds no texts")));
+    }
+    Ok(texts)
 }
 
 /// The embedding model of this name, and no other.

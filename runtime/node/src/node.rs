@@ -163,7 +163,7 @@ impl Node {
             }
             Err(error) => {
                 // Whatever was started is a child of the root, and ends with it.
-                root.stopping();
+                root.stopping().await;
                 root.stop();
                 Err(error)
             }
@@ -341,9 +341,11 @@ impl Node {
         }
     }
 
-    /// Takes no more work: what ends from here on ends because it was asked to. [`Node::stop`] follows.
-    pub fn draining(&self) {
-        self.handle.inner().root.stopping();
+    /// Takes no more work: what ends once this has returned ends because it was asked to. [`Node::stop`] follows.
+    ///
+    /// Cancel-safe.
+    pub async fn draining(&self) {
+        self.handle.inner().root.stopping().await;
     }
 
     /// Stops in order: nothing new, agents give back what they hold, everything is written down. True when
@@ -352,7 +354,7 @@ impl Node {
     /// Not cancel-safe: dropped before it returns, the node is left half stopped; the ledger is whole all the
     /// same.
     pub async fn stop(self) -> bool {
-        self.draining();
+        self.draining().await;
         let node = self.handle.inner();
         node.market.close(self.drain).await;
         let all = node.roster.leave(self.drain).await;

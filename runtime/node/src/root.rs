@@ -153,9 +153,15 @@ impl Handle {
         let _ = health.wait_for(|health| *health != Health::Starting).await;
     }
 
-    /// From here on things end because they were asked to.
-    pub(crate) fn stopping(&self) {
+    /// When this returns, things end because they were asked to. Ends are heard of before messages: had the root
+    /// not heard this one yet, it would take the first of them for a failure.
+    pub(crate) async fn stopping(&self) {
         self.tell(Message::Stopping);
+        let mut health = self.health.clone();
+        // A root that has ended hears of no more ends.
+        let _ = health
+            .wait_for(|health| matches!(health, Health::Draining | Health::Failed(_)))
+            .await;
     }
 
     /// Ends the root.

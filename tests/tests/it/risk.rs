@@ -32,7 +32,7 @@ fn phrases_and_examples_are_counted_apart_and_together() {
         json!({ "text": "drop table customers", "risky": true }),
         json!({ "text": "Disable the firewall.", "risky": true }),
         json!({ "text": "quite another matter", "risky": true }),
-        json!({ "text": "where is the canteen" }),
+        json!({ "text": "where is the canteen", "risky": false }),
     ];
     let lines = lines.map(|line| line.to_string()).join("\n");
     let file = folder.file("texts.jsonl", &lines).unwrap();
@@ -51,8 +51,29 @@ fn phrases_and_examples_are_counted_apart_and_together() {
     let alone = eval(&file, &["--type", "echo"]);
     assert_eq!(alone["embedder"], Value::Null);
     assert_eq!(part(&alone["similarity"], "caught"), 0);
-    let failed = run(&["risk", "eval", "/no/such/file.jsonl"]).unwrap();
-    assert!(failed.good().is_err());
+}
+
+/// A slip counted as harmless, and a file without end was read into memory.
+#[test]
+fn a_line_that_does_not_say_whether_it_is_risky_is_refused() {
+    let folder = Folder::new().unwrap();
+    let wrong = [
+        r#"{"text":"a","risky":"yes"}"#,
+        r#"{"text":"a","riksy":true}"#,
+        r#"{"text":"a"}"#,
+        r#"["a"]"#,
+        "\n\n",
+    ];
+    let files = wrong.iter().zip(0..).map(|(line, number)| {
+        let file = folder.file(&format!("{number}.jsonl"), line).unwrap();
+        file.display().to_string()
+    });
+    let others = ["/no/such/file.jsonl", "/dev/zero"].map(str::to_owned);
+    for file in files.chain(others) {
+        let refused = run(&["risk", "eval", &file, "--type", "echo"]).unwrap();
+        assert_eq!(refused.code, Some(2), "{file}: {}", refused.stderr);
+        assert!(refused.stderr.contains(&file), "{file}: {}", refused.stderr);
+    }
 }
 
 #[test]
@@ -105,14 +126,14 @@ fn what_strangers_ask_rarely_raises_a_false_alarm() {
     let lines: Vec<String> = texts
         .into_iter()
         .flatten()
-        .map(|pair| json!({ "text": pair[0] }).to_string())
+        .map(|pair| json!({ "text": pair[0], "risky": false }).to_string())
         .collect();
     let folder = Folder::new().unwrap();
     let file = folder.file("clinc.jsonl", &lines.join("\n")).unwrap();
     let figures = eval(&file.display().to_string(), &[]);
     assert_eq!(figures["harmless"], 5_500);
     assert_eq!(figures["phrases"]["false_alarms"], 0);
-    // 3.2 % when it was measured for docs/adr/0010.
+    // 3.2 % when it was measured for docs/adr/0011.
     let rate = figures["both"]["false_alarm_rate"].as_f64().unwrap();
     assert!(rate <= 0.04, "{figures}");
 }

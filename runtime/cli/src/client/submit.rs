@@ -358,15 +358,15 @@ fn read_text() -> Result<String, Failure> {
     let mut bytes = Vec::new();
     if let Err(error) = stdin()
         .lock()
-        .take(lines::LINE_BYTES_MAX + 1)
+        .take(crate::lines::LINE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
     {
         return Err(Failure::usage(format!(
             "cannot read standard input: {error}"
         )));
     }
-    if bytes.len() as u64 > lines::LINE_BYTES_MAX {
-        let limit = lines::LINE_BYTES_MAX;
+    if bytes.len() as u64 > crate::lines::LINE_BYTES_MAX {
+        let limit = crate::lines::LINE_BYTES_MAX;
         return Err(Failure::usage(format!(
             "standard input is longer than {limit} bytes"
         )));

@@ -134,7 +134,7 @@ pub(crate) fn task(task: &Task) -> Value {
         "updated_at_us": task.updated_at_us,
         "answer": task.answer.as_ref().map(answer),
         "failure": task.failure,
-        "trace_id": task.trace_id,
+        "trace_id": (!task.trace_id.is_empty()).then_some(&task.trace_id),
     })
 }
 

@@ -11,14 +11,12 @@ use std::{
 use colony_agents::tickets::{self, Split, Ticket};
 use sha2::{Digest as _, Sha256};
 
-use crate::errors::Failure;
+use crate::{errors::Failure, lines::LINE_BYTES_MAX};
 
 /// Tickets of a demo without `--tasks` and `--count`.
 const COUNT_DEFAULT: usize = 2_000;
 /// Bad lines that are named; a file in a wrong format would fill the screen.
 const BAD_LINES_SHOWN: usize = 5;
-/// Longest line read, in bytes: a ticket of 64 KiB whose every byte is escaped (`\u0000`), and its label.
-const LINE_BYTES_MAX: u64 = 1024 * 1024;
 /// Labels that people write on what belongs to no queue.
 const OUT_OF_SCOPE: [&str; 6] = [
     "oos",

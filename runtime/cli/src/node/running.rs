@@ -119,7 +119,7 @@ impl Running {
             spans,
             ..
         } = self;
-        node.draining();
+        node.draining().await;
         let _ = shut.send(());
         let early = tokio::time::timeout(REQUESTS_WAIT, &mut server).await;
         let drained = node.stop().await;

@@ -8,10 +8,7 @@ use std::{
 use colony_proto::v1::NewTask;
 use serde::Deserialize;
 
-use crate::{args::SubmitArgs, errors::Failure};
-
-/// Longest line read, in bytes: a task of 64 KiB whose every byte is escaped (`\u0000`), and its attributes.
-pub(super) const LINE_BYTES_MAX: u64 = 1024 * 1024;
+use crate::{args::SubmitArgs, errors::Failure, lines::LINE_BYTES_MAX};
 
 /// What a line may say. Unknown fields are refused: a misspelt `prioirty` must not vanish.
 #[derive(Debug, Deserialize)]

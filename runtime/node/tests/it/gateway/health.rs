@@ -43,7 +43,7 @@ async fn a_node_that_is_stopped_does_not_serve() {
     let check = HealthCheckRequest::default();
     let watched = HealthClient::new(api.channel.clone()).watch(check).await;
     let mut watched = watched.expect("watched").into_inner();
-    api.node.draining();
+    api.node.draining().await;
     until(&api, ServingStatus::NotServing).await;
     let refused = api.tasks().submit(submit(task("echo", "late"))).await;
     assert_eq!(code(&refused.expect_err("draining")), "CLY0018");
