@@ -137,8 +137,15 @@ impl NodeHandle {
                 node.types.iter().any(|settings| settings.name == *name)
             });
             if let Err(refusal) = admitted {
-                span.fail(&refusal.to_string());
-                return Err(Problem::Refused { index, refusal });
+                // The repeat of what was accepted is answered as such, though its deadline has passed since.
+                let repeats = match id {
+                    Some(id) => node.ledger.get(id).await.is_ok(),
+                    None => false,
+                };
+                if !repeats {
+                    span.fail(&refusal.to_string());
+                    return Err(Problem::Refused { index, refusal });
+                }
             }
             drop(span);
             spec.trace = root.context();

@@ -34,6 +34,11 @@ use tonic::transport::server::Connected;
 
 use crate::config::Gateway;
 
+/// Wait after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Silent connections that are closed when one could not be accepted.
+const EVICTED_AT_ONCE: usize = 16;
+
 /// All connections of one server.
 #[derive(Debug)]
 struct Connections {
@@ -66,15 +71,34 @@ where
         open: Mutex::default(),
     });
     incoming.filter_map(move |accepted| {
-        let admitted = match accepted {
-            Ok(transport) => connections.admit(transport).map(Ok),
-            Err(error) => Some(Err(error)),
-        };
-        std::future::ready(admitted)
+        let connections = Arc::clone(&connections);
+        async move {
+            match accepted {
+                Ok(transport) => connections.admit(transport).map(Ok),
+                Err(error) => {
+                    // Most often the process has no descriptor left: it is asked again when there may be one.
+                    tracing::warn!(%error, "connection not accepted");
+                    connections.evict_silent(EVICTED_AT_ONCE);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    Some(Err(error))
+                }
+            }
+        }
     })
 }
 
 impl Connections {
+    /// Closes the oldest connections that have not said anything.
+    fn evict_silent(&self, most: usize) {
+        let mut open = self.open.lock();
+        for _ in 0..most {
+            let Some((_, silent)) = open.silent.pop_first() else {
+                return;
+            };
+            silent.evict();
+        }
+    }
+
     /// Lets a connection in; none when all places are in use.
     fn admit<IO>(self: &Arc<Self>, transport: IO) -> Option<Connection<IO>> {
         let mut open = self.open.lock();

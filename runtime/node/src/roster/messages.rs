@@ -76,6 +76,8 @@ pub(crate) enum SupervisorMessage {
         revisions: BTreeMap<u32, u64>,
         /// Members whose record is still to be saved.
         unsaved: Vec<u32>,
+        /// The ledger did not take them.
+        failed: bool,
     },
     /// Stop every agent, write records down, then end.
     Leave(RpcReplyPort<()>),

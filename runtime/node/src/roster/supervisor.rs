@@ -76,6 +76,8 @@ pub(crate) struct State {
     /// Members whose record changed since the last save.
     unsaved: BTreeSet<u32>,
     saving: bool,
+    /// The last save failed.
+    save_failed: bool,
     /// Counts starts, so that each life of an agent draws its own stream.
     starts: u64,
     leaving: Option<ractor::RpcReplyPort<()>>,
@@ -146,8 +148,13 @@ impl Actor for Supervisor {
                 }
             }
             SupervisorMessage::Save => self.save(&me, state),
-            SupervisorMessage::Saved { revisions, unsaved } => {
+            SupervisorMessage::Saved {
+                revisions,
+                unsaved,
+                failed,
+            } => {
                 state.saving = false;
+                state.save_failed = failed;
                 state.unsaved.extend(unsaved);
                 for (ordinal, revision) in revisions {
                     if let Some(member) = state.members.get_mut(&ordinal) {
@@ -365,12 +372,14 @@ impl Supervisor {
                 Ok((revisions, stale)) => SupervisorMessage::Saved {
                     revisions,
                     unsaved: stale,
+                    failed: false,
                 },
                 Err(error) => {
                     tracing::warn!(%error, "track records not saved, trying again with the next save");
                     SupervisorMessage::Saved {
                         revisions: BTreeMap::new(),
                         unsaved: unsaved.into_iter().collect(),
+                        failed: true,
                     }
                 }
             }
@@ -381,8 +390,9 @@ impl Supervisor {
         if state.leaving.is_none() || state.saving || !state.by_actor.is_empty() {
             return;
         }
-        if !state.unsaved.is_empty() {
-            // Once more: the last agents have changed their records while they left.
+        // Once more: the last agents have changed their records while they left. A ledger that takes nothing
+        // is not asked again and again meanwhile.
+        if !state.unsaved.is_empty() && !state.save_failed {
             return self.save(me, state);
         }
         if let Some(reply) = state.leaving.take() {

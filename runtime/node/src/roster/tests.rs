@@ -138,3 +138,17 @@ async fn a_node_that_is_stopped_has_not_failed() {
     assert!(node.stop().await);
     assert_eq!(*health.borrow(), Health::Draining);
 }
+
+/// A supervisor that left while the ledger was closed asked it again and again, without a pause.
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_ledger_takes_nothing_more_stops_all_the_same() {
+    let node = node(1).await;
+    until(&node, AgentStatus::Active).await;
+    // The crash changes its track record, which cannot be saved any more.
+    fail(&node, 1);
+    until(&node, AgentStatus::Row).await;
+    node.handle().inner().ledger.close().await;
+    let begun = tokio::time::Instant::now();
+    node.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{begun:?}");
+}

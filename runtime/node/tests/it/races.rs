@@ -19,8 +19,8 @@ use colony_core::{
     id::TaskId,
     task::{Answer, Spec, State},
 };
-use colony_node::{Config, Dependencies, Node, NodeHandle, Problem};
-use colony_store::{Counts, Ledger, LedgerError, MemoryLedger, Policy};
+use colony_node::{Config, Dependencies, Node, NodeHandle, Problem, Submission};
+use colony_store::{Counts, Ledger, LedgerError, MemoryLedger, Policy, Submitted};
 use futures_util::FutureExt as _;
 
 use crate::walk::{agent_type, clock, config, dependencies, request, submit, until};
@@ -283,5 +283,24 @@ async fn a_submit_whose_caller_leaves_counts_until_it_is_written() {
     };
     let again = tokio::time::timeout(DAY, again).await;
     again.expect("there is room again");
+    world.works(1, "afterwards").await;
+}
+
+/// The repeat of an accepted task was refused once its deadline had passed, and its whole batch with it.
+#[tokio::test(start_paused = true)]
+async fn the_repeat_of_a_submit_is_answered_also_after_its_deadline() {
+    let world = World::new(1, AWAKE).await;
+    let mut spec = World::task(0);
+    spec.deadline = Some(world.ledger.now().after(50 * TICK));
+    let submission = Submission {
+        id: Some(TaskId::new(world.ledger.now(), [7; 10])),
+        spec,
+    };
+    let submit = || world.handle.submit(vec![submission.clone()], None);
+    let first = submit().await.expect("accepted");
+    tokio::time::sleep(100 * TICK).await;
+    let again = submit().await.expect("answered");
+    assert_eq!(again[0].id(), first[0].id());
+    assert!(matches!(again[0], Submitted::Duplicate { .. }), "{again:?}");
     world.works(1, "afterwards").await;
 }

@@ -106,6 +106,14 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, Meta), LedgerError
 
 /// Makes the files where they are missing.
 fn create(path: &Path) -> Result<(), LedgerError> {
+    let log = files::beside(path, "-wal");
+    if !path.exists() && log.metadata().is_ok_and(|log| log.len() > 0) {
+        let what = format!(
+            "is missing, though its log {} is there: put both back from one copy, or move the log away to begin anew",
+            log.display()
+        );
+        return Err(open_error(path, what));
+    }
     let old =
         files::create_file(path).map_err(|e| open_error(path, format!("cannot be opened: {e}")))?;
     if !old {

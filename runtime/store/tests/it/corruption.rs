@@ -514,3 +514,22 @@ async fn a_damaged_page_is_an_error_and_not_a_wrong_answer() {
         }
     }
 }
+
+/// A file that was deleted beside its log was made anew, and all that the log had was gone without a word.
+#[tokio::test]
+async fn a_log_without_its_file_is_not_taken_for_a_new_ledger() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    drop(written(&path).await);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(folder.path().join("ledger.db-wal"), [1; 64]).unwrap();
+    let Err(error) = open(&path) else {
+        panic!("it was made anew")
+    };
+    let said = error.to_string();
+    assert!(
+        said.contains("is missing") && said.contains("ledger.db-wal"),
+        "{said}"
+    );
+    assert!(!path.exists());
+}
