@@ -533,3 +533,37 @@ async fn a_log_without_its_file_is_not_taken_for_a_new_ledger() {
     );
     assert!(!path.exists());
 }
+
+/// One bit of an index stopped every claim, or left a ready task alone for ever.
+#[tokio::test]
+async fn a_damaged_index_of_live_tasks_is_made_anew() {
+    for byte in [3, 40, 90, 150] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let w = open(&path).unwrap();
+        let mut tasks = Vec::new();
+        for _ in 0..20 {
+            tasks.push(w.submit(spec("t")).await);
+        }
+        w.ledger.close().await;
+        drop(w);
+        let page: i64 = {
+            let db = Connection::open(&path).unwrap();
+            let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'live_claimable'";
+            db.query_row(sql, [], |row| row.get(0)).unwrap()
+        };
+        let mut file = std::fs::read(&path).unwrap();
+        // The entries lie at the end of the page.
+        let at = usize::try_from(page * 4_096 - byte).unwrap();
+        file[at] ^= 1;
+        std::fs::write(&path, file).unwrap();
+        let w = open(&path).unwrap();
+        w.register("n1").await;
+        let claims = w.claim_all(&[("t", 100)]).await;
+        let mut claimed: Vec<TaskId> = claims.iter().map(|claim| claim.head.id).collect();
+        claimed.sort_unstable();
+        tasks.sort_unstable();
+        assert_eq!(claimed, tasks, "byte {byte} from the end of the index");
+        w.ledger.close().await;
+    }
+}
