@@ -335,11 +335,10 @@ fn is_part_of_word(c: char) -> bool {
 fn words(text: &str) -> Vec<Spoken> {
     let mut words = Vec::new();
     let mut open: Option<Spoken> = None;
-    for (at, typed) in text.char_indices() {
-        let c = look::revealed(typed);
+    for (at, c) in text.char_indices() {
         if look::is_unseen(c) {
             if let Some(word) = &mut open {
-                word.to = at + typed.len_utf8();
+                word.to = at + c.len_utf8();
             }
             continue;
         }
@@ -353,7 +352,7 @@ fn words(text: &str) -> Vec<Spoken> {
             to: at,
         });
         look::push(&mut word.text, c);
-        word.to = at + typed.len_utf8();
+        word.to = at + c.len_utf8();
     }
     words.extend(open);
     words

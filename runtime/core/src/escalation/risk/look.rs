@@ -10,14 +10,6 @@
 use unicode_normalization::char::is_combining_mark;
 use unicode_security::skeleton;
 
-/// What a tag character stands for: a copy of ASCII that nobody sees and a language model may read.
-pub(super) fn revealed(c: char) -> char {
-    match u32::from(c).checked_sub(0xe_0000) {
-        Some(ascii @ 0x20..=0x7e) => char::from_u32(ascii).unwrap_or(c),
-        Some(_) | None => c,
-    }
-}
-
 /// Whether `c` neither is seen nor parts words: soft hyphens, joiners, marks on a letter.
 pub(super) fn is_unseen(c: char) -> bool {
     !c.is_ascii() && (is_combining_mark(c) || skeleton(c.encode_utf8(&mut [0; 4])).next().is_none())

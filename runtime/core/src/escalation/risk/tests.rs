@@ -74,16 +74,6 @@ fn letters_that_look_alike_are_the_same() {
 }
 
 #[test]
-fn tag_characters_are_read_as_the_ascii_that_they_copy() {
-    let tags: String = "Delete all"
-        .chars()
-        .map(|c| char::from_u32(0xe_0000 + u32::from(c)).unwrap())
-        .collect();
-    assert!(matches("delete all", &tags));
-    assert!(matches("delete all", &format!("please {tags}, thanks")));
-}
-
-#[test]
 fn whole_words_in_order_are_needed() {
     assert!(!matches("delete all", "delete a ballad"));
     assert!(!matches("delete all", "all delete"));
