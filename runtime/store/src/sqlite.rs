@@ -27,6 +27,7 @@
 //! | module | does |
 //! | --- | --- |
 //! | `schema`, `lock`, `files` | opens: one process, private files, pragmas asked back, migrations |
+//! | `mark` | how much was acknowledged, in a second file: a log that lost some of it is noticed |
 //! | `tables`, `row`, `value`, `load` | rows whole, with their checksum; as the core's types; by key |
 //! | `writer` | groups requests, commits, syncs once, tells everybody; stops when a sync fails |
 //! | `txn` and below | one group's transaction: load, ask the rule, apply, count; a file for each kind of verb |
@@ -43,6 +44,7 @@ mod counters;
 mod files;
 mod load;
 mod lock;
+mod mark;
 mod read;
 mod readers;
 mod ready;
@@ -85,6 +87,7 @@ use uuid::Uuid;
 use self::{
     counters::Counters,
     lock::Lock,
+    mark::{Acknowledged, Mark},
     read::ReadTxn,
     readers::{Lane, Readers},
     ready::Memory,
@@ -141,7 +144,7 @@ impl fmt::Debug for SqliteLedger {
 
 impl SqliteLedger {
     /// Opens the ledger in the file at `path`, creating it and its folder where they are missing, for their
-    /// owner only. Beside it lie `-wal` and `-shm` (SQLite's) and `.lock`. Blocks for as long as the disk
+    /// owner only. Beside it lie `-wal` and `-shm` (SQLite's), `.lock` and `.mark`. Blocks for as long as the disk
     /// takes: tens of milliseconds, more after a crash, and about a microsecond for each live task.
     ///
     /// `clock` is the clock port; the ledger's time never falls below what it has written
@@ -156,8 +159,19 @@ impl SqliteLedger {
             schema::open_error(path, format!("has no folder, and it cannot be made: {e}"))
         })?;
         let lock = Lock::take(path)?;
-        let (db, Meta { id, .. }) = schema::open_writer(path)?;
-        let counters = open_counters(&db).map_err(explain)?;
+        let acknowledged = Acknowledged::read(path);
+        let (db, Meta { id, .. }) = schema::open_writer(path, acknowledged)?;
+        let mut counters = open_counters(&db).map_err(explain)?;
+        // More than it says: its row was damaged.
+        counters.writes = counters
+            .writes
+            .max(acknowledged.map_or(0, |said| said.writes));
+        let stands = Acknowledged {
+            ledger: id,
+            writes: counters.writes,
+        };
+        let mark = Mark::set(path, stands)
+            .map_err(|e| schema::open_error(path, format!("has no mark beside it: {e}")))?;
         let memory = Memory::read(&db).map_err(explain)?;
         let stamps = StampClock::new(clock.now(), counters.highest);
         if stamps.ahead() > AHEAD_MAX {
@@ -183,6 +197,7 @@ impl SqliteLedger {
             clock: Arc::clone(&clock),
             stamps,
             counters,
+            mark,
             memory,
             signals: Signals {
                 latest: latest_in,

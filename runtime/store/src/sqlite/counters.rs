@@ -25,6 +25,8 @@ pub(super) struct Counters {
     pub(super) episodes: u64,
     /// The highest stamp written.
     pub(super) highest: Timestamp,
+    /// Durable writes since the ledger began.
+    pub(super) writes: u64,
 }
 
 impl Counters {
@@ -40,7 +42,7 @@ impl Counters {
             concat!(
                 "INSERT OR REPLACE INTO counters (",
                 columns!(counters),
-                ", checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                ", checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ),
             params![
                 1,
@@ -58,6 +60,7 @@ impl Counters {
                 Number(self.outbox),
                 Number(self.episodes),
                 Number::from(self.highest),
+                Number(self.writes),
             ],
         )?;
         Ok(())
@@ -161,6 +164,7 @@ impl Default for Counters {
             outbox: 0,
             episodes: 0,
             highest: Timestamp::default(),
+            writes: 0,
         }
     }
 }

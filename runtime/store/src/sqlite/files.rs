@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::mark;
+
 #[cfg(unix)]
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 
@@ -69,7 +71,7 @@ pub(super) fn create_file(path: &Path) -> io::Result<bool> {
     let file = private().open(path)?;
     #[cfg(unix)]
     if file.metadata()?.permissions().mode() & 0o077 != 0 {
-        for suffix in ["", "-wal", "-shm", ".lock"] {
+        for suffix in ["", "-wal", "-shm", ".lock", mark::SUFFIX] {
             let path = beside(path, suffix);
             if path.exists() {
                 std::fs::set_permissions(&path, Permissions::from_mode(FILE_MODE))?;

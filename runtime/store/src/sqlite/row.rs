@@ -258,6 +258,7 @@ pub(super) fn counters(row: &Row<'_>) -> Decoded<Counters> {
         outbox: number(12)?,
         episodes: number(13)?,
         highest: Timestamp::from_micros(number(14)?),
+        writes: number(15)?,
     })
 }
 

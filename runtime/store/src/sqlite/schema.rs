@@ -8,7 +8,9 @@ use rusqlite::{
 use uuid::Uuid;
 
 use super::{
+    counters::Counters,
     files,
+    mark::{self, Acknowledged},
     row::{self, Meta},
     tables::{self, META, Table, columns, select},
     value::{Id, Number},
@@ -44,23 +46,22 @@ pub(super) fn open_error(path: &Path, what: impl Into<What>) -> LedgerError {
     }
 }
 
-/// Opens the file for writing and brings its schema up to date.
-pub(super) fn open_writer(path: &Path) -> Result<(Connection, Meta), LedgerError> {
+/// Opens the file for writing and brings its schema up to date. `acknowledged` is what it must hold.
+pub(super) fn open_writer(
+    path: &Path,
+    acknowledged: Option<Acknowledged>,
+) -> Result<(Connection, Meta), LedgerError> {
     let explain = |e: rusqlite::Error| open_error(path, explain(&e));
+    if let Some(acknowledged) = acknowledged
+        && !path.exists()
+    {
+        return Err(too_few_writes(path, 0, acknowledged));
+    }
     create(path)?;
     let mut db = Connection::open(path).map_err(explain)?;
     db.set_prepared_statement_cache_capacity(128);
     prepare(&db).map_err(|what| open_error(path, what))?;
     plan_once(&db).map_err(explain)?;
-    // What a former life wrote is made durable before anybody is told of it: its last sync may have
-    // failed.
-    checkpoint(&db, "FULL").map_err(|error| match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => {
-            let what = "its disk is full; make room and start again, nothing is lost";
-            open_error(path, what)
-        }
-        Some(_) | None => explain(error),
-    })?;
     let version: u32 = db
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(explain)?;
@@ -74,6 +75,24 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, Meta), LedgerError
         let what = "is the database of another program; choose another data directory";
         return Err(open_error(path, what));
     }
+    if let Some(acknowledged) = acknowledged
+        && let Some(found) = writes(&db, version, acknowledged.ledger).map_err(explain)?
+        && found < acknowledged.writes
+    {
+        // Closing would move what there is of the log into the file, and delete it.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(explain)?;
+        return Err(too_few_writes(path, found, acknowledged));
+    }
+    // What a former life wrote is made durable before anybody is told of it: its last sync may have
+    // failed.
+    checkpoint(&db, "FULL").map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            let what = "its disk is full; make room and start again, nothing is lost";
+            open_error(path, what)
+        }
+        Some(_) | None => explain(error),
+    })?;
     if version < SCHEMA {
         migrate(&mut db, version).map_err(explain)?;
     }
@@ -103,6 +122,32 @@ pub(super) fn open_writer(path: &Path) -> Result<(Connection, Meta), LedgerError
     }))
     .map_err(explain)?;
     Ok((db, meta))
+}
+
+/// How many writes the file and its log hold; none: it is another ledger than `id`, or its counters cannot be read.
+fn writes(db: &Connection, version: u32, id: Uuid) -> rusqlite::Result<Option<u64>> {
+    if version < 2 {
+        // Nothing, or from before there were marks.
+        return Ok(Some(0));
+    }
+    let other = match META.one(db, select!(meta), [], row::meta)? {
+        Some(Ok(meta)) => meta.id != id,
+        Some(Err(_)) | None => false,
+    };
+    let counters = Counters::read(db)?.and_then(Result::ok);
+    Ok(counters.filter(|_| !other).map(|counters| counters.writes))
+}
+
+fn too_few_writes(path: &Path, found: u64, acknowledged: Acknowledged) -> LedgerError {
+    let beside = |suffix| files::beside(path, suffix);
+    let what = format!(
+        "holds {found} of {} acknowledged writes: the file or its log {} is damaged or gone, or an older copy was put \
+         back. Put the file and its log back from one copy; to go on without what is missing, move {} away",
+        acknowledged.writes,
+        beside("-wal").display(),
+        beside(mark::SUFFIX).display(),
+    );
+    open_error(path, what)
 }
 
 /// Claims walk the indexes of live tasks: a task that one of them does not have would never run, and an entry

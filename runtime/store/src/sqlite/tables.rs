@@ -57,7 +57,7 @@ macro_rules! columns {
     };
     (counters) => {
         "only, accepted, cursor, changes_kept_from, ready, claimed, waiting, done, failed, \
-         cancelled, expired, dead, outbox, episodes, highest_us"
+         cancelled, expired, dead, outbox, episodes, highest_us, writes"
     };
     (meta) => {
         "only, id, schema, oldest_schema, tables"

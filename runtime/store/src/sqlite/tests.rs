@@ -291,7 +291,7 @@ fn a_statement_is_compiled_once_whatever_is_bound_to_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
     drop(open(&path).unwrap());
-    let (writer, _) = schema::open_writer(&path).unwrap();
+    let (writer, _) = schema::open_writer(&path, None).unwrap();
     for db in [writer, schema::open_reader(&path).unwrap()] {
         let sql = "SELECT id FROM live WHERE queue = ?1 AND tenant = ?2 AND state = 0
                    AND not_before_us IS NULL ORDER BY sort_key, id";

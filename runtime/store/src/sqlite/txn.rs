@@ -266,6 +266,7 @@ impl WriteTxn<'_> {
             self.counters.changes_kept_from = from;
         }
         self.counters.highest = self.now;
+        self.counters.writes += 1;
         if self.effects.recount {
             self.counters = self.counters.counted(self.db)?;
         }

@@ -1,7 +1,7 @@
 //! The one writer: takes what queued while the last commit was synced, and makes it durable together.
 //!
 //! ```text
-//!   requests ─► queue (bounded) ─► one transaction: request, request, … ─► commit + sync ─► all answers
+//!   requests ─► queue (bounded) ─► one transaction: request, request, … ─► commit + sync ─► mark ─► all answers
 //!                                        │                                       └─ fails ─► outcome unknown,
 //!                                        └─ fails ─► taken back, each request alone          the ledger stops
 //! ```
@@ -32,6 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     counters::Counters,
     lock::Lock,
+    mark::Mark,
     ready::{Memory, ReadyGroups},
     schema::{checkpoint, explain},
     txn::{Effects, TxnError, WriteTxn},
@@ -111,6 +112,7 @@ pub(super) struct Writer {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stamps: StampClock,
     pub(super) counters: Counters,
+    pub(super) mark: Mark,
     pub(super) memory: Memory,
     pub(super) signals: Signals,
     pub(super) lock: Lock,
@@ -226,6 +228,7 @@ impl Writer {
         match &outcome {
             Ok(effects) => {
                 self.memory.keep();
+                self.mark.raise(self.counters.writes);
                 self.tell(effects);
                 if effects.recount {
                     self.recount();

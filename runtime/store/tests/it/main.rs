@@ -8,6 +8,7 @@ mod corruption;
 mod crash;
 mod disk;
 mod file;
+mod lost_log;
 mod migration;
 mod power;
 mod reference;

@@ -21,6 +21,8 @@ CREATE TABLE counters (
     outbox INTEGER NOT NULL,
     episodes INTEGER NOT NULL,
     highest_us INTEGER NOT NULL,
+    -- Durable writes, each a transaction: the mark beside the file says how many were acknowledged.
+    writes INTEGER NOT NULL,
     checksum INTEGER NOT NULL
 );
 INSERT INTO counters
@@ -28,7 +30,7 @@ INSERT INTO counters
         expired, dead,
         coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0),
         coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'episodes'), 0),
-        coalesce((SELECT max(at_us) FROM changes), 0), 0
+        coalesce((SELECT max(at_us) FROM changes), 0), 0, 0
     FROM tally;
 DROP TABLE tally;
 
