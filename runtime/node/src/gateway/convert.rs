@@ -3,7 +3,10 @@
 //! `parse_*` reads what a caller has sent, or refuses it with the field at fault; only what does not fit the
 //! types is refused here, rules stand in core. `*_to_wire` writes what the node says.
 
-use std::{fmt::Display, time::Duration};
+use std::{
+    fmt::{self, Display},
+    time::Duration,
+};
 
 use colony_core::{
     cycle::{Decision, Doubt, Output, Ruling, Teaching},
@@ -118,11 +121,39 @@ pub(super) fn parse_page_token<T, E>(
     })
 }
 
-/// The ledger that a cursor belongs to, and its place there.
-pub(super) fn parse_cursor(text: &str) -> Result<(Uuid, Cursor), Status> {
+/// Where a watcher stands: `LEDGER:PLACE:SEEN`, without the last where it has seen nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WatchCursor {
+    pub(super) ledger: Uuid,
+    pub(super) place: Cursor,
+    /// The fingerprint of the change that it saw last.
+    pub(super) seen: Option<u32>,
+}
+
+impl Display for WatchCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.ledger, self.place)?;
+        match self.seen {
+            Some(seen) => write!(f, ":{seen:08x}"),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) fn parse_cursor(text: &str) -> Result<WatchCursor, Status> {
     let read = || {
-        let (ledger, cursor) = text.split_once(':')?;
-        Some((Uuid::parse_str(ledger).ok()?, cursor.parse().ok()?))
+        let (ledger, rest) = text.split_once(':')?;
+        let (place, seen) = match rest.split_once(':') {
+            Some((place, seen)) => (place, Some(u32::from_str_radix(seen, 16).ok()?)),
+            None => (rest, None),
+        };
+        let ledger = Uuid::parse_str(ledger).ok()?;
+        let place = place.parse().ok()?;
+        Some(WatchCursor {
+            ledger,
+            place,
+            seen,
+        })
     };
     read().ok_or_else(|| {
         status::argument(
@@ -251,10 +282,6 @@ pub(super) fn parse_decision(decision: v1::Decision) -> Result<Decision, Status>
 }
 
 // Domain to wire.
-
-pub(super) fn cursor_to_wire(ledger: Uuid, cursor: Cursor) -> String {
-    format!("{ledger}:{cursor}")
-}
 
 pub(super) const fn state_to_wire(state: State) -> v1::TaskState {
     match state {

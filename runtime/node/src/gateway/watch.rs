@@ -8,8 +8,9 @@
 //! Reading the ledger by cursor rather than listening to events: nothing is buffered for a slow watcher, and a
 //! broken stream is taken up again from its last cursor. Every message carries one, the first one nothing else.
 //! A present state carries the cursor that the stream began at: whoever goes on from there misses none of the
-//! changes that led to it. A cursor names its ledger. One of another ledger, or one whose changes are not kept
-//! any more or have not happened, is refused with the oldest cursor that is good: gaps are never passed over.
+//! changes that led to it. A cursor names its ledger and the change that was seen last. One of another ledger, one
+//! whose changes are not kept any more or have not happened, and one that saw another change there, as after a
+//! backup was put back, is refused with the oldest cursor that is good: gaps are never passed over.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -24,11 +25,10 @@ use futures_util::{Stream, stream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use uuid::Uuid;
 
 use super::{
     GrpcServer,
-    convert::{cursor_to_wire, parse_cursor, parse_task_id, state_to_wire},
+    convert::{WatchCursor, parse_cursor, parse_task_id, state_to_wire},
     status,
 };
 use crate::{NodeHandle, Problem};
@@ -76,8 +76,8 @@ pub(super) async fn open(server: &GrpcServer, request: v1::WatchRequest) -> Resu
     let mut latest = server.node.latest();
     // Read before the states: a change in between is seen twice rather than never.
     let newest = *latest.borrow_and_update();
-    let after = match &request.after_cursor {
-        None => newest,
+    let cursor = match &request.after_cursor {
+        None => ledger.cursor_at(newest).await?,
         Some(text) => ledger.own(parse_cursor(text)?).await?,
     };
     let mut watch = Watch {
@@ -87,12 +87,12 @@ pub(super) async fn open(server: &GrpcServer, request: v1::WatchRequest) -> Resu
         _permit: permit,
         wanted: None,
         until_ended: request.until_ended,
-        after,
+        after: cursor.place,
         open: BTreeSet::new(),
         caught_up: false,
         ready: VecDeque::new(),
     };
-    watch.tell(after, None);
+    watch.tell(cursor, None);
     for id in &ids {
         let head = server.node.task(*id).await?.head;
         if !head.state.is_final() {
@@ -103,7 +103,7 @@ pub(super) async fn open(server: &GrpcServer, request: v1::WatchRequest) -> Resu
             state: state_to_wire(head.state).into(),
             at_us: head.updated_at.as_micros(),
         };
-        watch.tell(after, Some(Event::Present(present)));
+        watch.tell(cursor, Some(Event::Present(present)));
     }
     if !ids.is_empty() {
         watch.wanted = Some(ids);
@@ -166,11 +166,11 @@ impl Watch {
             state: state_to_wire(change.state).into(),
             at_us: change.at.as_micros(),
         };
-        self.tell(change.cursor, Some(Event::Change(told)));
+        self.tell(self.ledger.cursor_behind(change), Some(Event::Change(told)));
     }
 
-    fn tell(&mut self, cursor: Cursor, event: Option<Event>) {
-        let cursor = self.ledger.cursor(cursor);
+    fn tell(&mut self, cursor: WatchCursor, event: Option<Event>) {
+        let cursor = cursor.to_string();
         self.ready.push_back(v1::WatchResponse { cursor, event });
     }
 }
@@ -179,22 +179,57 @@ impl Watch {
 struct Ledger(NodeHandle);
 
 impl Ledger {
-    fn cursor(&self, cursor: Cursor) -> String {
-        cursor_to_wire(self.0.ledger_id(), cursor)
+    fn cursor(&self, place: Cursor, seen: Option<u32>) -> WatchCursor {
+        WatchCursor {
+            ledger: self.0.ledger_id(),
+            place,
+            seen,
+        }
     }
 
-    /// A cursor of this very ledger.
-    async fn own(&self, (ledger, cursor): (Uuid, Cursor)) -> Result<Cursor, Status> {
-        if ledger == self.0.ledger_id() {
+    fn cursor_behind(&self, change: &Change) -> WatchCursor {
+        self.cursor(change.cursor, Some(change.fingerprint()))
+    }
+
+    /// The cursor behind the change at `place`; where that is not there, of one who saw nothing.
+    async fn cursor_at(&self, place: Cursor) -> Result<WatchCursor, Status> {
+        if place == 0 {
+            return Ok(self.cursor(0, None));
+        }
+        let page = match self.0.changes(before(place), 1).await {
+            Ok(page) => page,
+            Err(Problem::Ledger(LedgerError::OutOfRange { .. })) => Vec::new(),
+            Err(problem) => return Err(problem.into()),
+        };
+        let seen = page.first().map(Change::fingerprint);
+        Ok(self.cursor(place, seen))
+    }
+
+    /// A cursor of this very ledger, whose changes are those that led to it.
+    async fn own(&self, cursor: WatchCursor) -> Result<WatchCursor, Status> {
+        if cursor.ledger != self.0.ledger_id() {
+            let what = "the cursor belongs to another ledger";
+            return Err(status::out_of_range(&what, &self.oldest().await?));
+        }
+        if cursor.seen.is_none() {
             return Ok(cursor);
         }
-        let oldest = match self.0.changes(0, 1).await {
+        let page = self.changes(before(cursor.place), 1).await?;
+        if page.first().map(Change::fingerprint) != cursor.seen {
+            let what = "the cursor stands behind another change than is there now: an older copy of the ledger was put back";
+            return Err(status::out_of_range(&what, &self.oldest().await?));
+        }
+        Ok(cursor)
+    }
+
+    /// The cursor before all changes that are kept.
+    async fn oldest(&self) -> Result<String, Status> {
+        let place = match self.0.changes(0, 1).await {
             Ok(_) => 0,
             Err(Problem::Ledger(LedgerError::OutOfRange { oldest, .. })) => before(oldest),
             Err(problem) => return Err(problem.into()),
         };
-        let what = "the cursor belongs to another ledger";
-        Err(status::out_of_range(&what, &self.cursor(oldest)))
+        Ok(self.cursor(place, None).to_string())
     }
 
     async fn changes(&self, after: Cursor, limit: u32) -> Result<Vec<Change>, Status> {
@@ -202,7 +237,8 @@ impl Ledger {
             let Problem::Ledger(LedgerError::OutOfRange { oldest, .. }) = problem else {
                 return problem.into();
             };
-            status::out_of_range(&problem, &self.cursor(before(oldest)))
+            let oldest = self.cursor(before(oldest), None);
+            status::out_of_range(&problem, &oldest.to_string())
         })
     }
 }
