@@ -207,6 +207,7 @@ impl SqliteLedger {
                 quarantined: Arc::clone(&quarantined),
             },
             lock,
+            mended: false,
         };
         let writer = writer
             .spawn(queue)

@@ -153,7 +153,7 @@ fn too_few_writes(path: &Path, found: u64, acknowledged: Acknowledged) -> Ledger
 /// Claims walk the indexes of live tasks: a task that one of them does not have would never run, and an entry
 /// that leads nowhere would stop all claims. They hold nothing that the rows do not, so they are made anew. Takes a
 /// second or two for a million live tasks. Rows that cannot be read are set aside later, by whoever reads them.
-fn mend_indexes(db: &Connection, path: &Path) {
+pub(super) fn mend_indexes(db: &Connection, path: &Path) {
     let check = "PRAGMA integrity_check(live)";
     let found = db.query_row(check, [], |row| row.get::<_, String>(0));
     let found = found.unwrap_or_else(|error| explain(&error));

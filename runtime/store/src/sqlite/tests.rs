@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{
+    collections::BTreeMap,
+    os::unix::fs::FileExt,
     path::Path,
     sync::{
         Arc,
@@ -12,7 +14,7 @@ use std::{
 };
 
 use colony_core::{
-    id::{TaskId, TypeName},
+    id::{NodeId, QueueName, TaskId, TypeName},
     port::Clock,
     task::Spec,
     unit::Timestamp,
@@ -26,10 +28,10 @@ use super::{
     row,
     schema::{self, SCHEMA},
     tables::{self, META, columns, select},
-    value::Id,
+    value::{Id, Number},
 };
 use crate::{
-    ledger::{Health, Ledger, LedgerError, NewTask, Policy},
+    ledger::{ClaimRequest, Health, Ledger, LedgerError, NewTask, Others, Policy},
     property,
 };
 
@@ -68,6 +70,56 @@ async fn pages_max(ledger: &SqliteLedger, pages: impl Fn(u32) -> u32 + Send + 's
         })
         .await
         .unwrap();
+}
+
+/// Claims that fail, and tasks that no claim finds: either way the index is made anew.
+#[tokio::test]
+async fn an_index_that_is_damaged_while_the_node_runs_is_made_anew() {
+    // From the end of its page, where the entries lie.
+    for byte in [3, 40, 90, 150] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let ledger = open(&path).unwrap();
+        let node = NodeId::new("n1").unwrap();
+        let registered = ledger.register(&node, Others::Nobody).await.unwrap();
+        let tasks: Vec<NewTask> = (0..20).map(|number| task(number, 10)).collect();
+        ledger.submit(tasks).await.unwrap();
+        let page = ledger
+            .write(|txn| {
+                let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'live_claimable'";
+                Ok(txn.db.query_row(sql, [], |row| row.get::<_, Number>(0))?.0)
+            })
+            .await
+            .unwrap();
+        // Into the file, and out of memory.
+        let beside = Connection::open(&path).unwrap();
+        schema::checkpoint(&beside, "TRUNCATE").unwrap();
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let mut bits = [0];
+        file.read_exact_at(&mut bits, page * 4_096 - byte).unwrap();
+        file.write_all_at(&[bits[0] ^ 1], page * 4_096 - byte)
+            .unwrap();
+        ledger
+            .write(|txn| Ok(txn.db.execute_batch("PRAGMA shrink_memory")?))
+            .await
+            .unwrap();
+        let mut claimed = 0;
+        for batch in 1..=2 {
+            let request = ClaimRequest {
+                node: node.clone(),
+                incarnation: registered.incarnation,
+                batch,
+                free: BTreeMap::from([(QueueName::new("t").unwrap(), 100)]),
+                total: 100,
+            };
+            claimed += ledger.claim(request).await.unwrap().claims.len();
+        }
+        assert_eq!(claimed, 20, "byte {byte}");
+    }
 }
 
 #[tokio::test]

@@ -90,6 +90,8 @@ pub(super) struct Effects {
     pub(super) quarantined: u64,
     /// A head was written off that could not be read: what it was counted as is unknown.
     pub(super) recount: bool,
+    /// Fewer tasks were found than are ready: an index may have lost them.
+    pub(super) short: bool,
     /// Nodes whose claims took something.
     claimants: BTreeSet<NodeId>,
 }

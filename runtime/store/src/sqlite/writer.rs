@@ -26,7 +26,7 @@ use colony_core::{
     ledger::{Policy, StampClock},
     port::Clock,
 };
-use rusqlite::{Connection, TransactionBehavior, config::DbConfig, ffi};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, config::DbConfig, ffi};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
@@ -34,7 +34,7 @@ use super::{
     lock::Lock,
     mark::Mark,
     ready::{Memory, ReadyGroups},
-    schema::{checkpoint, explain},
+    schema::{checkpoint, explain, mend_indexes},
     txn::{Effects, TxnError, WriteTxn},
 };
 use crate::ledger::{Cursor, Health, LedgerError};
@@ -116,6 +116,8 @@ pub(super) struct Writer {
     pub(super) memory: Memory,
     pub(super) signals: Signals,
     pub(super) lock: Lock,
+    /// Whether damage was met by a write and the indexes were looked at for it: once in a life, for it takes long.
+    pub(super) mended: bool,
 }
 
 /// Why a group is not durable.
@@ -190,6 +192,13 @@ impl Writer {
     fn write(&mut self, mut group: Vec<Box<dyn Request>>) -> Result<(), String> {
         let failure = match self.together(&mut group) {
             Ok(()) => None,
+            Err(Broken::TakenBack(error))
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+                    && !self.mended =>
+            {
+                self.mend_indexes();
+                return self.write(group);
+            }
             Err(Broken::TakenBack(error)) if group.len() == 1 => Some(failure(&error)),
             Err(Broken::TakenBack(error)) => {
                 let path = self.path.display();
@@ -232,6 +241,10 @@ impl Writer {
                 self.tell(effects);
                 if effects.recount {
                     self.recount();
+                }
+                if effects.short && !self.mended {
+                    self.mend_indexes();
+                    self.signals.wakes.send_modify(|wakes| *wakes += 1);
                 }
             }
             Err(_) => self.memory.take_back(),
@@ -288,6 +301,12 @@ impl Writer {
         if effects.wakes {
             signals.wakes.send_modify(|wakes| *wakes += 1);
         }
+    }
+
+    fn mend_indexes(&mut self) {
+        self.mended = true;
+        mend_indexes(&self.db, &self.path);
+        self.recount();
     }
 
     /// A head was written off that the counts of ready tasks had in them, or not.

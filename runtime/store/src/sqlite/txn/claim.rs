@@ -128,6 +128,7 @@ impl WriteTxn<'_> {
                 }
                 if count < pick.count {
                     short = true;
+                    self.effects.short = true;
                     missing.push(ReadyGroup {
                         tenant: pick.tenant,
                         queue: pick.queue,
