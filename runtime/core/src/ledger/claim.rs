@@ -17,7 +17,10 @@
 //! competition. Stride scheduling, which was here before, did: there a tenant's tasks starved in one
 //! queue while another node served it in a second.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+};
 
 use super::{Holder, Policy, Stamp, TaskHead, Transition};
 use crate::{
@@ -68,35 +71,85 @@ struct Ratio {
 impl Shares {
     /// Forgets who has nothing ready, and lets newcomers in behind all others: who comes back has earned
     /// nothing. What is remembered is bounded by what is ready.
-    fn follow(&mut self, ready: &[ReadyGroup]) {
-        let mut present: BTreeMap<&Tenant, BTreeSet<&QueueName>> = BTreeMap::new();
-        for group in ready.iter().filter(|group| group.count > 0) {
-            let queues = present.entry(&group.tenant).or_default();
-            queues.insert(&group.queue);
-        }
-        self.tenants
-            .retain(|tenant, _| present.contains_key(tenant));
-        let last = self.tenants.values().map(|share| share.credit).min();
-        for (tenant, present) in present {
-            if !self.tenants.contains_key(tenant) {
-                let share = Ratio {
-                    credit: last.unwrap_or(0),
-                    queues: BTreeMap::new(),
-                };
-                self.tenants.insert(tenant.clone(), share);
-            }
-            let Some(Ratio { queues, .. }) = self.tenants.get_mut(tenant) else {
-                continue;
-            };
-            queues.retain(|queue, _| present.contains(queue));
-            let last = queues.values().copied().min().unwrap_or(0);
-            for queue in present {
-                if !queues.contains_key(queue) {
-                    queues.insert(queue.clone(), last);
-                }
-            }
+    fn follow(&mut self, ready: &[(&Tenant, Vec<Backlog<'_>>)]) {
+        follow(&mut self.tenants, ready.iter().map(|(tenant, _)| *tenant));
+        for (share, (_, backlogs)) in self.tenants.values_mut().zip(ready) {
+            follow(
+                &mut share.queues,
+                backlogs.iter().map(|backlog| backlog.queue),
+            );
         }
     }
+}
+
+/// What has a credit among others.
+trait Credited {
+    fn credit(&self) -> i64;
+    fn newcomer(credit: i64) -> Self;
+}
+
+impl Credited for Ratio {
+    fn credit(&self) -> i64 {
+        self.credit
+    }
+
+    fn newcomer(credit: i64) -> Self {
+        let queues = BTreeMap::new();
+        Self { credit, queues }
+    }
+}
+
+impl Credited for i64 {
+    fn credit(&self) -> i64 {
+        *self
+    }
+
+    fn newcomer(credit: i64) -> Self {
+        credit
+    }
+}
+
+/// Makes the keys of `known` those that are `present`, which come in order: one walk along both.
+fn follow<'a, K: Ord + Clone + 'a, C: Credited>(
+    known: &mut BTreeMap<K, C>,
+    present: impl Iterator<Item = &'a K>,
+) {
+    let mut present = present.peekable();
+    let mut newcomers = Vec::new();
+    known.retain(|key, _| {
+        while let Some(newcomer) = present.next_if(|present| *present < key) {
+            newcomers.push(newcomer);
+        }
+        present.next_if(|present| *present == key).is_some()
+    });
+    newcomers.extend(present);
+    let last = known.values().map(C::credit).min().unwrap_or(0);
+    for newcomer in newcomers {
+        known.insert(newcomer.clone(), C::newcomer(last));
+    }
+}
+
+/// What a tenant has ready in one queue.
+struct Backlog<'a> {
+    queue: &'a QueueName,
+    count: u64,
+}
+
+/// Who has something ready, and where, in the order of names.
+fn by_tenant(ready: &[ReadyGroup]) -> Vec<(&Tenant, Vec<Backlog<'_>>)> {
+    let mut groups: Vec<&ReadyGroup> = ready.iter().filter(|group| group.count > 0).collect();
+    groups.sort_by(|a, b| (&a.tenant, &a.queue).cmp(&(&b.tenant, &b.queue)));
+    let tenants = groups.chunk_by(|a, b| a.tenant == b.tenant);
+    tenants
+        .map(|groups| {
+            let queues = groups.chunk_by(|a, b| a.queue == b.queue);
+            let backlogs = queues.map(|queue| Backlog {
+                queue: &queue[0].queue,
+                count: queue.iter().map(|group| group.count).sum(),
+            });
+            (&groups[0].tenant, backlogs.collect())
+        })
+        .collect()
 }
 
 /// A tenant that waits for a task to be given.
@@ -117,64 +170,137 @@ struct Line<'a> {
     taken: u32,
 }
 
-/// Whoever takes part in the round robin.
-trait Earns {
-    fn weight(&self) -> i64;
-    fn credit(&mut self) -> &mut i64;
-    fn is_open(&self, free: &[u32]) -> bool;
-}
-
-impl Earns for Contender<'_> {
-    fn weight(&self) -> i64 {
-        self.weight
-    }
-
-    fn credit(&mut self) -> &mut i64 {
-        self.credit
-    }
-
-    fn is_open(&self, free: &[u32]) -> bool {
-        self.lines.iter().any(|line| line.is_open(free))
-    }
-}
-
-impl Earns for Line<'_> {
-    fn weight(&self) -> i64 {
-        1
-    }
-
-    fn credit(&mut self) -> &mut i64 {
-        self.credit
-    }
-
+impl Line<'_> {
     fn is_open(&self, free: &[u32]) -> bool {
         self.left > 0 && free[self.slot] > 0
     }
 }
 
-/// Lets everybody who is open earn; the richest, the first among equals, is served and pays for it.
-fn serve<'c, C: Earns>(all: &'c mut [C], free: &[u32]) -> Option<&'c mut C> {
-    let mut earned = 0;
-    let mut richest: Option<(usize, i64)> = None;
-    for (index, one) in all.iter_mut().enumerate() {
-        if one.is_open(free) {
-            let weight = one.weight();
-            earned += weight;
-            let credit = one.credit();
-            *credit += weight;
-            if richest.is_none_or(|(_, most)| *credit > most && !mutant!(C1)) {
-                richest = Some((index, *credit));
+impl Contender<'_> {
+    fn is_open(&self, free: &[u32]) -> bool {
+        self.lines.iter().any(|line| line.is_open(free))
+    }
+
+    /// Gives a task to one of its queues: each that is open earns one, and the richest, the first among equals,
+    /// pays for all. Returns the slot it takes.
+    fn take(&mut self, free: &[u32]) -> Option<usize> {
+        let mut earned = 0;
+        let mut richest: Option<(usize, i64)> = None;
+        for (index, line) in self.lines.iter_mut().enumerate() {
+            if line.is_open(free) {
+                earned += 1;
+                *line.credit += 1;
+                if richest.is_none_or(|(_, most)| *line.credit > most && !mutant!(C1)) {
+                    richest = Some((index, *line.credit));
+                }
+            }
+        }
+        let line = &mut self.lines[richest?.0];
+        *line.credit -= earned;
+        line.left -= 1;
+        line.taken += 1;
+        Some(line.slot)
+    }
+}
+
+/// Gives tasks to tenants one by one. For each of them everybody who is open earns its weight, and the richest, the
+/// first among equals, is served and pays what all have earned.
+///
+/// Tenants of one weight earn alike: what a class has earned is kept once, and only who is served changes its place
+/// in it. So a task costs a look at the first of each class, not at every tenant.
+struct Round<'r, 'a> {
+    contenders: &'r mut [Contender<'a>],
+    classes: BTreeMap<i64, Class>,
+}
+
+/// The open tenants of one weight.
+#[derive(Default)]
+struct Class {
+    /// What each of them has earned and does not have in its credit yet.
+    earned: i64,
+    /// By credit, the richest first.
+    open: BinaryHeap<(i64, Reverse<usize>)>,
+}
+
+impl Class {
+    fn put(&mut self, index: usize, credit: i64) {
+        let credit = if mutant!(C1) { 0 } else { credit };
+        self.open.push((credit, Reverse(index)));
+    }
+
+    fn richest(&self) -> Option<(i64, Reverse<usize>)> {
+        let (credit, index) = self.open.peek()?;
+        Some((credit + self.earned, *index))
+    }
+}
+
+impl<'r, 'a> Round<'r, 'a> {
+    fn begin(contenders: &'r mut [Contender<'a>], free: &[u32]) -> Self {
+        let classes = BTreeMap::new();
+        let mut round = Self {
+            contenders,
+            classes,
+        };
+        round.open(free);
+        round
+    }
+
+    fn open(&mut self, free: &[u32]) {
+        for (index, contender) in self.contenders.iter().enumerate() {
+            if contender.is_open(free) {
+                let class = self.classes.entry(contender.weight).or_default();
+                class.put(index, *contender.credit);
             }
         }
     }
-    let served = &mut all[richest?.0];
-    *served.credit() -= earned;
-    Some(served)
+
+    /// Gives one task. None: nobody is open.
+    fn give(&mut self, free: &mut [u32]) -> Option<()> {
+        let mut earned = 0;
+        let mut richest: Option<(i64, (i64, Reverse<usize>))> = None;
+        for (weight, class) in &mut self.classes {
+            earned += weight * i64::try_from(class.open.len()).unwrap_or(i64::MAX);
+            class.earned += weight;
+            if let Some(first) = class.richest()
+                && richest.is_none_or(|(_, most)| first > most)
+            {
+                richest = Some((*weight, first));
+            }
+        }
+        let (weight, (_, Reverse(index))) = richest?;
+        let class = self.classes.get_mut(&weight)?;
+        class.open.pop();
+        let contender = &mut self.contenders[index];
+        *contender.credit -= earned;
+        let slot = contender.take(free)?;
+        free[slot] -= 1;
+        if contender.is_open(free) {
+            class.put(index, *contender.credit);
+        } else {
+            *contender.credit += class.earned;
+        }
+        if free[slot] == 0 {
+            // Others may have waited for nothing else.
+            self.settle();
+            self.open(free);
+        }
+        Some(())
+    }
+
+    /// Everybody has in its credit what it has earned.
+    fn settle(&mut self) {
+        for class in std::mem::take(&mut self.classes).into_values() {
+            for (_, Reverse(index)) in class.open {
+                *self.contenders[index].credit += class.earned;
+            }
+        }
+    }
 }
 
 /// Decides how many tasks are taken from which group: never more than `free` agents per queue have
 /// slots for, and `total` in all. `ready` are the groups of the whole ledger, also those that this claim
-/// has no agents for: who is not among them is forgotten by `shares`.
+/// has no agents for: who is not among them is forgotten by `shares`. Takes time in proportion to the groups,
+/// and for each task with the logarithm of their number.
 #[must_use]
 pub fn plan_claim(
     ready: &[ReadyGroup],
@@ -183,18 +309,17 @@ pub fn plan_claim(
     total: u32,
     policy: &Policy,
 ) -> Vec<Pick> {
-    shares.follow(ready);
-    let mut contenders = contenders(ready, free, shares, policy);
+    let ready = by_tenant(ready);
+    shares.follow(&ready);
+    let mut contenders = contenders(&ready, free, shares, policy);
     let mut free: Vec<u32> = free.values().copied().collect();
+    let mut round = Round::begin(&mut contenders, &free);
     for _ in 0..total {
-        let served = serve(&mut contenders, &free);
-        let Some(line) = served.and_then(|tenant| serve(&mut tenant.lines, &free)) else {
+        if round.give(&mut free).is_none() {
             break;
-        };
-        line.left -= 1;
-        line.taken += 1;
-        free[line.slot] -= 1;
+        }
     }
+    round.settle();
     let mut picks = Vec::new();
     for Contender { tenant, lines, .. } in contenders {
         picks.extend(lines.iter().filter(|line| line.taken > 0).map(|line| Pick {
@@ -206,24 +331,21 @@ pub fn plan_claim(
     picks
 }
 
-/// Who waits for one of the free agents, in the order of names.
+/// Who waits for one of the free agents, in the order of names. `shares` follow `ready`.
 fn contenders<'a>(
-    ready: &[ReadyGroup],
+    ready: &[(&Tenant, Vec<Backlog<'_>>)],
     free: &'a BTreeMap<QueueName, u32>,
     shares: &'a mut Shares,
     policy: &Policy,
 ) -> Vec<Contender<'a>> {
-    let mut counts: BTreeMap<(&Tenant, &QueueName), u64> = BTreeMap::new();
-    for group in ready {
-        *counts.entry((&group.tenant, &group.queue)).or_default() += group.count;
-    }
     let slots: BTreeMap<&QueueName, usize> = free.keys().zip(0..).collect();
     let mut contenders = Vec::new();
-    for (tenant, share) in &mut shares.tenants {
-        let lines = share.queues.iter_mut().filter_map(|(queue, credit)| {
+    for ((tenant, share), (_, backlogs)) in shares.tenants.iter_mut().zip(ready) {
+        let queues = share.queues.iter_mut().zip(backlogs);
+        let lines = queues.filter_map(|((queue, credit), backlog)| {
             Some(Line {
                 slot: *slots.get(queue)?,
-                left: *counts.get(&(tenant, queue))?,
+                left: backlog.count,
                 queue,
                 credit,
                 taken: 0,
