@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use colony_core::{
     id::{Incarnation, NodeId, QueueName, Tenant},
     ledger::{
-        Pick, ReadyGroup, TaskHead,
+        Pick, TaskHead,
         claim::{self, Asked},
         plan_claim,
     },
@@ -32,6 +32,9 @@ enum Before {
     /// There may be a journal, and answers.
     Unknown,
 }
+
+/// How many tasks that are counted as ready nobody can have.
+type Missing = BTreeMap<(Tenant, QueueName), u64>;
 
 /// Most tasks whose wait is over that one claim puts into their queues: some milliseconds. What is left
 /// is due at once, so the next claim comes for it.
@@ -129,11 +132,7 @@ impl WriteTxn<'_> {
                 if count < pick.count {
                     short = true;
                     self.effects.short = true;
-                    missing.push(ReadyGroup {
-                        tenant: pick.tenant,
-                        queue: pick.queue,
-                        count: u64::MAX,
-                    });
+                    missing.insert((pick.tenant, pick.queue), u64::MAX);
                 }
             }
             if !short {
@@ -169,7 +168,7 @@ impl WriteTxn<'_> {
         &mut self,
         free: &BTreeMap<QueueName, u32>,
         total: u32,
-        missing: &[ReadyGroup],
+        missing: &Missing,
     ) -> Vec<Pick> {
         let shares = &mut self.memory.shares;
         let ready = self.memory.ready.groups();
@@ -178,18 +177,17 @@ impl WriteTxn<'_> {
         }
         let mut there = ready.to_vec();
         for group in &mut there {
-            for missing in missing {
-                if missing.tenant == group.tenant && missing.queue == group.queue {
-                    group.count = group.count.saturating_sub(missing.count);
-                }
+            let key = (group.tenant.clone(), group.queue.clone());
+            if let Some(missing) = missing.get(&key) {
+                group.count = group.count.saturating_sub(*missing);
             }
         }
         plan_claim(&there, free, shares, total, self.policy)
     }
 
     /// Ready tasks past their deadline that have not ended yet: few, for they are swept.
-    fn overdue(&self) -> Done<Vec<ReadyGroup>> {
-        let mut groups = Vec::new();
+    fn overdue(&self) -> Done<Missing> {
+        let mut groups = Missing::new();
         let mut statement = self.db.prepare_cached(
             "SELECT tenant, queue, count(*) FROM live INDEXED BY live_deadline
              WHERE deadline_us <= ?1 AND state = 0 AND not_before_us IS NULL GROUP BY tenant, queue",
@@ -201,11 +199,7 @@ impl WriteTxn<'_> {
             // Of a damaged row; it is found where it is claimed.
             if let (Some(Ok(tenant)), Some(Ok(queue))) = (tenant, queue) {
                 let count = row.get::<_, Number>(2)?.0;
-                groups.push(ReadyGroup {
-                    tenant,
-                    queue,
-                    count,
-                });
+                groups.insert((tenant, queue), count);
             }
         }
         Ok(groups)
