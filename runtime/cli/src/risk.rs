@@ -74,7 +74,8 @@ pub(crate) async fn eval(args: RiskEvalArgs, out: Output) -> Result<(), Failure>
     let policy = config.risk.policy();
     let policy = policy.map_err(|error| Failure::usage(chain(&error)))?;
     let examples = risk::examples(&config.risk).map_err(|error| Failure::usage(chain(&error)))?;
-    let compared = embedder.zip(examples.map(Examples::new));
+    let compared =
+        embedder.zip(examples.map(|known| Examples::new(known, &config.inference.embed)));
     let (mut phrases, mut similarity, mut both) =
         (Tally::default(), Tally::default(), Tally::default());
     let (mut missed, mut alarms) = (Vec::new(), Vec::new());

@@ -231,9 +231,10 @@ impl Node {
             let mut ports = ports(settings, &workers, &memory, &breakers, &telemetry)?;
             // Types with the same embedding model share its vectors.
             if let (Some(name), Some(examples)) = (&settings.embedder, &examples) {
-                let port = embedded
-                    .entry(name.clone())
-                    .or_insert_with(|| Arc::new(risk::Port::new(examples.clone(), &ports.embed)));
+                let port = embedded.entry(name.clone()).or_insert_with(|| {
+                    let limits = &config.inference.embed;
+                    Arc::new(risk::Port::new(examples.clone(), &ports.embed, limits))
+                });
                 ports.examples = Arc::clone(port) as _;
             }
             let kind = kinds

@@ -3,7 +3,7 @@
 //! ```text
 //!   start: examples are read (shipped, or risk.similarity.examples)
 //!   task:  reason ──► words: core::escalation::risk ── none found ──► Port ──► core::escalation::risk::similarity
-//!                                                                      └ first: embeds the examples, one by one
+//!                                                                      └ first: embeds the examples, in batches
 //! ```
 //! They are embedded when the first task is compared, not at the start: a node starts while its model is away.
 //! A type without an embedder has the patterns only.
@@ -19,6 +19,8 @@ use colony_core::{
     escalation::risk::similarity::{Bounds, Example, Similarity},
     task::TraceContext,
 };
+use colony_inference::EmbedLimits;
+use futures_util::{StreamExt, stream};
 use tokio::sync::Mutex;
 
 use crate::config::{Finding, Risk};
@@ -61,22 +63,28 @@ pub struct Examples {
     labelled: Labelled,
     /// Those embedded so far: the first of `labelled`.
     embedded: Mutex<Similarity>,
+    /// How many are embedded at once.
+    at_once: usize,
 }
 
 impl Examples {
-    /// None of them embedded yet.
+    /// None of them embedded yet; later as many at once as fill a batch of a worker with these limits.
     #[must_use]
-    pub fn new(labelled: Labelled) -> Self {
+    pub fn new(labelled: Labelled, limits: &EmbedLimits) -> Self {
         let bounds = labelled.bounds;
         let embedded = Mutex::new(Similarity {
             bounds,
             examples: Vec::new(),
         });
-        Self { labelled, embedded }
+        Self {
+            labelled,
+            embedded,
+            at_once: limits.batch_rows_max.min(limits.waiting_max).max(1),
+        }
     }
 
     /// What a human should read when the text of `vector` resembles risky examples. The first call embeds all of
-    /// them, one at a time, as a worker may be set to admit no more; the others wait for it.
+    /// them; the others wait for it.
     ///
     /// Cancel-safe: what was embedded is kept, and the next call goes on from there.
     ///
@@ -91,15 +99,21 @@ impl Examples {
         F: Future<Output = Result<Arc<[f32]>, E>>,
     {
         let mut embedded = self.embedded.lock().await;
-        for (text, risky) in &self.labelled.texts[embedded.examples.len()..] {
-            let vector = embed(normalise(text)).await?;
-            let (text, risky) = (Arc::clone(text), *risky);
+        let missing = &self.labelled.texts[embedded.examples.len()..];
+        let texts: Vec<String> = missing.iter().map(|(text, _)| normalise(text)).collect();
+        let mut vectors = stream::iter(texts.into_iter().map(embed)).buffered(self.at_once);
+        for (text, risky) in missing {
+            let Some(vector) = vectors.next().await else {
+                break;
+            };
+            let (text, risky, vector) = (Arc::clone(text), *risky, vector?);
             embedded.examples.push(Example {
                 text,
                 risky,
                 vector,
             });
         }
+        drop(vectors);
         Ok(embedded.find(vector).map(|found| found.to_string()))
     }
 }
@@ -112,9 +126,9 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    pub(crate) fn new(labelled: Labelled, embed: &Arc<dyn Embed>) -> Self {
+    pub(crate) fn new(labelled: Labelled, embed: &Arc<dyn Embed>, limits: &EmbedLimits) -> Self {
         Self {
-            examples: Examples::new(labelled),
+            examples: Examples::new(labelled, limits),
             embed: Arc::clone(embed),
         }
     }
@@ -198,7 +212,11 @@ mod tests {
             .expect("a test reads this file")
             .expect("on by default");
         let count = labelled.texts.len();
-        let examples = Examples::new(labelled);
+        let limits = EmbedLimits {
+            batch_rows_max: 4,
+            ..EmbedLimits::default()
+        };
+        let examples = Examples::new(labelled, &limits);
         let calls = AtomicUsize::new(0);
         let embed = |_| {
             let call = calls.fetch_add(1, Ordering::Relaxed);
@@ -214,6 +232,8 @@ mod tests {
             // As near to the risky ones as to the others.
             assert_eq!(examples.resembled(&[1.0], embed).await, Ok(None));
         }
-        assert_eq!(calls.load(Ordering::Relaxed), count + 1);
+        // The tenth failed, and of those asked with it up to three were asked again.
+        let calls = calls.load(Ordering::Relaxed);
+        assert!((count + 1..=count + 4).contains(&calls), "{calls}");
     }
 }
