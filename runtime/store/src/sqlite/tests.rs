@@ -16,7 +16,7 @@ use std::{
 use colony_core::{
     id::{NodeId, QueueName, TaskId, TypeName},
     port::Clock,
-    task::Spec,
+    task::{Spec, State},
     unit::Timestamp,
 };
 
@@ -27,7 +27,7 @@ use super::{
     readers::Lane,
     row,
     schema::{self, SCHEMA},
-    tables::{self, META, columns, select},
+    tables::{self, Damage, LIVE, META, SPECS, columns, select},
     value::{Id, Number},
 };
 use crate::{
@@ -70,6 +70,30 @@ async fn pages_max(ledger: &SqliteLedger, pages: impl Fn(u32) -> u32 + Send + 's
         })
         .await
         .unwrap();
+}
+
+/// What was wrong was in the memory of a reader, or on its way there.
+#[tokio::test]
+async fn a_row_that_was_read_wrongly_once_kills_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(&folder.path().join("ledger.db")).unwrap();
+    let task = task(1, 10);
+    let id = task.id;
+    ledger.submit(vec![task]).await.unwrap();
+    for table in [LIVE.name, SPECS.name] {
+        let damage = Damage {
+            table,
+            key: id.to_string(),
+            reason: "the checksum does not fit the row".into(),
+            owner: Some(id.0),
+        };
+        ledger
+            .write(move |txn| txn.set_aside(&damage))
+            .await
+            .unwrap();
+    }
+    assert_eq!(ledger.get(id).await.unwrap().head.state, State::Ready);
+    assert!(ledger.verify().await.unwrap().is_whole());
 }
 
 /// Claims that fail, and tasks that no claim finds: either way the index is made anew.

@@ -5,17 +5,18 @@
 //! nobody waits for it for ever.
 
 use colony_core::{
-    id::{Fence, QueueName, TaskId, TypeName},
+    id::{ApprovalId, Fence, QueueName, TaskId, TypeName},
     ledger::{TaskHead, settle, submit},
     task::{Ending, Spec, State},
     unit::Timestamp,
 };
 use rusqlite::params;
+use uuid::Uuid;
 
 use super::{Done, WriteTxn};
 use crate::sqlite::{
     load, row,
-    tables::{APPROVALS, Damage, LIVE, QUARANTINED, columns, insert, select},
+    tables::{APPROVALS, Damage, JOURNAL, LIVE, QUARANTINED, SPECS, columns, insert, select},
     value::{Id, Number},
 };
 
@@ -23,8 +24,21 @@ use crate::sqlite::{
 const UNKNOWN: &str = "unreadable";
 
 impl WriteTxn<'_> {
-    /// Sets a row aside, and ends the live task that cannot go on without it.
+    /// Sets a row aside, and ends the live task that cannot go on without it. A row that can be read now stays: what a
+    /// reader had in its memory was wrong, not the file.
     pub(in crate::sqlite) fn set_aside(&mut self, damage: &Damage) -> Done<()> {
+        if self.is_readable(damage)? {
+            let Damage {
+                table, key, reason, ..
+            } = damage;
+            tracing::warn!(
+                table,
+                key,
+                reason,
+                "a row was read wrongly once, and is whole"
+            );
+            return Ok(());
+        }
         self.note(damage)?;
         if let Some(task) = damage.owner {
             self.end_unreadable(TaskId(task), damage)?;
@@ -33,6 +47,32 @@ impl WriteTxn<'_> {
             self.end_waiting_for(damage)?;
         }
         Ok(())
+    }
+
+    /// Whether the row, of a task that would die of it, can be read now.
+    fn is_readable(&self, damage: &Damage) -> Done<bool> {
+        let (key, sequence) = match damage.key.split_once('/') {
+            Some((key, sequence)) => (key, sequence.parse().ok()),
+            None => (damage.key.as_str(), None),
+        };
+        let Ok(id) = Uuid::parse_str(key) else {
+            return Ok(false);
+        };
+        let (task, table) = (TaskId(id), damage.table);
+        let readable = if table == LIVE.name {
+            matches!(load::live(self.db, task)?, Some(Ok(_)))
+        } else if table == SPECS.name {
+            matches!(load::spec(self.db, task)?, Some(Ok(_)))
+        } else if table == APPROVALS.name {
+            matches!(load::approval(self.db, ApprovalId(id))?, Some(Ok(_)))
+        } else if let Some(sequence) = sequence
+            && table == JOURNAL.name
+        {
+            matches!(load::entry(self.db, task, sequence)?, Some(Ok(_)))
+        } else {
+            false
+        };
+        Ok(readable)
     }
 
     /// Writes down that a row cannot be read, once.
@@ -54,8 +94,6 @@ impl WriteTxn<'_> {
     pub(super) fn end_unreadable(&mut self, task: TaskId, damage: &Damage) -> Done<()> {
         let reason = format!("{} cannot be read: {}", damage.table, damage.reason);
         match load::live(self.db, task)? {
-            // It could be read after all.
-            Some(Ok(_)) if damage.table == LIVE.name => Ok(()),
             Some(Ok(head)) => {
                 let transition = settle::quarantine(&head, &reason, self.now);
                 self.apply(&head, &transition)
@@ -77,7 +115,7 @@ impl WriteTxn<'_> {
 
     /// The tasks that wait for a question which cannot be read, whatever that says of its task.
     fn end_waiting_for(&mut self, damage: &Damage) -> Done<()> {
-        let Ok(id) = uuid::Uuid::parse_str(&damage.key) else {
+        let Ok(id) = Uuid::parse_str(&damage.key) else {
             return Ok(());
         };
         let waiting = LIVE.all(
