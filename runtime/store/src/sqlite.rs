@@ -161,11 +161,8 @@ impl SqliteLedger {
         let lock = Lock::take(path)?;
         let acknowledged = Acknowledged::read(path);
         let (db, Meta { id, .. }) = schema::open_writer(path, acknowledged)?;
-        let mut counters = open_counters(&db).map_err(explain)?;
-        // More than it says: its row was damaged.
-        counters.writes = counters
-            .writes
-            .max(acknowledged.map_or(0, |said| said.writes));
+        let writes = acknowledged.map_or(0, |acknowledged| acknowledged.writes);
+        let counters = open_counters(&db, writes).map_err(explain)?;
         let stands = Acknowledged {
             ledger: id,
             writes: counters.writes,
@@ -295,15 +292,16 @@ impl SqliteLedger {
     }
 }
 
-/// The numbers, mended where they do not fit the tables.
-fn open_counters(db: &Connection) -> rusqlite::Result<Counters> {
+/// The numbers, mended where they do not fit the tables; so many writes were acknowledged.
+fn open_counters(db: &Connection, writes: u64) -> rusqlite::Result<Counters> {
     let (stored, why) = match Counters::read(db)? {
         Some(Ok(counters)) if counters.fit_live(db)? => return Ok(counters),
         Some(Ok(counters)) => (counters, "they do not fit the tasks".to_owned()),
         Some(Err(damage)) => (Counters::default(), damage.to_string()),
         None => (Counters::default(), "the row is missing".to_owned()),
     };
-    let counters = stored.counted(db)?;
+    let mut counters = stored.counted(db)?;
+    counters.writes = counters.writes.max(writes);
     counters.write(db)?;
     tracing::warn!(
         why,

@@ -158,6 +158,20 @@ async fn an_older_copy_that_was_put_back_is_noticed() {
     assert!(refused(&path).contains("older copy"));
 }
 
+/// How much it holds cannot be read, and what it is then said to hold is no less than was acknowledged.
+#[tokio::test]
+async fn damaged_counters_are_no_lost_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (left, tasks) = killed(folder.path(), 3).await;
+    let db = rusqlite::Connection::open(&left).unwrap();
+    db.execute("UPDATE counters SET accepted = 7", []).unwrap();
+    drop(db);
+    for _ in 0..2 {
+        let ledger = open(&left).unwrap();
+        ledger.get(tasks[2]).await.unwrap();
+    }
+}
+
 /// It guards the ledger, and is no part of it.
 #[tokio::test]
 async fn a_damaged_mark_stops_nothing() {
