@@ -100,7 +100,7 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
     let work = async {
         let node = Node::at(&address, global.timeout)?;
         let streamed = driver::drive(&node, &source, options, &mut signals, out).await?;
-        let figures = sum_up(&node, &source, &streamed, &config, started).await?;
+        let figures = sum_up(&node, &source, &streamed, &config, args.window, started).await?;
         Ok((streamed.end, figures))
     };
     let result = work.await;
@@ -159,6 +159,7 @@ async fn sum_up(
     source: &TicketSource,
     streamed: &Streamed,
     config: &Config,
+    window: usize,
     started: Instant,
 ) -> Result<Figures, Failure> {
     let status = status::ask(node).await?;
@@ -173,6 +174,7 @@ async fn sum_up(
         status: &status,
         engine: config.inference.engine.as_str(),
         ended_in_this_life: streamed.ended_now,
+        window,
         stream: streamed.stream,
         wall_s: started.elapsed().as_secs_f64(),
         peak_rss_bytes: crate::bench::peak_rss_bytes(),

@@ -113,6 +113,9 @@ pub(super) struct Asked {
 pub(super) struct Speed {
     /// Tickets ended a second, from the first hand-in to the last end.
     pub(super) tasks_per_s: f64,
+    /// Tickets under way at a time, on average, and the most that may be.
+    pub(super) under_way: f64,
+    pub(super) window: usize,
     /// From acknowledgement to end, of tickets that no human saw.
     pub(super) latency_p50_ms: Option<f64>,
     pub(super) latency_p99_ms: Option<f64>,
@@ -129,6 +132,8 @@ pub(super) struct Speed {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Fairness {
     pub(super) agents: usize,
+    /// Agents that have had a task.
+    pub(super) worked: usize,
     /// Agents with at least 20 tasks.
     pub(super) eligible: usize,
     /// Over the eligible.
@@ -147,6 +152,7 @@ pub(super) struct Evidence<'a> {
     pub(super) status: &'a StatusResponse,
     pub(super) engine: &'a str,
     pub(super) ended_in_this_life: u64,
+    pub(super) window: usize,
     /// From the first hand-in of this life to its last end.
     pub(super) stream: Duration,
     pub(super) wall_s: f64,
@@ -315,8 +321,21 @@ fn speed(evidence: &Evidence<'_>, cases: &[Case<'_>]) -> Speed {
     let ms = |sorted: &[u64], percent| {
         percentile(sorted, percent).map(|us| Duration::from_micros(us).as_secs_f64() * 1e3)
     };
+    // Little's law: how many come, times how long each stays.
+    let tasks_per_s = rate(evidence.ended_in_this_life, evidence.stream);
+    let stay_s: f64 = cases
+        .iter()
+        .map(|(_, outcome)| Duration::from_micros(outcome.latency_us).as_secs_f64())
+        .sum();
+    let mean_stay_s = if cases.is_empty() {
+        0.0
+    } else {
+        stay_s / cases.len() as f64
+    };
     Speed {
-        tasks_per_s: rate(evidence.ended_in_this_life, evidence.stream),
+        tasks_per_s,
+        under_way: tasks_per_s * mean_stay_s,
+        window: evidence.window,
         latency_p50_ms: ms(&alone, 50),
         latency_p99_ms: ms(&alone, 99),
         latency_human_p50_ms: ms(&human, 50),
@@ -343,6 +362,7 @@ fn fairness(agents: &[Agent]) -> BTreeMap<String, Fairness> {
             .collect();
         Fairness {
             agents: tasks.len(),
+            worked: tasks.iter().filter(|tasks| **tasks > 0).count(),
             eligible: eligible.len(),
             gini: gini(&eligible),
             gini_all: gini(&tasks),

@@ -1,6 +1,6 @@
 //! The figures as a table.
 
-use super::{Figures, Learning};
+use super::{Fairness, Figures, Learning};
 use crate::output::sheet;
 
 /// A line of small bars, one for each share.
@@ -133,18 +133,27 @@ pub(crate) fn describe(figures: &Figures) -> String {
             ),
         ),
     ];
+    rows.push((
+        "at once",
+        format!(
+            "{:.0} tickets under way on average, {} at most (--window): later ones learn from earlier ones",
+            speed.under_way, speed.window
+        ),
+    ));
     for (name, fair) in &figures.fairness {
         let what = match fair.gini {
             Some(gini) => format!(
-                "Gini {gini:.2} over {} agents with 20 tasks or more",
+                "; Gini {gini:.2} over the {} with 20 tasks or more",
                 fair.eligible
             ),
-            None => "no agent has had 20 tasks".to_owned(),
+            None => String::new(),
         };
         let all = fair.gini_all.map_or_else(String::new, |gini| {
-            format!("; Gini {gini:.2} over all {}", fair.agents)
+            format!(", Gini {gini:.2} (0: all had as many)")
         });
-        rows.push(("evenness", format!("{name}: {what}{all}")));
+        let Fairness { agents, worked, .. } = fair;
+        let said = format!("{worked} of {agents} {name} agents have had a ticket{all}{what}");
+        rows.push(("evenness", said));
     }
     let memory = figures.peak_rss_bytes.div_ceil(1024 * 1024);
     rows.push((

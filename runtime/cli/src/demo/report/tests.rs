@@ -63,7 +63,7 @@ fn a_small_stream_is_counted_right() {
         track: track(tasks),
         ..Agent::default()
     };
-    let agents = [agent(20), agent(20), agent(1)];
+    let agents = [agent(20), agent(20), agent(1), agent(0)];
     let evidence = Evidence {
         source: &source,
         outcomes: &outcomes,
@@ -72,6 +72,7 @@ fn a_small_stream_is_counted_right() {
         status: &status,
         engine: "echo",
         ended_in_this_life: 6,
+        window: 32,
         stream: Duration::from_secs(2),
         wall_s: 3.0,
         peak_rss_bytes: 1,
@@ -102,6 +103,7 @@ fn a_small_stream_is_counted_right() {
         (fair.eligible, fair.gini.map(|gini| gini.abs() < 1e-12)),
         (2, Some(true))
     );
+    assert_eq!((fair.agents, fair.worked), (4, 3));
     let table = describe(&figures);
     assert!(
         table.contains(
