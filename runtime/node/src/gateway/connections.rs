@@ -90,31 +90,38 @@ where
     })
 }
 
+impl Open {
+    /// Closes the oldest connection that has not said anything; false: there is none.
+    fn evict_silent(&mut self) -> bool {
+        let oldest = self.silent.pop_first();
+        if let Some((_, silent)) = &oldest {
+            silent.evict();
+        }
+        oldest.is_some()
+    }
+}
+
 impl Connections {
     /// Closes the oldest connections that have not said anything.
     fn evict_silent(&self, most: usize) {
         let mut open = self.open.lock();
         for _ in 0..most {
-            let Some((_, silent)) = open.silent.pop_first() else {
+            if !open.evict_silent() {
                 return;
-            };
-            silent.evict();
+            }
         }
     }
 
     /// Lets a connection in; none when all places are in use.
     fn admit<IO>(self: &Arc<Self>, transport: IO) -> Option<Connection<IO>> {
         let mut open = self.open.lock();
-        if open.count >= self.max {
-            let Some((_, silent)) = open.silent.pop_first() else {
-                drop(open);
-                tracing::debug!(
-                    limit = self.max,
-                    "connection refused, all places are in use"
-                );
-                return None;
-            };
-            silent.evict();
+        if open.count >= self.max && !open.evict_silent() {
+            drop(open);
+            tracing::debug!(
+                limit = self.max,
+                "connection refused, all places are in use"
+            );
+            return None;
         }
         let number = open.next_number;
         open.next_number += 1;
