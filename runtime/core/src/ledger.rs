@@ -112,7 +112,26 @@ pub enum Wait {
     Human(ApprovalId),
 }
 
-/// The request that last settled a task or ended it: what recognises its repeat.
+/// What a client asks of a task under an id of its own. It is kept with the task, so that its repeat does
+/// nothing, whatever became of the task since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientRequest {
+    /// The client's id for it.
+    pub id: RequestId,
+    /// What is asked.
+    pub verb: ClientVerb,
+}
+
+/// What a client can ask of a task more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientVerb {
+    /// To end it.
+    Cancel,
+    /// To make it ready again.
+    Revive,
+}
+
+/// The commit that last settled a task: what recognises its repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastRequest {
     /// The holder under this fence let the task wait.
@@ -121,8 +140,6 @@ pub enum LastRequest {
     Ended(Fence),
     /// The holder under this fence released the task.
     Released(Fence),
-    /// A client cancelled it with this request.
-    Cancelled(RequestId),
 }
 
 /// A task as the rules see it: everything that can change, and nothing of what is asked.
@@ -160,7 +177,7 @@ pub struct TaskHead {
     pub submitted_at: Timestamp,
     /// When its state last changed.
     pub updated_at: Timestamp,
-    /// What recognises the repeat of the request that settled it last.
+    /// What recognises the repeat of the commit that settled it last.
     pub last_request: Option<LastRequest>,
     /// How it ended; some exactly when it has.
     pub ending: Option<Ending>,
@@ -233,6 +250,8 @@ pub struct Transition {
     pub from: State,
     /// The head afterwards; none: it stays as it is.
     pub head: Option<TaskHead>,
+    /// The client's request that is done with it, to be kept with the task.
+    pub request: Option<ClientRequest>,
 }
 
 impl Transition {
@@ -242,6 +261,7 @@ impl Transition {
             expect,
             from: before.state,
             head: Some(after),
+            request: None,
         }
     }
 
@@ -485,6 +505,9 @@ pub enum Refusal {
         /// Where it stands.
         state: State,
     },
+    /// The id of the request is that of another request.
+    #[error("the request id belongs to another request")]
+    RequestConflict,
     /// Somebody else decided the question first.
     #[error("the question was decided by {by}")]
     Decided {

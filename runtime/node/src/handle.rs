@@ -180,20 +180,21 @@ impl NodeHandle {
     /// a request is answered `Cancelled`.
     ///
     /// # Errors
-    /// `NoTask`, `Ended`, storage.
+    /// `NoTask`, `Ended`, `RequestConflict`, storage.
     pub async fn cancel(&self, task: TaskId, request: RequestId) -> Result<State, Problem> {
         let was = self.inner.ledger.cancel(task, request).await?;
         self.inner.market.cancel(task);
         Ok(was)
     }
 
-    /// Makes a dead, cancelled or expired task ready again.
+    /// Makes a dead, cancelled or expired task ready again. Returns the state it was in; the repeat of a request
+    /// is answered `Ready`.
     ///
     /// # Errors
-    /// `NoTask`, `NotRevivable`, `Full`, storage.
-    pub async fn revive(&self, task: TaskId) -> Result<(), Problem> {
+    /// `NoTask`, `NotRevivable`, `Full`, `RequestConflict`, storage.
+    pub async fn revive(&self, task: TaskId, request: RequestId) -> Result<State, Problem> {
         self.takes_work()?;
-        Ok(self.inner.ledger.revive(task).await?)
+        Ok(self.inner.ledger.revive(task, request).await?)
     }
 
     /// One task, live or ended.
@@ -252,7 +253,7 @@ impl NodeHandle {
     /// Decides a question: the task goes on with the answer.
     ///
     /// # Errors
-    /// `NoApproval`, `Decided`, `Closed`, storage.
+    /// `NoApproval`, `Decided`, `Closed`, `RequestConflict`, storage.
     pub async fn decide(
         &self,
         id: ApprovalId,

@@ -55,6 +55,12 @@ pub enum LedgerError {
         /// Where the task stands.
         state: State,
     },
+    /// The id of the request belongs to another request about the same task or question: draw a new one.
+    #[error("the request id belongs to another request about task {task}")]
+    RequestConflict {
+        /// The task.
+        task: TaskId,
+    },
     /// Somebody else decided first.
     #[error("approval {id} was decided by {by}; task {task} is {state}")]
     Decided {
@@ -151,6 +157,7 @@ impl LedgerError {
             | Self::NoTask(_)
             | Self::NoApproval(_)
             | Self::Closed { .. }
+            | Self::RequestConflict { .. }
             | Self::Decided { .. }
             | Self::Ended { .. }
             | Self::NotRevivable { .. }

@@ -432,7 +432,7 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// Writes a human's decision to the inbox of the task that asked, and makes it ready if it waits.
     ///
     /// # Errors
-    /// `NoApproval`, `Decided`, `Closed`, storage.
+    /// `NoApproval`, `Decided`, `Closed`, `RequestConflict`, storage.
     async fn decide(
         &self,
         id: ApprovalId,
@@ -444,7 +444,7 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// claim lost.
     ///
     /// # Errors
-    /// `NoTask`, `Ended`, storage.
+    /// `NoTask`, `Ended`, `RequestConflict`, storage.
     async fn cancel(&self, task: TaskId, request: RequestId) -> Result<State, LedgerError>;
 
     /// Ends live tasks whose deadline has passed, the earliest first, at most `limit`; returns them. As
@@ -454,11 +454,12 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// Storage.
     async fn expire(&self, limit: u32) -> Result<Vec<TaskId>, LedgerError>;
 
-    /// Makes a dead, cancelled or expired task ready again.
+    /// Makes a dead, cancelled or expired task ready again; returns the state it was in, `Ready` for a
+    /// repeat.
     ///
     /// # Errors
-    /// `NoTask`, `NotRevivable`, `Full`, storage.
-    async fn revive(&self, task: TaskId) -> Result<(), LedgerError>;
+    /// `NoTask`, `NotRevivable`, `Full`, `RequestConflict`, storage.
+    async fn revive(&self, task: TaskId, request: RequestId) -> Result<State, LedgerError>;
 
     /// One task, live or ended.
     ///

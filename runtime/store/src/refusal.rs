@@ -21,6 +21,7 @@ pub(crate) fn about_task(task: TaskId, fence: Fence, refusal: Refusal) -> Ledger
         // Questions have their own; a task's rules never give these.
         Refusal::Ended { state } | Refusal::Closed { state } => LedgerError::Ended { task, state },
         Refusal::NotRevivable { state } => LedgerError::NotRevivable { task, state },
+        Refusal::RequestConflict => LedgerError::RequestConflict { task },
         Refusal::Decided { by } => LedgerError::Storage {
             what: format!("task {task} was decided by {by}"),
         },
@@ -41,6 +42,7 @@ pub(crate) fn about_question(
             state,
             by,
         },
+        Refusal::RequestConflict => LedgerError::RequestConflict { task },
         Refusal::Lost { state }
         | Refusal::Ended { state }
         | Refusal::Closed { state }

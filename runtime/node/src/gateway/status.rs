@@ -26,6 +26,7 @@
 //! | CLY0030 | `UNAVAILABLE` | the node has failed and is about to stop | elsewhere, or after 2 s |
 //! | CLY0031 | `UNAVAILABLE` | a component of the node does not answer in time | after 1 s |
 //! | CLY0032 | `UNAVAILABLE` | a model's engine is away and being opened again | after RetryInfo |
+//! | CLY0033 | `ALREADY_EXISTS` | the request id belongs to another request | no |
 //!
 //! Every status carries `google.rpc.ErrorInfo` (reason = the code, domain = `colony`), refused arguments
 //! carry `BadRequest` with the field, and what may be tried again carries `RetryInfo`. CLY0012 carries
@@ -236,6 +237,9 @@ fn ledger(error: &LedgerError) -> Status {
         LedgerError::Unreadable { .. } => spec("CLY0021", Code::DataLoss).plain(),
         LedgerError::Lost { .. } => spec("CLY0024", Code::Aborted).plain(),
         LedgerError::Decided { .. } => spec("CLY0025", Code::FailedPrecondition).plain(),
+        LedgerError::RequestConflict { .. } => {
+            spec("CLY0033", Code::AlreadyExists).field("request_id")
+        }
         LedgerError::NotRevivable { .. } => spec("CLY0026", Code::FailedPrecondition).plain(),
         // Whoever knows the ledger's name says the oldest good one, with `out_of_range`.
         LedgerError::OutOfRange { .. } => spec("CLY0027", Code::OutOfRange).plain(),

@@ -9,7 +9,7 @@ use std::{
 use colony_core::{
     id::{AgentId, ApprovalId, Incarnation, NodeId, QueueName, TaskId, Tenant},
     journal::EffectKey,
-    ledger::{ReadyGroup, Shares, Transition, settle},
+    ledger::{ClientRequest, ReadyGroup, Shares, Transition, settle},
     property::{check, lawful},
     task::{Spec, State},
     unit::Timestamp,
@@ -273,6 +273,7 @@ impl Tables {
             spec,
             journal: Vec::new(),
             approvals: Vec::new(),
+            requests: BTreeMap::new(),
         };
         self.tasks.insert(row);
     }
@@ -288,6 +289,9 @@ impl Tables {
             return false;
         }
         check(|| lawful(&row.head, &transition));
+        if let Some(ClientRequest { id, verb }) = transition.request {
+            row.requests.insert(id, verb);
+        }
         let Some(after) = transition.head else {
             return true;
         };

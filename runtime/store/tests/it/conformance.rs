@@ -79,6 +79,7 @@ macro_rules! on_engine {
                 races: decide_beside_decide,
                 races: revive_beside_late_commit,
                 races: revive_beside_late_cancel,
+                races: cancel_beside_late_revive,
                 races: register_beside_late_claim,
                 races: claim_beside_repeat,
                 races: settle_repeated_after_another_claim,

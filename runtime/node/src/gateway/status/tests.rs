@@ -294,6 +294,12 @@ fn rows() -> Vec<(Status, &'static str, Code, bool)> {
             false,
         ),
         (
+            ledger(&LedgerError::RequestConflict { task: id }),
+            "CLY0033",
+            AlreadyExists,
+            false,
+        ),
+        (
             ledger(&LedgerError::NotRevivable { task: id, state }),
             "CLY0026",
             FailedPrecondition,

@@ -222,7 +222,7 @@ pub(crate) async fn whoever_waits_for_work_is_woken(w: World) {
     w.register("n1").await;
     woken("register");
     w.ledger.cancel(id, w.request_id()).await.unwrap();
-    w.ledger.revive(id).await.unwrap();
+    w.ledger.revive(id, w.request_id()).await.unwrap();
     woken("revive");
 
     let quiet = w.ledger.ready_wakes();

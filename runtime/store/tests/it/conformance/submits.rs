@@ -130,7 +130,7 @@ pub(crate) async fn a_full_ledger_takes_all_or_none(w: World) {
     let ended = w.submit(spec("t")).await;
     w.ledger.cancel(ended, w.request_id()).await.unwrap();
     let last = w.submit(spec("t")).await;
-    let full = w.ledger.revive(ended).await;
+    let full = w.ledger.revive(ended, w.request_id()).await;
     assert!(matches!(
         full,
         Err(LedgerError::Full {
@@ -139,6 +139,6 @@ pub(crate) async fn a_full_ledger_takes_all_or_none(w: World) {
         })
     ));
     w.ledger.cancel(last, w.request_id()).await.unwrap();
-    w.ledger.revive(ended).await.unwrap();
+    w.ledger.revive(ended, w.request_id()).await.unwrap();
     w.check().await;
 }
