@@ -111,7 +111,7 @@ impl NodeHandle {
     /// Writes tasks down, all or none; answers in order. `parent` is the caller's trace, if it has one.
     ///
     /// # Errors
-    /// `Draining`, `Failed`, `Busy`, `Refused`, or the ledger's.
+    /// `Draining`, `Failed`, `Busy`, or the ledger's.
     pub async fn submit(
         &self,
         submissions: Vec<Submission>,
@@ -126,26 +126,20 @@ impl NodeHandle {
         })?;
         node.admission
             .admit_batch(submissions.len())
-            .map_err(|refusal| Problem::Refused { index: 0, refusal })?;
+            .map_err(|refusal| LedgerError::Refused { index: 0, refusal })?;
         let now = node.ledger.now();
         let mut tasks = Vec::with_capacity(submissions.len());
         let mut roots = Vec::new();
-        for (index, Submission { id, mut spec }) in submissions.into_iter().enumerate() {
+        for Submission { id, mut spec } in submissions {
             let mut root = node.telemetry.root(parent, "submit");
             let mut span = node.telemetry.child(root.context(), "admission");
             let admitted = node.admission.admit(&spec, now, |name| {
                 node.types.iter().any(|settings| settings.name == *name)
             });
-            if let Err(refusal) = admitted {
-                // The repeat of what was accepted is answered as such, though its deadline has passed since.
-                let repeats = match id {
-                    Some(id) => node.ledger.get(id).await.is_ok(),
-                    None => false,
-                };
-                if !repeats {
-                    span.fail(&refusal.to_string());
-                    return Err(Problem::Refused { index, refusal });
-                }
+            // The ledger refuses it, unless it is the repeat of a task that was let in.
+            let refusal = admitted.err();
+            if let Some(refusal) = &refusal {
+                span.fail(&refusal.to_string());
             }
             drop(span);
             spec.trace = root.context();
@@ -160,6 +154,7 @@ impl NodeHandle {
             tasks.push(NewTask {
                 id,
                 spec: Arc::new(spec),
+                refusal,
             });
         }
         let ledger = Arc::clone(&node.ledger);

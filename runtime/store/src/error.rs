@@ -1,6 +1,7 @@
 //! Why a ledger refused, or could not do what it was asked.
 
 use colony_core::{
+    admission,
     id::{ApprovalId, Fence, TaskId},
     task::State,
 };
@@ -89,6 +90,14 @@ pub enum LedgerError {
         /// Where it stands.
         state: State,
     },
+    /// One of the tasks is not let in.
+    #[error("task {index}: {refusal}")]
+    Refused {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// Why.
+        refusal: admission::Refusal,
+    },
     /// Too many live tasks.
     #[error("{live} live tasks reach the limit of {limit}")]
     Full {
@@ -161,6 +170,7 @@ impl LedgerError {
             | Self::Decided { .. }
             | Self::Ended { .. }
             | Self::NotRevivable { .. }
+            | Self::Refused { .. }
             | Self::OutOfRange { .. }
             | Self::Open { .. }
             | Self::Unknown { .. }

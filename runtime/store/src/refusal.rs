@@ -2,7 +2,10 @@
 
 use colony_core::{
     id::{ApprovalId, Fence, TaskId},
-    ledger::{Refusal, submit::Full},
+    ledger::{
+        Refusal,
+        submit::{self, Full},
+    },
     task::State,
 };
 
@@ -49,6 +52,15 @@ pub(crate) fn about_question(
         | Refusal::NotRevivable { state } => LedgerError::Closed { id, task, state },
         Refusal::Sequence { .. } | Refusal::Conflict { .. } => {
             LedgerError::Closed { id, task, state }
+        }
+    }
+}
+
+impl From<submit::Error> for LedgerError {
+    fn from(error: submit::Error) -> Self {
+        match error {
+            submit::Error::Full(full) => full.into(),
+            submit::Error::Refused { index, refusal } => Self::Refused { index, refusal },
         }
     }
 }

@@ -165,9 +165,14 @@ pub(super) enum Submitting {
 impl Submitting {
     /// What the node says of a submission, with the fields as the caller has named them.
     pub(super) fn refused(self, problem: Problem) -> Status {
-        let Problem::Refused { index, refusal } = problem else {
-            return problem.into();
-        };
+        match problem {
+            Problem::Ledger(LedgerError::Refused { index, refusal }) => self.rule(index, &refusal),
+            other => other.into(),
+        }
+    }
+
+    /// The task at `index` breaks a rule.
+    fn rule(self, index: usize, refusal: &Refusal) -> Status {
         let (path, what) = match self {
             Self::One => ("task".to_owned(), refusal.to_string()),
             Self::Batch => (
@@ -176,7 +181,7 @@ impl Submitting {
             ),
         };
         let spec = ErrorSpec::new(refusal.code(), Code::InvalidArgument, &what);
-        match field_of(&refusal) {
+        match field_of(refusal) {
             "" => spec.field("tasks"),
             field => spec.field(format!("{path}.{field}")),
         }
@@ -205,7 +210,6 @@ impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
         let spec = |code, status| ErrorSpec::new(code, status, &problem);
         match &problem {
-            Problem::Refused { .. } => Submitting::Batch.refused(problem),
             Problem::Busy { retry_after, .. } => {
                 spec("CLY0017", Code::Unavailable).retry(*retry_after)
             }
@@ -228,6 +232,7 @@ fn ledger(error: &LedgerError) -> Status {
         LedgerError::Closed { .. } | LedgerError::Ended { .. } => {
             spec("CLY0014", Code::FailedPrecondition).plain()
         }
+        LedgerError::Refused { index, refusal } => Submitting::Batch.rule(*index, refusal),
         LedgerError::Full { .. } => spec("CLY0016", Code::ResourceExhausted).retry(RETRY_FULL),
         LedgerError::Busy { .. } => spec("CLY0017", Code::Unavailable).retry(RETRY_BUSY),
         LedgerError::Shut => stopping(),

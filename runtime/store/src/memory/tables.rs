@@ -388,7 +388,16 @@ mod tests {
         let mut tables = Tables::new(Policy::default());
         let id = TaskId::new(now, [1; 10]);
         let spec = Arc::new(Spec::new(TypeName::new("t").unwrap(), "x"));
-        let submitted = tables.submit(vec![NewTask { id, spec }], now).unwrap();
+        let submitted = tables
+            .submit(
+                vec![NewTask {
+                    id,
+                    spec,
+                    refusal: None,
+                }],
+                now,
+            )
+            .unwrap();
         assert_eq!(submitted, [Submitted::Accepted(id)]);
         let ready = tables.tasks.get(id).unwrap().head.clone();
         let (node, life) = (NodeId::new("n").unwrap(), Incarnation(1));

@@ -53,6 +53,7 @@ fn task(number: u16, bytes: usize) -> NewTask {
     NewTask {
         id: TaskId::new(Noon.now(), random),
         spec: Arc::new(Spec::new(TypeName::new("t").unwrap(), "x".repeat(bytes))),
+        refusal: None,
     }
 }
 

@@ -375,6 +375,7 @@ async fn a_file_of_the_first_schema_is_gone_on_with() {
     let new = NewTask {
         id: w.task_id(),
         spec: Arc::new(repeated),
+        refusal: None,
     };
     let known = w.ledger.submit(vec![new]).await.unwrap();
     let state = State::Claimed;

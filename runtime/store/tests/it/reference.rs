@@ -34,6 +34,15 @@ pub(crate) enum No {
     Refused(Refusal, Option<State>),
 }
 
+impl From<submit::Error> for No {
+    fn from(error: submit::Error) -> Self {
+        match error {
+            submit::Error::Full(full) => Self::Full(full),
+            submit::Error::Refused { .. } => panic!("{error:?}"),
+        }
+    }
+}
+
 impl From<Refusal> for No {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal, None)
@@ -146,8 +155,7 @@ impl Reference {
 
     pub(crate) fn submit(&mut self, batch: &[NewTask]) -> Result<Vec<Submitted>, No> {
         let known: Vec<_> = batch.iter().map(|task| self.known(task)).collect();
-        let planned =
-            submit::plan(batch, &known, self.live(), &self.policy, self.now).map_err(No::Full)?;
+        let planned = submit::plan(batch, &known, self.live(), &self.policy, self.now)?;
         let mut answers = Vec::new();
         for (new, planned) in batch.iter().zip(planned) {
             answers.push(match planned {

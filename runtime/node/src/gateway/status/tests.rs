@@ -13,7 +13,7 @@ fn task() -> TaskId {
 }
 
 fn refusal(refusal: Refusal) -> Status {
-    Submitting::Batch.refused(Problem::Refused { index: 3, refusal })
+    Submitting::Batch.refused(LedgerError::Refused { index: 3, refusal }.into())
 }
 
 /// One status for every row of the table: (status, code, gRPC code, whether it may be tried again).

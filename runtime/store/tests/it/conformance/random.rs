@@ -225,7 +225,8 @@ fn no(error: LedgerError) -> No {
         LedgerError::NotRevivable { state, .. } => refused(Refusal::NotRevivable { state }),
         LedgerError::Decided { by, state, .. } => No::Refused(Refusal::Decided { by }, Some(state)),
         LedgerError::Closed { state, .. } => No::Refused(Refusal::Closed { state }, Some(state)),
-        LedgerError::Busy { .. }
+        LedgerError::Refused { .. }
+        | LedgerError::Busy { .. }
         | LedgerError::OutOfRange { .. }
         | LedgerError::Open { .. }
         | LedgerError::Storage { .. }
