@@ -750,7 +750,7 @@ pub struct Task {
     /// Its trace, 32 hex digits; empty when it is not traced.
     #[prost(string, tag = "17")]
     pub trace_id: ::prost::alloc::string::String,
-    /// Claims that ended because the node died. They never kill it.
+    /// Its last claims that ended because the node died, in a row. They never kill it.
     #[prost(uint32, tag = "18")]
     pub node_losses: u32,
     /// While it is ready: no agent gets it before this moment.

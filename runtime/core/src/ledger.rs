@@ -64,7 +64,7 @@ pub struct Policy {
     /// Longest wait after a failed attempt.
     #[serde(with = "span")]
     pub backoff_max: Duration,
-    /// Node losses after which the task that was in hand at them is called a suspect.
+    /// Claims in a row that ended with the death of their node, after which the task is called a suspect.
     pub suspect_losses: u32,
     /// How much earlier one step of priority sorts: a critical task overtakes normal ones that were
     /// submitted up to 5 × this before it, and no task waits for ever.
@@ -161,7 +161,8 @@ pub struct TaskHead {
     pub holder: Option<Holder>,
     /// Attempts that ended by the task's own failure.
     pub failed_attempts: u32,
-    /// Claims that ended because the node died.
+    /// Its last claims that ended because the node died: a claim that ends otherwise, without ending the task,
+    /// begins the count anew.
     pub node_losses: u32,
     /// Only while ready: not claimable before this moment.
     pub not_before: Option<Timestamp>,
@@ -184,7 +185,7 @@ pub struct TaskHead {
 }
 
 impl TaskHead {
-    /// Whether nodes died often enough with this task in hand to say that it may be what kills them.
+    /// Whether so many of its last claims all ended with the death of their node that it may be what kills nodes.
     #[must_use]
     pub fn is_suspect(&self, policy: &Policy) -> bool {
         self.node_losses >= policy.suspect_losses

@@ -114,7 +114,7 @@ pub struct Registered {
     pub lost: Vec<TaskId>,
     /// Names other than its own under which claims were found, with [`Others::Nobody`].
     pub adopted: Vec<NodeId>,
-    /// Of the lost tasks, those that were in hand at so many losses that they may be what kills nodes.
+    /// Of the lost tasks, those whose last claims all ended so: they may be what kills nodes.
     pub suspects: Vec<TaskId>,
 }
 
@@ -409,10 +409,11 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// Storage.
     async fn register(&self, node: &NodeId, others: Others) -> Result<Registered, LedgerError>;
 
-    /// Writes tasks down, all or none; answers in the same order.
+    /// Writes tasks down, all or none; answers in the same order. What is known already is answered before
+    /// anything else is judged.
     ///
     /// # Errors
-    /// `Full`, `Busy`, storage: then none was written.
+    /// `Refused`, `Full`, `Busy`, storage: then none was written.
     async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, LedgerError>;
 
     /// Takes ready tasks as [`colony_core::ledger::plan_claim`] says, and raises each fence. A repeat gets

@@ -106,6 +106,7 @@ pub fn commit(
     match &commit.settlement {
         Settlement::Continue => {}
         Settlement::Wait(question) => {
+            after.node_losses = 0;
             after.state = State::Waiting;
             after.wait = Some(Wait::Human(question.id));
         }
@@ -121,6 +122,7 @@ pub fn commit(
             delay,
             reason,
         } => {
+            after.node_losses = 0;
             let wait = match counts {
                 Counts::Not => Some(*delay),
                 Counts::Failed => {
