@@ -259,7 +259,7 @@ impl<'a> Person<'a> {
         loop {
             let request = ReviveRequest {
                 which: Some(Which::TaskId(id.to_owned())),
-                dry_run: false,
+                ..ReviveRequest::default()
             };
             match self.tasks.revive(request).await {
                 Ok(_) => {

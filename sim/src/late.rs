@@ -25,6 +25,7 @@ pub(crate) enum Request {
     Commit(Commit),
     Decide(ApprovalId, RequestId, Decision),
     Cancel(TaskId, RequestId),
+    Revive(TaskId, RequestId),
 }
 
 /// Copies on their way.
@@ -76,6 +77,9 @@ pub(crate) async fn deliver(world: &World) {
                 Request::Cancel(task, request) => {
                     format!("{:?}", ledger.cancel(task, request).await)
                 }
+                Request::Revive(task, request) => {
+                    format!("{:?}", ledger.revive(task, request).await)
+                }
             };
             world.note(format_args!("a late copy is answered {what}"));
         }
@@ -85,12 +89,11 @@ pub(crate) async fn deliver(world: &World) {
 
 /// S14: whoever held a task before has not settled it while another one holds it.
 fn taken_away(world: &World, copy: ClaimRef, before: &TaskHead, after: &TaskHead) {
-    let fence = match after.last_request {
-        Some(
-            LastRequest::Waited(fence) | LastRequest::Ended(fence) | LastRequest::Released(fence),
-        ) => Some(fence),
-        Some(LastRequest::Cancelled(_)) | None => None,
-    };
+    let fence = after.last_request.map(|last| match last {
+        LastRequest::Waited(fence) | LastRequest::Ended(fence) | LastRequest::Released(fence) => {
+            fence
+        }
+    });
     let held = before.state == State::Claimed && before.fence > copy.fence;
     let others = matches!(
         after.state,

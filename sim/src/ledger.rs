@@ -238,9 +238,10 @@ impl Ledger for FaultyLedger {
             .await
     }
 
-    async fn revive(&self, task: TaskId) -> Result<(), LedgerError> {
-        self.through(Call::Revive, None, self.engine.revive(task))
-            .await
+    async fn revive(&self, task: TaskId, request: RequestId) -> Result<State, LedgerError> {
+        let revive = self.engine.revive(task, request);
+        let copy = Some(Request::Revive(task, request));
+        self.through(Call::Revive, copy, revive).await
     }
 
     async fn get(&self, task: TaskId) -> Result<Record, LedgerError> {

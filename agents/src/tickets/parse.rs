@@ -1,4 +1,4 @@
-//! Reads tickets from JSON lines: `{"text": …, "label"?: …, "split"?: "train" | "test"}`.
+//! Reads tickets from JSON lines: `{"text": …, "label"?: …, "split"?: "train" | "test", "risky"?: true | false}`.
 
 use colony_core::task::INPUT_BYTES_MAX;
 use serde_json::{Map, Value};
@@ -7,6 +7,9 @@ use super::{Split, Ticket};
 
 /// Longest label, in bytes.
 const LABEL_BYTES_MAX: usize = 256;
+
+/// Most characters of a wrong value that are repeated.
+const VALUE_CHARS_MAX: usize = 40;
 
 /// Why a line is no ticket, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +47,9 @@ pub enum LineFault {
         /// The most.
         limit: usize,
     },
+    /// Whether the ticket is risky is said in other words than true and false.
+    #[error("\"risky\" is {0}; write true or false without quotes, or leave it out")]
+    Risky(String),
     /// A split that there is not.
     #[error(
         "split {0:?} is unknown; write \"train\" (label is feedback) or \"test\" (label is only scored)"
@@ -108,10 +114,11 @@ fn ticket(line: &[u8]) -> Result<Ticket, LineFault> {
         Some("test") => Split::Test,
         Some(other) => return Err(LineFault::Split(other.to_owned())),
     };
-    let risky = fields
-        .get("risky")
-        .and_then(Value::as_bool)
-        .unwrap_or(false);
+    let risky = match fields.get("risky") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(risky)) => *risky,
+        Some(other) => return Err(LineFault::Risky(excerpt(other))),
+    };
     Ok(Ticket {
         text,
         label,
@@ -139,6 +146,15 @@ fn string(
             field,
             got: kind(other),
         }),
+    }
+}
+
+/// A value as it is written, or the beginning of it.
+fn excerpt(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(VALUE_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 

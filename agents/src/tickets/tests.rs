@@ -110,6 +110,21 @@ fn every_fault_has_its_own_words() {
         fault("{\"text\":\"a\",\"split\":\"val\"}"),
         LineFault::Split("val".to_owned())
     );
+    for wrong in ["\"true\"", "1", "[true]"] {
+        let line = format!("{{\"text\":\"a\",\"risky\":{wrong}}}");
+        assert_eq!(fault(&line), LineFault::Risky(wrong.to_owned()));
+    }
+    let parsed = parse(b"{\"text\":\"a\",\"risky\":null}\n{\"text\":\"b\",\"risky\":\"yes\"}");
+    assert!(!parsed.tickets[0].risky);
+    assert_eq!(
+        parsed.errors[0].to_string(),
+        "line 2: \"risky\" is \"yes\"; write true or false without quotes, or leave it out"
+    );
+    let long = format!("{{\"text\":\"a\",\"risky\":\"{}\"}}", "é".repeat(100));
+    let LineFault::Risky(value) = fault(&long) else {
+        panic!("{long}");
+    };
+    assert_eq!(value.chars().count(), 41);
     let long = format!("{{\"text\":\"{}\"}}", "x".repeat(70_000));
     assert!(matches!(
         fault(&long),

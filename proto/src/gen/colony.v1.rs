@@ -750,7 +750,7 @@ pub struct Task {
     /// Its trace, 32 hex digits; empty when it is not traced.
     #[prost(string, tag = "17")]
     pub trace_id: ::prost::alloc::string::String,
-    /// Claims that ended because the node died. They never kill it.
+    /// Its last claims that ended because the node died, in a row. They never kill it.
     #[prost(uint32, tag = "18")]
     pub node_losses: u32,
     /// While it is ready: no agent gets it before this moment.
@@ -904,8 +904,8 @@ pub struct CancelRequest {
     /// Its id.
     #[prost(string, tag = "1")]
     pub task_id: ::prost::alloc::string::String,
-    /// Any UUID, the same when the call is repeated: the repeat is then no FAILED_PRECONDITION. Absent: drawn by
-    /// the node.
+    /// Any UUID, the same when the call is repeated: the repeat is then no FAILED_PRECONDITION, and does not end a
+    /// task that was revived since. Absent: drawn by the node.
     #[prost(string, optional, tag = "2")]
     pub request_id: ::core::option::Option<::prost::alloc::string::String>,
 }
@@ -924,6 +924,10 @@ pub struct ReviveRequest {
     /// Whether to say only what would be revived.
     #[prost(bool, tag = "3")]
     pub dry_run: bool,
+    /// Any UUID, the same when the call is repeated: no task is revived twice under it. A repeat with a filter may
+    /// find other tasks than the first call. Absent: drawn by the node.
+    #[prost(string, optional, tag = "4")]
+    pub request_id: ::core::option::Option<::prost::alloc::string::String>,
     /// Which.
     #[prost(oneof = "revive_request::Which", tags = "1, 2")]
     pub which: ::core::option::Option<revive_request::Which>,
@@ -987,7 +991,7 @@ pub struct RevivedTask {
     /// Which.
     #[prost(string, tag = "1")]
     pub task_id: ::prost::alloc::string::String,
-    /// The state it was in.
+    /// The state it was in; ready for a repeat.
     #[prost(enumeration = "TaskState", tag = "2")]
     pub was: i32,
     /// Why it had ended.
@@ -1286,7 +1290,8 @@ pub mod tasks_client {
             req.extensions_mut().insert(GrpcMethod::new("colony.v1.Tasks", "Watch"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Ends a live task. FAILED_PRECONDITION when it has ended already.
+        /// Ends a live task. FAILED_PRECONDITION when it has ended already, ALREADY_EXISTS when the request id belongs
+        /// to another request about the task.
         pub async fn cancel(
             &mut self,
             request: impl tonic::IntoRequest<super::CancelRequest>,
@@ -1406,7 +1411,8 @@ pub mod tasks_server {
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
-        /// Ends a live task. FAILED_PRECONDITION when it has ended already.
+        /// Ends a live task. FAILED_PRECONDITION when it has ended already, ALREADY_EXISTS when the request id belongs
+        /// to another request about the task.
         async fn cancel(
             &self,
             request: tonic::Request<super::CancelRequest>,

@@ -285,6 +285,10 @@ pub(crate) struct ReviveArgs {
     /// Say what would be revived, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Keep trying this long while the node is away or full; only with ids
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = span,
+          conflicts_with_all = ["states", "agent_type", "tenant", "reason"])]
+    pub(crate) retry_for: Duration,
 }
 
 #[derive(Debug, Subcommand)]

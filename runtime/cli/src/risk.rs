@@ -1,12 +1,7 @@
 //! `colony risk eval`: how much of what is risky the patterns and examples of `[risk]` catch, and how often they
 //! are wrong, on anybody's texts. It judges as a triage agent does, by the same rules.
 
-use std::{
-    fs::File,
-    io::{BufRead as _, BufReader, Read as _},
-    path::Path,
-    sync::Arc,
-};
+use std::{fs::File, io::BufReader, path::Path, sync::Arc};
 
 use colony_agents::{normalise, printable};
 use colony_core::port::Clock;
@@ -24,7 +19,7 @@ use crate::{
     args::RiskEvalArgs,
     config,
     errors::{Failure, chain},
-    lines::LINE_BYTES_MAX,
+    lines::Lines,
     model,
     output::{Output, clean, sheet},
     stats::ratio,
@@ -146,31 +141,21 @@ struct Labelled {
     risky: bool,
 }
 
-/// Reads the file line by line, so that no size of it fills memory; the first line that is wrong ends it.
+/// Reads the file; the first line that is wrong ends it.
 fn read(path: &Path) -> Result<Vec<Labelled>, Failure> {
     let name = path.display();
     let unreadable = |error| Failure::usage(format!("cannot read {name}: {error}"));
-    let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
+    let file = BufReader::new(File::open(path).map_err(unreadable)?);
     let mut texts = Vec::new();
-    for number in 1.. {
-        let mut line = Vec::new();
-        let mut rest = file.by_ref().take(LINE_BYTES_MAX + 1);
-        if rest.read_until(b'\n', &mut line).map_err(unreadable)? == 0 {
-            break;
-        }
+    for (number, line) in Lines::new(file) {
         let wrong = |what: String| Failure::usage(format!("{name}, line {number}: {what}"));
-        if line.len() as u64 > LINE_BYTES_MAX {
-            return Err(wrong(format!("longer than {LINE_BYTES_MAX} bytes")));
-        }
-        let line = line.trim_ascii();
-        if !line.is_empty() {
-            let text = serde_json::from_slice(line);
-            texts.push(text.map_err(|error| {
-                wrong(format!(
-                    "{error}; write {{\"text\": \"…\", \"risky\": true}}"
-                ))
-            })?);
-        }
+        let line = line.map_err(|fault| wrong(fault.to_string()))?;
+        let text = serde_json::from_slice(line.trim_ascii());
+        texts.push(text.map_err(|error| {
+            wrong(format!(
+                "{error}; write {{\"text\": \"…\", \"risky\": true}}"
+            ))
+        })?);
     }
     if texts.is_empty() {
         return Err(Failure::usage(format!("{name} holds no texts")));

@@ -64,7 +64,7 @@ pub struct Policy {
     /// Longest wait after a failed attempt.
     #[serde(with = "span")]
     pub backoff_max: Duration,
-    /// Node losses after which the task that was in hand at them is called a suspect.
+    /// Claims in a row that ended with the death of their node, after which the task is called a suspect.
     pub suspect_losses: u32,
     /// How much earlier one step of priority sorts: a critical task overtakes normal ones that were
     /// submitted up to 5 × this before it, and no task waits for ever.
@@ -112,7 +112,26 @@ pub enum Wait {
     Human(ApprovalId),
 }
 
-/// The request that last settled a task or ended it: what recognises its repeat.
+/// What a client asks of a task under an id of its own. It is kept with the task, so that its repeat does
+/// nothing, whatever became of the task since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientRequest {
+    /// The client's id for it.
+    pub id: RequestId,
+    /// What is asked.
+    pub verb: ClientVerb,
+}
+
+/// What a client can ask of a task more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientVerb {
+    /// To end it.
+    Cancel,
+    /// To make it ready again.
+    Revive,
+}
+
+/// The commit that last settled a task: what recognises its repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastRequest {
     /// The holder under this fence let the task wait.
@@ -121,8 +140,6 @@ pub enum LastRequest {
     Ended(Fence),
     /// The holder under this fence released the task.
     Released(Fence),
-    /// A client cancelled it with this request.
-    Cancelled(RequestId),
 }
 
 /// A task as the rules see it: everything that can change, and nothing of what is asked.
@@ -144,7 +161,8 @@ pub struct TaskHead {
     pub holder: Option<Holder>,
     /// Attempts that ended by the task's own failure.
     pub failed_attempts: u32,
-    /// Claims that ended because the node died.
+    /// Its last claims that ended because the node died: a claim that ends otherwise, without ending the task,
+    /// begins the count anew.
     pub node_losses: u32,
     /// Only while ready: not claimable before this moment.
     pub not_before: Option<Timestamp>,
@@ -160,14 +178,14 @@ pub struct TaskHead {
     pub submitted_at: Timestamp,
     /// When its state last changed.
     pub updated_at: Timestamp,
-    /// What recognises the repeat of the request that settled it last.
+    /// What recognises the repeat of the commit that settled it last.
     pub last_request: Option<LastRequest>,
     /// How it ended; some exactly when it has.
     pub ending: Option<Ending>,
 }
 
 impl TaskHead {
-    /// Whether nodes died often enough with this task in hand to say that it may be what kills them.
+    /// Whether so many of its last claims all ended with the death of their node that it may be what kills nodes.
     #[must_use]
     pub fn is_suspect(&self, policy: &Policy) -> bool {
         self.node_losses >= policy.suspect_losses
@@ -233,6 +251,8 @@ pub struct Transition {
     pub from: State,
     /// The head afterwards; none: it stays as it is.
     pub head: Option<TaskHead>,
+    /// The client's request that is done with it, to be kept with the task.
+    pub request: Option<ClientRequest>,
 }
 
 impl Transition {
@@ -242,6 +262,7 @@ impl Transition {
             expect,
             from: before.state,
             head: Some(after),
+            request: None,
         }
     }
 
@@ -485,6 +506,9 @@ pub enum Refusal {
         /// Where it stands.
         state: State,
     },
+    /// The id of the request is that of another request.
+    #[error("the request id belongs to another request")]
+    RequestConflict,
     /// Somebody else decided the question first.
     #[error("the question was decided by {by}")]
     Decided {

@@ -350,7 +350,11 @@ mod tests {
 
     fn head() -> TaskHead {
         let spec = Arc::new(Spec::new(TypeName::new("triage").unwrap(), "x"));
-        let new = submit::NewTask { id: task(1), spec };
+        let new = submit::NewTask {
+            id: task(1),
+            spec,
+            refusal: None,
+        };
         let now = Timestamp::default();
         let planned = submit::plan(&[new], &[None], 0, &Policy::default(), now).unwrap();
         match planned.into_iter().next() {

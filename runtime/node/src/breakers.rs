@@ -31,12 +31,18 @@ pub(crate) struct Breakers {
 struct Inner {
     policy: Policy,
     clock: Arc<dyn Clock>,
-    breakers: Mutex<BTreeMap<String, Breaker>>,
-    /// The task whose step asks a port that may be back.
-    probes: Mutex<BTreeMap<String, TaskId>>,
+    ports: Mutex<BTreeMap<String, Port>>,
     /// The ports without which the agents of a queue can do nothing.
     needs: BTreeMap<QueueName, BTreeSet<String>>,
     changes: watch::Sender<u64>,
+}
+
+/// A port that has failed.
+#[derive(Debug, Default)]
+struct Port {
+    breaker: Breaker,
+    /// The task that asks it while it may be back: the last one that was let in as the probe.
+    probe: Option<TaskId>,
 }
 
 /// What may be claimed.
@@ -45,7 +51,7 @@ pub(crate) struct Allowed {
     /// Free agents per queue, less where a port is away.
     pub(crate) free: BTreeMap<QueueName, u32>,
     /// Queues of which one task may be claimed, to see whether a port is back; the first that has one is the
-    /// probe of the ports it needs ([`Breakers::probe`]).
+    /// probe of the ports it needs ([`Breakers::admits_queue`]).
     pub(crate) probes: BTreeSet<QueueName>,
     /// When the next port may be asked again.
     pub(crate) look_again: Option<Timestamp>,
@@ -71,8 +77,7 @@ impl Breakers {
             inner: Arc::new(Inner {
                 policy,
                 clock,
-                breakers: Mutex::default(),
-                probes: Mutex::default(),
+                ports: Mutex::default(),
                 needs,
                 changes,
             }),
@@ -86,16 +91,11 @@ impl Breakers {
 
     /// The port has answered.
     pub(crate) fn success(&self, port: &str) {
-        self.inner.probes.lock().remove(port);
-        let mut breakers = self.inner.breakers.lock();
         // Nothing to note of a port that never failed.
-        let Some(breaker) = breakers.get_mut(port) else {
+        let Some(mut back) = self.inner.ports.lock().remove(port) else {
             return;
         };
-        let closed = breaker.success();
-        breakers.remove(port);
-        drop(breakers);
-        if closed {
+        if back.breaker.success() {
             tracing::info!(port, "port is back, breaker closed");
             self.inner.changes.send_modify(|n| *n += 1);
         }
@@ -103,12 +103,12 @@ impl Breakers {
 
     /// The port is away or failed; a refusal of one request for its own sake is no such thing.
     pub(crate) fn failure(&self, port: &str, reason: &str) {
-        self.inner.probes.lock().remove(port);
         let now = self.inner.clock.now();
-        let mut breakers = self.inner.breakers.lock();
-        let breaker = breakers.entry(port.to_owned()).or_default();
-        let opened = breaker.failure(&self.inner.policy, now);
-        drop(breakers);
+        let mut ports = self.inner.ports.lock();
+        let away = ports.entry(port.to_owned()).or_default();
+        away.probe = None;
+        let opened = away.breaker.failure(&self.inner.policy, now);
+        drop(ports);
         if opened {
             tracing::warn!(port, reason, "port is away, breaker opened");
         }
@@ -118,41 +118,65 @@ impl Breakers {
     /// probe, and the others wait for its answer. It may ask several things at once: were the second refused, its
     /// step would fail and take the first along before that had asked, each time again.
     pub(crate) fn admits(&self, port: &str, task: TaskId) -> bool {
+        self.admits_all([port], task)
+    }
+
+    /// Whether a task of `queue` may ask all the ports it needs; where one may be asked once, it is the probe.
+    pub(crate) fn admits_queue(&self, queue: &QueueName, task: TaskId) -> bool {
+        self.admits_all(self.needs(queue), task)
+    }
+
+    /// All of them or none: a task that is refused by one port is the probe of no other.
+    fn admits_all<'a>(
+        &self,
+        needs: impl IntoIterator<Item = &'a str, IntoIter: Clone>,
+        task: TaskId,
+    ) -> bool {
         let now = self.inner.clock.now();
-        let mut breakers = self.inner.breakers.lock();
-        let Some(breaker) = breakers.get_mut(port) else {
-            return true;
+        let mut ports = self.inner.ports.lock();
+        let needs = needs.into_iter();
+        let refuses = |port: &Port| match port.breaker.permission(now) {
+            Permission::Free | Permission::Probe => false,
+            Permission::NotBefore(_) => port.probe != Some(task),
         };
-        match breaker.permission(now) {
-            Permission::Free => true,
-            Permission::Probe => {
-                breaker.probe(now);
-                drop(breakers);
-                self.inner.probes.lock().insert(port.to_owned(), task);
-                true
-            }
-            Permission::NotBefore(_) => {
-                drop(breakers);
-                self.inner.probes.lock().get(port) == Some(&task)
+        if needs
+            .clone()
+            .filter_map(|port| ports.get(port))
+            .any(refuses)
+        {
+            return false;
+        }
+        for port in needs {
+            if let Some(port) = ports.get_mut(port)
+                && port.breaker.permission(now) == Permission::Probe
+            {
+                port.breaker.probe(now);
+                port.probe = Some(task);
             }
         }
+        true
+    }
+
+    /// The ports without which the agents of a queue can do nothing.
+    fn needs(&self, queue: &QueueName) -> impl Iterator<Item = &str> + Clone {
+        let needs = self.inner.needs.get(queue).into_iter().flatten();
+        needs.map(String::as_str)
     }
 
     /// Cuts what a claim may ask for down to what the ports allow.
     pub(crate) fn plan(&self, free: BTreeMap<QueueName, u32>) -> Allowed {
         let now = self.inner.clock.now();
-        let breakers = self.inner.breakers.lock();
+        let ports = self.inner.ports.lock();
         let mut allowed = Allowed::default();
-        if breakers.is_empty() {
+        if ports.is_empty() {
             allowed.free = free;
             return allowed;
         }
         for (queue, count) in free {
-            let needs = self.inner.needs.get(&queue).into_iter().flatten();
             let mut limit = count;
             let mut probing = false;
-            for port in needs {
-                match breakers.get(port).map(|breaker| breaker.permission(now)) {
+            for port in self.needs(&queue) {
+                match ports.get(port).map(|port| port.breaker.permission(now)) {
                     None | Some(Permission::Free) => {}
                     Some(Permission::Probe) => {
                         limit = limit.min(1);
@@ -176,41 +200,13 @@ impl Breakers {
         allowed
     }
 
-    /// A task of `queue` is to be the probe of the ports it needs. False when another is by now: it must
-    /// wait.
-    pub(crate) fn probe(&self, queue: &QueueName) -> bool {
-        let now = self.inner.clock.now();
-        let mut breakers = self.inner.breakers.lock();
-        let needs = || self.inner.needs.get(queue).into_iter().flatten();
-        let taken = needs().any(|port| {
-            let permission = breakers.get(port).map(|breaker| breaker.permission(now));
-            matches!(permission, Some(Permission::NotBefore(_)))
-        });
-        if taken {
-            return false;
-        }
-        for port in needs() {
-            if let Some(breaker) = breakers.get_mut(port) {
-                breaker.probe(now);
-            }
-        }
-        true
-    }
-
     /// A task of `queue` has left its agent: if it was a probe and asked nothing, another may go.
     pub(crate) fn probed(&self, queue: &QueueName) {
         let now = self.inner.clock.now();
-        self.each_open(queue, |breaker| breaker.probe_unused(now));
-    }
-
-    fn each_open(&self, queue: &QueueName, change: impl Fn(&mut Breaker)) {
-        let mut breakers = self.inner.breakers.lock();
-        if breakers.is_empty() {
-            return;
-        }
-        for port in self.inner.needs.get(queue).into_iter().flatten() {
-            if let Some(breaker) = breakers.get_mut(port) {
-                change(breaker);
+        let mut ports = self.inner.ports.lock();
+        for port in self.needs(queue) {
+            if let Some(port) = ports.get_mut(port) {
+                port.breaker.probe_unused(now);
             }
         }
     }
@@ -218,11 +214,11 @@ impl Breakers {
     /// Ports that are taken for away.
     pub(crate) fn open(&self) -> Vec<OpenPort> {
         let now = self.inner.clock.now();
-        let breakers = self.inner.breakers.lock();
-        let open = breakers.iter().filter(|(_, breaker)| breaker.is_open());
-        open.map(|(port, breaker)| OpenPort {
-            port: port.clone(),
-            until: match breaker.permission(now) {
+        let ports = self.inner.ports.lock();
+        let open = ports.iter().filter(|(_, port)| port.breaker.is_open());
+        open.map(|(name, port)| OpenPort {
+            port: name.clone(),
+            until: match port.breaker.permission(now) {
                 Permission::NotBefore(at) => Some(at),
                 Permission::Free | Permission::Probe => None,
             },

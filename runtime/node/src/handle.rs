@@ -111,7 +111,7 @@ impl NodeHandle {
     /// Writes tasks down, all or none; answers in order. `parent` is the caller's trace, if it has one.
     ///
     /// # Errors
-    /// `Draining`, `Failed`, `Busy`, `Refused`, or the ledger's.
+    /// `Draining`, `Failed`, `Busy`, or the ledger's.
     pub async fn submit(
         &self,
         submissions: Vec<Submission>,
@@ -126,26 +126,20 @@ impl NodeHandle {
         })?;
         node.admission
             .admit_batch(submissions.len())
-            .map_err(|refusal| Problem::Refused { index: 0, refusal })?;
+            .map_err(|refusal| LedgerError::Refused { index: 0, refusal })?;
         let now = node.ledger.now();
         let mut tasks = Vec::with_capacity(submissions.len());
         let mut roots = Vec::new();
-        for (index, Submission { id, mut spec }) in submissions.into_iter().enumerate() {
+        for Submission { id, mut spec } in submissions {
             let mut root = node.telemetry.root(parent, "submit");
             let mut span = node.telemetry.child(root.context(), "admission");
             let admitted = node.admission.admit(&spec, now, |name| {
                 node.types.iter().any(|settings| settings.name == *name)
             });
-            if let Err(refusal) = admitted {
-                // The repeat of what was accepted is answered as such, though its deadline has passed since.
-                let repeats = match id {
-                    Some(id) => node.ledger.get(id).await.is_ok(),
-                    None => false,
-                };
-                if !repeats {
-                    span.fail(&refusal.to_string());
-                    return Err(Problem::Refused { index, refusal });
-                }
+            // The ledger refuses it, unless it is the repeat of a task that was let in.
+            let refusal = admitted.err();
+            if let Some(refusal) = &refusal {
+                span.fail(&refusal.to_string());
             }
             drop(span);
             spec.trace = root.context();
@@ -160,6 +154,7 @@ impl NodeHandle {
             tasks.push(NewTask {
                 id,
                 spec: Arc::new(spec),
+                refusal,
             });
         }
         let ledger = Arc::clone(&node.ledger);
@@ -180,20 +175,21 @@ impl NodeHandle {
     /// a request is answered `Cancelled`.
     ///
     /// # Errors
-    /// `NoTask`, `Ended`, storage.
+    /// `NoTask`, `Ended`, `RequestConflict`, storage.
     pub async fn cancel(&self, task: TaskId, request: RequestId) -> Result<State, Problem> {
         let was = self.inner.ledger.cancel(task, request).await?;
         self.inner.market.cancel(task);
         Ok(was)
     }
 
-    /// Makes a dead, cancelled or expired task ready again.
+    /// Makes a dead, cancelled or expired task ready again. Returns the state it was in; the repeat of a request
+    /// is answered `Ready`.
     ///
     /// # Errors
-    /// `NoTask`, `NotRevivable`, `Full`, storage.
-    pub async fn revive(&self, task: TaskId) -> Result<(), Problem> {
+    /// `NoTask`, `NotRevivable`, `Full`, `RequestConflict`, storage.
+    pub async fn revive(&self, task: TaskId, request: RequestId) -> Result<State, Problem> {
         self.takes_work()?;
-        Ok(self.inner.ledger.revive(task).await?)
+        Ok(self.inner.ledger.revive(task, request).await?)
     }
 
     /// One task, live or ended.
@@ -252,7 +248,7 @@ impl NodeHandle {
     /// Decides a question: the task goes on with the answer.
     ///
     /// # Errors
-    /// `NoApproval`, `Decided`, `Closed`, storage.
+    /// `NoApproval`, `Decided`, `Closed`, `RequestConflict`, storage.
     pub async fn decide(
         &self,
         id: ApprovalId,

@@ -392,7 +392,7 @@ fn say(registered: &Registered) {
         tracing::warn!(former = %name, "this ledger's node had another name; what it held is taken over");
     }
     for task in suspects {
-        tracing::warn!(%task, "this task was in hand at several deaths of the node: it may be what kills it");
+        tracing::warn!(%task, "the last claims of this task all ended with the death of the node: it may be what kills it");
     }
 }
 

@@ -5,21 +5,12 @@
 
 use std::time::Duration;
 
-use colony_core::admission::Refusal;
 use colony_inference::InferenceError;
 use colony_store::LedgerError;
 
 /// See the module.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Problem {
-    /// One of the tasks breaks a rule; none was accepted.
-    #[error("task {index}: {refusal}")]
-    Refused {
-        /// Its place in the batch, from 0.
-        index: usize,
-        /// The rule.
-        refusal: Refusal,
-    },
     /// Too many submissions wait for the disk.
     #[error("{in_flight} submissions wait for the disk, the limit")]
     Busy {

@@ -1,7 +1,7 @@
 //! Making ended tasks ready again, many at once: what an operator does after what killed them is repaired.
 
 use colony_core::{
-    id::{TaskId, Tenant, TypeName},
+    id::{RequestId, TaskId, Tenant, TypeName},
     task::{Ending, State},
 };
 use colony_store::{LedgerError, Record, TaskFilter};
@@ -31,8 +31,8 @@ pub struct ReviveFilter {
 /// Whether it is done or only said what would be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Run {
-    /// It is done.
-    Real,
+    /// It is done, under the id of this request: once for each task.
+    Real(RequestId),
     /// It is only said.
     Dry,
 }
@@ -42,7 +42,7 @@ pub enum Run {
 pub struct Revived {
     /// Which.
     pub id: TaskId,
-    /// The state it was in.
+    /// The state it was in; `Ready` where the request is a repeat.
     pub was: State,
     /// Why it had ended.
     pub reason: String,
@@ -63,13 +63,9 @@ impl NodeHandle {
     /// Makes a dead, cancelled or expired task ready again.
     ///
     /// # Errors
-    /// `NoTask`, `NotRevivable`, `Full`, `Draining`, `Failed`, storage.
+    /// `NoTask`, `NotRevivable`, `Full`, `RequestConflict`, `Draining`, `Failed`, storage.
     pub async fn revive_one(&self, task: TaskId, run: Run) -> Result<Revived, Problem> {
         let record = self.task(task).await?;
-        let state = record.head.state;
-        if !state.is_revivable() {
-            return Err(LedgerError::NotRevivable { task, state }.into());
-        }
         self.revive_record(record, run).await
     }
 
@@ -134,13 +130,15 @@ impl NodeHandle {
     }
 
     async fn revive_record(&self, record: Record, run: Run) -> Result<Revived, Problem> {
-        let id = record.head.id;
-        if run == Run::Real {
-            self.revive(id).await?;
-        }
+        let (id, state) = (record.head.id, record.head.state);
+        let was = match run {
+            Run::Real(request) => self.revive(id, request).await?,
+            Run::Dry if state.is_revivable() => state,
+            Run::Dry => return Err(LedgerError::NotRevivable { task: id, state }.into()),
+        };
         Ok(Revived {
             id,
-            was: record.head.state,
+            was,
             reason: why(&record).to_owned(),
         })
     }
@@ -161,6 +159,7 @@ const fn is_about_the_task(problem: &Problem) -> bool {
         Problem::Ledger(
             LedgerError::NoTask(_)
                 | LedgerError::NotRevivable { .. }
+                | LedgerError::RequestConflict { .. }
                 | LedgerError::Unreadable { .. }
         )
     )

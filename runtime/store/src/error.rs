@@ -1,6 +1,7 @@
 //! Why a ledger refused, or could not do what it was asked.
 
 use colony_core::{
+    admission,
     id::{ApprovalId, Fence, TaskId},
     task::State,
 };
@@ -55,6 +56,12 @@ pub enum LedgerError {
         /// Where the task stands.
         state: State,
     },
+    /// The id of the request belongs to another request about the same task or question: draw a new one.
+    #[error("the request id belongs to another request about task {task}")]
+    RequestConflict {
+        /// The task.
+        task: TaskId,
+    },
     /// Somebody else decided first.
     #[error("approval {id} was decided by {by}; task {task} is {state}")]
     Decided {
@@ -82,6 +89,14 @@ pub enum LedgerError {
         task: TaskId,
         /// Where it stands.
         state: State,
+    },
+    /// One of the tasks is not let in.
+    #[error("task {index}: {refusal}")]
+    Refused {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// Why.
+        refusal: admission::Refusal,
     },
     /// Too many live tasks.
     #[error("{live} live tasks reach the limit of {limit}")]
@@ -151,9 +166,11 @@ impl LedgerError {
             | Self::NoTask(_)
             | Self::NoApproval(_)
             | Self::Closed { .. }
+            | Self::RequestConflict { .. }
             | Self::Decided { .. }
             | Self::Ended { .. }
             | Self::NotRevivable { .. }
+            | Self::Refused { .. }
             | Self::OutOfRange { .. }
             | Self::Open { .. }
             | Self::Unknown { .. }

@@ -114,7 +114,7 @@ pub struct Registered {
     pub lost: Vec<TaskId>,
     /// Names other than its own under which claims were found, with [`Others::Nobody`].
     pub adopted: Vec<NodeId>,
-    /// Of the lost tasks, those that were in hand at so many losses that they may be what kills nodes.
+    /// Of the lost tasks, those whose last claims all ended so: they may be what kills nodes.
     pub suspects: Vec<TaskId>,
 }
 
@@ -423,10 +423,11 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// Storage.
     async fn register(&self, node: &NodeId, others: Others) -> Result<Registered, LedgerError>;
 
-    /// Writes tasks down, all or none; answers in the same order.
+    /// Writes tasks down, all or none; answers in the same order. What is known already is answered before
+    /// anything else is judged.
     ///
     /// # Errors
-    /// `Full`, `Busy`, storage: then none was written.
+    /// `Refused`, `Full`, `Busy`, storage: then none was written.
     async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, LedgerError>;
 
     /// Takes ready tasks as [`colony_core::ledger::plan_claim`] says, and raises each fence. A repeat gets
@@ -446,7 +447,7 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// Writes a human's decision to the inbox of the task that asked, and makes it ready if it waits.
     ///
     /// # Errors
-    /// `NoApproval`, `Decided`, `Closed`, storage.
+    /// `NoApproval`, `Decided`, `Closed`, `RequestConflict`, storage.
     async fn decide(
         &self,
         id: ApprovalId,
@@ -458,7 +459,7 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// claim lost.
     ///
     /// # Errors
-    /// `NoTask`, `Ended`, storage.
+    /// `NoTask`, `Ended`, `RequestConflict`, storage.
     async fn cancel(&self, task: TaskId, request: RequestId) -> Result<State, LedgerError>;
 
     /// Ends live tasks whose deadline has passed, the earliest first, at most `limit`; returns them. As
@@ -468,11 +469,12 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// Storage.
     async fn expire(&self, limit: u32) -> Result<Vec<TaskId>, LedgerError>;
 
-    /// Makes a dead, cancelled or expired task ready again.
+    /// Makes a dead, cancelled or expired task ready again; returns the state it was in, `Ready` for a
+    /// repeat.
     ///
     /// # Errors
-    /// `NoTask`, `NotRevivable`, `Full`, storage.
-    async fn revive(&self, task: TaskId) -> Result<(), LedgerError>;
+    /// `NoTask`, `NotRevivable`, `Full`, `RequestConflict`, storage.
+    async fn revive(&self, task: TaskId, request: RequestId) -> Result<State, LedgerError>;
 
     /// One task, live or ended.
     ///

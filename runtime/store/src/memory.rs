@@ -429,8 +429,8 @@ impl Ledger for MemoryLedger {
             .await
     }
 
-    async fn revive(&self, task: TaskId) -> Result<(), LedgerError> {
-        self.write(move |tables, now| tables.revive(task, now))
+    async fn revive(&self, task: TaskId, request: RequestId) -> Result<State, LedgerError> {
+        self.write(move |tables, now| tables.revive(task, request, now))
             .await?
     }
 

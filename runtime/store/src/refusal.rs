@@ -2,7 +2,10 @@
 
 use colony_core::{
     id::{ApprovalId, Fence, TaskId},
-    ledger::{Refusal, submit::Full},
+    ledger::{
+        Refusal,
+        submit::{self, Full},
+    },
     task::State,
 };
 
@@ -21,6 +24,7 @@ pub(crate) fn about_task(task: TaskId, fence: Fence, refusal: Refusal) -> Ledger
         // Questions have their own; a task's rules never give these.
         Refusal::Ended { state } | Refusal::Closed { state } => LedgerError::Ended { task, state },
         Refusal::NotRevivable { state } => LedgerError::NotRevivable { task, state },
+        Refusal::RequestConflict => LedgerError::RequestConflict { task },
         Refusal::Decided { by } => LedgerError::Storage {
             what: format!("task {task} was decided by {by}"),
         },
@@ -41,12 +45,22 @@ pub(crate) fn about_question(
             state,
             by,
         },
+        Refusal::RequestConflict => LedgerError::RequestConflict { task },
         Refusal::Lost { state }
         | Refusal::Ended { state }
         | Refusal::Closed { state }
         | Refusal::NotRevivable { state } => LedgerError::Closed { id, task, state },
         Refusal::Sequence { .. } | Refusal::Conflict { .. } => {
             LedgerError::Closed { id, task, state }
+        }
+    }
+}
+
+impl From<submit::Error> for LedgerError {
+    fn from(error: submit::Error) -> Self {
+        match error {
+            submit::Error::Full(full) => full.into(),
+            submit::Error::Refused { index, refusal } => Self::Refused { index, refusal },
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | `finished` | the head of one that has ended; moved here, so that `live` stays as small as the queue |
 //! | `journal` | what was done, by (task, sequence) |
 //! | `approvals` | questions to humans and their decisions; those answered and not taken are the inboxes |
+//! | `requests` | what clients asked of a task under ids of their own, by (task, request) |
 //! | `dedupe` | deduplication keys, outliving their tasks |
 //! | `outbox` | messages to the world outside, once per (effect, place) |
 //! | `episodes` | what was learned and forgotten, by number |
@@ -388,8 +389,8 @@ impl Ledger for SqliteLedger {
         self.write(move |txn| txn.expire(limit)).await
     }
 
-    async fn revive(&self, task: TaskId) -> Result<(), LedgerError> {
-        self.write(move |txn| txn.revive(task)).await
+    async fn revive(&self, task: TaskId, request: RequestId) -> Result<State, LedgerError> {
+        self.write(move |txn| txn.revive(task, request)).await
     }
 
     async fn get(&self, task: TaskId) -> Result<Record, LedgerError> {

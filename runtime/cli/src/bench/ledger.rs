@@ -137,6 +137,7 @@ impl Submitter {
             let task = NewTask {
                 id: port::task_id(self.ledger.now(), &mut *rng),
                 spec: Arc::clone(&self.spec),
+                refusal: None,
             };
             let asked = Instant::now();
             self.ledger.submit(vec![task]).await?;

@@ -3,7 +3,7 @@
 use colony_proto::v1::{ReviveFilter, ReviveRequest, ReviveResponse, revive_request::Which};
 use serde_json::json;
 
-use super::{Node, page_size, view};
+use super::{Node, page_size, request_id, retry::with_retry, view};
 use crate::{
     args::ReviveArgs,
     errors::Failure,
@@ -13,7 +13,7 @@ use crate::{
 pub(crate) async fn run(node: &Node, args: ReviveArgs, out: Output) -> Result<(), Failure> {
     let dry_run = args.dry_run;
     if !args.ids.is_empty() {
-        return each(node, args.ids, dry_run, out).await;
+        return each(node, args, out).await;
     }
     let mut filter = ReviveFilter {
         tenant: args.tenant.unwrap_or_default(),
@@ -30,7 +30,12 @@ pub(crate) async fn run(node: &Node, args: ReviveArgs, out: Output) -> Result<()
     loop {
         filter.limit = page_size(args.limit, revived);
         let which = Some(Which::Filter(filter.clone()));
-        let ask = ReviveRequest { which, dry_run };
+        // Not repeated here: a repeat might find other tasks, and more of them than were wanted.
+        let ask = ReviveRequest {
+            which,
+            dry_run,
+            request_id: None,
+        };
         let answer = node.open(node.tasks().revive(node.ask(ask)).await)?;
         revived += answer.revived.len();
         failed += answer.not_revived.len();
@@ -56,12 +61,20 @@ pub(crate) async fn run(node: &Node, args: ReviveArgs, out: Output) -> Result<()
     }
 }
 
-async fn each(node: &Node, ids: Vec<String>, dry_run: bool, out: Output) -> Result<(), Failure> {
+async fn each(node: &Node, args: ReviveArgs, out: Output) -> Result<(), Failure> {
+    let dry_run = args.dry_run;
     let mut failed = None;
-    for id in ids {
-        let which = Some(Which::TaskId(id));
-        let ask = ReviveRequest { which, dry_run };
-        match node.open(node.tasks().revive(node.ask(ask)).await) {
+    for id in args.ids {
+        let ask = ReviveRequest {
+            which: Some(Which::TaskId(id)),
+            dry_run,
+            request_id: Some(request_id()),
+        };
+        let answer = with_retry(args.retry_for, out, || {
+            let (mut client, ask) = (node.tasks(), node.ask(ask.clone()));
+            async move { client.revive(ask).await }
+        });
+        match answer.await.map_err(|status| node.failure(&status)) {
             Ok(answer) => say(&answer, dry_run, out)?,
             // The others may be revived all the same; the first failure gives the exit code.
             Err(failure) if failed.is_none() => failed = Some(failure),

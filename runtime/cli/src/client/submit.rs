@@ -26,7 +26,7 @@ use colony_proto::v1::{
 use serde_json::json;
 use tonic::{Code, Status};
 
-use self::lines::{Defaults, Lines};
+use self::lines::{Defaults, TaskLines};
 use super::{Node, retry::with_retry, types, view, watch::Watch};
 use crate::{args::SubmitArgs, errors::Failure, output::Output};
 
@@ -39,7 +39,7 @@ const UNKNOWN_TYPE: &str = "CLY0003";
 /// What is handed in.
 enum Input {
     Text(String),
-    Lines { name: String, lines: Lines },
+    Lines { name: String, lines: TaskLines },
 }
 
 impl Input {
@@ -50,14 +50,14 @@ impl Input {
             (Some(text), _) => Ok(Self::Text(text.clone())),
             (None, Some(path)) if path == Path::new("-") => Ok(Self::Lines {
                 name: "standard input".to_owned(),
-                lines: Lines::new(Box::new(BufReader::new(stdin()))),
+                lines: TaskLines::new(Box::new(BufReader::new(stdin()))),
             }),
             (None, Some(path)) => {
                 let name = path.display().to_string();
                 match File::open(path) {
                     Ok(file) => Ok(Self::Lines {
                         name,
-                        lines: Lines::new(Box::new(BufReader::new(file))),
+                        lines: TaskLines::new(Box::new(BufReader::new(file))),
                     }),
                     Err(error) => Err(Failure::usage(format!("cannot read {name}: {error}"))),
                 }
@@ -92,7 +92,7 @@ pub(crate) async fn run(node: &Node, args: SubmitArgs, out: Output) -> Result<()
 async fn file_lines(
     sender: &mut Sender<'_>,
     name: &str,
-    mut lines: Lines,
+    mut lines: TaskLines,
     defaults: &Defaults,
 ) -> Result<(), Failure> {
     let mut batch = Vec::new();

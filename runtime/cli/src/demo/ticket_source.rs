@@ -1,17 +1,12 @@
 //! The tickets of a demo: where they come from, how they are recognised after a restart, and which of them
 //! belong to no queue.
 
-use std::{
-    collections::BTreeSet,
-    fs::File,
-    io::{BufRead as _, BufReader, Read as _},
-    path::Path,
-};
+use std::{collections::BTreeSet, fs::File, io::BufReader, path::Path};
 
 use colony_agents::tickets::{self, Split, Ticket};
 use sha2::{Digest as _, Sha256};
 
-use crate::{errors::Failure, lines::LINE_BYTES_MAX};
+use crate::{errors::Failure, lines::Lines};
 
 /// Tickets of a demo without `--tasks` and `--count`.
 const COUNT_DEFAULT: usize = 2_000;
@@ -114,36 +109,26 @@ impl TicketSource {
     }
 }
 
-/// Reads a file line by line, so that a wrong one fills neither memory nor screen.
+/// Reads a file so that a wrong one does not fill the screen.
 fn read(path: &Path) -> Result<Vec<Ticket>, Failure> {
     let name = path.display();
     let unreadable = |error| Failure::usage(format!("cannot read {name}: {error}"));
-    let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
+    let file = BufReader::new(File::open(path).map_err(unreadable)?);
     let (mut tickets, mut bad, mut bad_count) = (Vec::new(), Vec::new(), 0_usize);
-    for number in 1.. {
-        let mut line = Vec::new();
-        let mut rest = file.by_ref().take(LINE_BYTES_MAX + 1);
-        if rest.read_until(b'\n', &mut line).map_err(unreadable)? == 0 {
-            break;
-        }
-        let is_long = line.len() as u64 > LINE_BYTES_MAX;
-        let fault = if is_long {
-            Some(format!(
-                "longer than {LINE_BYTES_MAX} bytes; nothing after it was read"
-            ))
-        } else {
-            let parsed = tickets::parse(&line);
-            tickets.extend(parsed.tickets);
-            parsed.errors.first().map(|error| error.fault.to_string())
+    for (number, line) in Lines::new(file) {
+        let fault = match line {
+            Ok(line) => {
+                let parsed = tickets::parse(&line);
+                tickets.extend(parsed.tickets);
+                parsed.errors.first().map(|error| error.fault.to_string())
+            }
+            Err(fault) => Some(format!("{fault}; nothing after it was read")),
         };
         if let Some(fault) = fault {
             bad_count += 1;
             if bad.len() < BAD_LINES_SHOWN {
                 bad.push(format!("line {number}: {fault}"));
             }
-        }
-        if is_long {
-            break;
         }
     }
     if bad_count == 0 {

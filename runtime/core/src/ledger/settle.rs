@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::{
-    Commit, Counts, LastRequest, Policy, Question, QuestionState, Refusal, Settlement, Stamp,
-    TaskHead, Transition, Wait, submit,
+    ClientRequest, ClientVerb, Commit, Counts, LastRequest, Policy, Question, QuestionState,
+    Refusal, Settlement, Stamp, TaskHead, Transition, Wait, submit,
 };
 use crate::{
     cycle::Decision,
@@ -95,6 +95,7 @@ pub fn commit(
             expect,
             from: held.state,
             head: None,
+            request: None,
         }));
     };
     let mut after = released(held, State::Ready, now);
@@ -105,6 +106,7 @@ pub fn commit(
     match &commit.settlement {
         Settlement::Continue => {}
         Settlement::Wait(question) => {
+            after.node_losses = 0;
             after.state = State::Waiting;
             after.wait = Some(Wait::Human(question.id));
         }
@@ -120,6 +122,7 @@ pub fn commit(
             delay,
             reason,
         } => {
+            after.node_losses = 0;
             let wait = match counts {
                 Counts::Not => Some(*delay),
                 Counts::Failed => {
@@ -187,29 +190,37 @@ pub fn lose(head: &TaskHead, now: Timestamp) -> Transition {
     Transition::of(head, Stamp::of(head), after)
 }
 
-/// A client takes its task back, in any live state.
+/// Whether a client's request is the repeat of one that was done; `known` is what is kept with the task under
+/// its id.
+fn is_repeat(known: Option<ClientVerb>, verb: ClientVerb) -> Result<bool, Refusal> {
+    match known {
+        None => Ok(false),
+        Some(known) if known == verb => Ok(true),
+        Some(_) => Err(Refusal::RequestConflict),
+    }
+}
+
+/// A client takes its task back, in any live state. `known` is what is kept with the task under the request's id.
 ///
-/// Ok(None): it was cancelled before, by this very request; a copy of it that comes after a revival does
-/// not cancel again, until the revived task is settled for the first time.
+/// Ok(None): it was cancelled before, by this very request; it may have been revived since.
 ///
 /// # Errors
-/// `Ended`.
+/// `Ended`, `RequestConflict`.
 pub fn cancel(
     head: &TaskHead,
-    request: RequestId,
+    known: Option<ClientVerb>,
+    id: RequestId,
     now: Timestamp,
 ) -> Result<Option<Transition>, Refusal> {
-    let request = LastRequest::Cancelled(request);
-    if head.last_request == Some(request) {
+    let verb = ClientVerb::Cancel;
+    if is_repeat(known, verb)? {
         return Ok(None);
     }
     if head.state.is_final() {
         return Err(Refusal::Ended { state: head.state });
     }
     let mut transition = end(head, State::Cancelled, CANCELLED, now);
-    if let Some(after) = &mut transition.head {
-        after.last_request = Some(request);
-    }
+    transition.request = Some(ClientRequest { id, verb });
     Ok(Some(transition))
 }
 
@@ -232,16 +243,25 @@ fn end(head: &TaskHead, state: State, reason: &str, now: Timestamp) -> Transitio
 }
 
 /// A dead, cancelled or expired task is ready again, under a new fence and at the end of its line. Its
-/// journal and its inbox stay; a deadline that has passed does not.
+/// journal and its inbox stay; a deadline that has passed does not. `known` is what is kept with the task under
+/// the request's id.
+///
+/// Ok(None): it was revived before, by this very request; it may have ended since.
 ///
 /// # Errors
-/// `NotRevivable` in any other state.
+/// `NotRevivable` in any other state, `RequestConflict`.
 pub fn revive(
     head: &TaskHead,
     spec: &Spec,
+    known: Option<ClientVerb>,
+    id: RequestId,
     policy: &Policy,
     now: Timestamp,
-) -> Result<Transition, Refusal> {
+) -> Result<Option<Transition>, Refusal> {
+    let verb = ClientVerb::Revive;
+    if is_repeat(known, verb)? {
+        return Ok(None);
+    }
     if !head.state.is_revivable() {
         let state = head.state;
         return Err(Refusal::NotRevivable { state });
@@ -253,16 +273,19 @@ pub fn revive(
     after.ending = None;
     after.deadline = head.deadline.filter(|deadline| *deadline > now);
     after.sort_key = submit::sort_key(spec, now, policy);
-    Ok(Transition::of(head, Stamp::of(head), after))
+    let mut transition = Transition::of(head, Stamp::of(head), after);
+    transition.request = Some(ClientRequest { id, verb });
+    Ok(Some(transition))
 }
 
 /// A human answers a question, in whatever live state its task is. The answer goes to the task's inbox; a
 /// task that waits for it is ready.
 ///
-/// Ok(None): it was answered before, by this very request.
+/// Ok(None): it was answered so before, by this very request.
 ///
 /// # Errors
-/// `Decided` when somebody else was first, `Closed` when the task has ended.
+/// `Decided` when somebody else was first, `Closed` when the task has ended, `RequestConflict` when this request
+/// answered otherwise before.
 pub fn decide(
     question: &Question,
     state: &QuestionState,
@@ -272,11 +295,19 @@ pub fn decide(
     now: Timestamp,
 ) -> Result<Option<Decided>, Refusal> {
     match state {
-        QuestionState::Answered { request: known, .. }
-        | QuestionState::Taken { request: known, .. }
-            if *known == request =>
-        {
-            return Ok(None);
+        QuestionState::Answered {
+            request: known,
+            decision: before,
+        }
+        | QuestionState::Taken {
+            request: known,
+            decision: before,
+        } if *known == request => {
+            return if before == decision {
+                Ok(None)
+            } else {
+                Err(Refusal::RequestConflict)
+            };
         }
         QuestionState::Answered { decision, .. } | QuestionState::Taken { decision, .. }
             if !mutant!(DoubleDecide) =>

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Policy, TaskHead};
 use crate::{
+    admission,
     id::{Fence, QueueName, TaskId},
     mutant,
     task::{Spec, State},
@@ -18,6 +19,9 @@ pub struct NewTask {
     pub id: TaskId,
     /// What is asked.
     pub spec: Arc<Spec>,
+    /// Why it is not let in, if it is new. What is known already was let in: its repeat is answered, though a
+    /// deadline has passed since or a type is declared no more.
+    pub refusal: Option<admission::Refusal>,
 }
 
 /// What became of a submitted task.
@@ -72,6 +76,22 @@ pub struct Full {
     pub limit: u64,
 }
 
+/// Why nothing of a batch is written down.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Too many live tasks.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// A new task is not let in.
+    #[error("task {index}: {refusal}")]
+    Refused {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// Why.
+        refusal: admission::Refusal,
+    },
+}
+
 /// What is to be done with one task of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Planned {
@@ -112,19 +132,19 @@ pub const fn admits(live: u64, fresh: u64, policy: &Policy) -> Result<(), Full> 
 /// by deduplication key; twins within the batch are found here.
 ///
 /// # Errors
-/// [`Full`]: then nothing is to be written.
+/// [`Error`]: then nothing is to be written.
 pub fn plan(
     batch: &[NewTask],
     known: &[Option<Known>],
     live: u64,
     policy: &Policy,
     now: Timestamp,
-) -> Result<Vec<Planned>, Full> {
+) -> Result<Vec<Planned>, Error> {
     let mut by_id: BTreeMap<TaskId, &NewTask> = BTreeMap::new();
     let mut by_key: BTreeMap<_, &NewTask> = BTreeMap::new();
     let mut fresh = 0;
     let mut planned = Vec::with_capacity(batch.len());
-    for (task, known) in batch.iter().zip(known) {
+    for (index, (task, known)) in batch.iter().zip(known).enumerate() {
         if let Some(known) = known.as_ref().filter(|_| !mutant!(NoDedupe)) {
             planned.push(Planned::Answer(answer(*known)));
             continue;
@@ -142,6 +162,9 @@ pub fn plan(
                 same_payload: twin.spec.same_payload(&task.spec),
             })));
             continue;
+        }
+        if let Some(refusal) = task.refusal.clone() {
+            return Err(Error::Refused { index, refusal });
         }
         by_id.insert(task.id, task);
         if let Some(key) = key {

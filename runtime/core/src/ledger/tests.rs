@@ -40,6 +40,7 @@ fn new_task(number: u16, spec: Spec) -> NewTask {
     NewTask {
         id: TaskId::new(DAWN, random),
         spec: Arc::new(spec),
+        refusal: None,
     }
 }
 

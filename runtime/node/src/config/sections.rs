@@ -498,11 +498,12 @@ pub struct Gateway {
     pub connections_max: usize,
     /// Most requests at once on one connection.
     pub streams_max: u32,
-    /// Most requests at once on all connections.
+    /// Most requests at once on all connections; one counts until its answer has been read.
     pub requests_max: usize,
     /// Most watch streams at once.
     pub watches_max: usize,
-    /// A request that takes longer is given up; watch streams are exempt.
+    /// A request that takes longer is given up; watch streams are exempt. A connection on which a piece of an
+    /// answer stays unread for longer is closed.
     #[serde(with = "span")]
     pub request_timeout: Duration,
     /// How often a silent connection is asked whether it is there.

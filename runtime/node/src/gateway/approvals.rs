@@ -9,7 +9,7 @@ use super::{
     GrpcServer,
     convert::{
         approval_to_wire, parse_approval_id, parse_decision, parse_page_size, parse_page_token,
-        parse_request_id, parse_tenant_filter, state_to_wire,
+        parse_tenant_filter, state_to_wire,
     },
     pages::{ANSWER_BYTES_MAX, fit, next_token},
     status,
@@ -49,10 +49,7 @@ impl Approvals for GrpcServer {
             .decision
             .ok_or_else(|| status::argument("decision", &"must be given"))?;
         let decision = parse_decision(decision)?;
-        let request = match &request.request_id {
-            Some(text) => parse_request_id(text)?,
-            None => self.node.draw_request(),
-        };
+        let request = self.request_id(request.request_id.as_deref())?;
         let decided = self.node.decide(id, request, decision).await?;
         Ok(Response::new(v1::DecideResponse {
             task_id: decided.task.to_string(),

@@ -7,10 +7,11 @@
 //! At the bound a newcomer takes the place of the connection that has been silent for longest; when all have made a
 //! request it is closed at once. So whoever opens connections without using them keeps nobody out. Bytes
 //! are no sign of use, or the answers to keepalive pings would be one: what counts is requests, and a request
-//! lasts until its answer has been read, streams included.
+//! lasts until its answer has been read, streams included. A connection on which a piece of an answer stays unread
+//! for longer than `request_timeout` is closed, whatever else is going on there.
 //!
 //! Works around any transport: a connection that is to be closed reads as ended by the peer, after which the
-//! server lets go of it.
+//! server lets go of it; where nothing can be written, writing fails.
 
 use std::{
     collections::BTreeMap,
@@ -45,6 +46,7 @@ struct Connections {
     max: usize,
     first_request_timeout: Duration,
     idle_timeout: Duration,
+    unread_timeout: Duration,
     open: Mutex<Open>,
 }
 
@@ -68,6 +70,7 @@ where
         max: limits.connections_max,
         first_request_timeout: limits.first_request_timeout,
         idle_timeout: limits.idle_timeout,
+        unread_timeout: limits.request_timeout,
         open: Mutex::default(),
     });
     incoming.filter_map(move |accepted| {
@@ -87,40 +90,49 @@ where
     })
 }
 
+impl Open {
+    /// Closes the oldest connection that has not said anything; false: there is none.
+    fn evict_silent(&mut self) -> bool {
+        let oldest = self.silent.pop_first();
+        if let Some((_, silent)) = &oldest {
+            silent.evict();
+        }
+        oldest.is_some()
+    }
+}
+
 impl Connections {
     /// Closes the oldest connections that have not said anything.
     fn evict_silent(&self, most: usize) {
         let mut open = self.open.lock();
         for _ in 0..most {
-            let Some((_, silent)) = open.silent.pop_first() else {
+            if !open.evict_silent() {
                 return;
-            };
-            silent.evict();
+            }
         }
     }
 
     /// Lets a connection in; none when all places are in use.
     fn admit<IO>(self: &Arc<Self>, transport: IO) -> Option<Connection<IO>> {
         let mut open = self.open.lock();
-        if open.count >= self.max {
-            let Some((_, silent)) = open.silent.pop_first() else {
-                drop(open);
-                tracing::debug!(
-                    limit = self.max,
-                    "connection refused, all places are in use"
-                );
-                return None;
-            };
-            silent.evict();
+        if open.count >= self.max && !open.evict_silent() {
+            drop(open);
+            tracing::debug!(
+                limit = self.max,
+                "connection refused, all places are in use"
+            );
+            return None;
         }
         let number = open.next_number;
         open.next_number += 1;
         open.count += 1;
-        let first_by = Instant::now() + self.first_request_timeout;
+        let now = Instant::now();
+        let first_by = now + self.first_request_timeout;
         let activity = Arc::new(Activity {
             number,
             connections: Arc::clone(self),
             use_: Mutex::new(Use::Silent { first_by }),
+            unread: Mutex::default(),
             evicted: AtomicBool::new(false),
             reader: AtomicWaker::new(),
         });
@@ -128,7 +140,8 @@ impl Connections {
         drop(open);
         Some(Connection {
             transport,
-            timer: Box::pin(tokio::time::sleep_until(first_by)),
+            // Looks at once when to look next.
+            timer: Box::pin(tokio::time::sleep_until(now)),
             activity,
         })
     }
@@ -145,12 +158,21 @@ enum Use {
     Idle { since: Instant },
 }
 
+/// Pieces of answers that the peer has not taken.
+#[derive(Debug, Default)]
+struct UnreadPieces {
+    next_number: u64,
+    /// Since when; the oldest first.
+    since: BTreeMap<u64, Instant>,
+}
+
 /// What is known of one connection: shared by its transport and its requests.
 #[derive(Debug)]
 struct Activity {
     number: u64,
     connections: Arc<Connections>,
     use_: Mutex<Use>,
+    unread: Mutex<UnreadPieces>,
     evicted: AtomicBool,
     /// Wakes whoever reads the connection, to find it evicted.
     reader: AtomicWaker,
@@ -164,15 +186,27 @@ impl Activity {
 
     /// When to look next whether it is to be closed; none: it is.
     fn look_again(&self, now: Instant) -> Option<Instant> {
-        let idle_timeout = self.connections.idle_timeout;
+        let Connections {
+            idle_timeout,
+            unread_timeout,
+            ..
+        } = *self.connections;
         let close_at = match *self.use_.lock() {
-            Use::Silent { first_by } => first_by,
-            Use::Idle { since } => since + idle_timeout,
-            // At the end of the last request nobody sets the timer anew: the connection is closed between one
-            // and two time-outs later.
-            Use::Requests(_) => return Some(now + idle_timeout),
+            Use::Silent { first_by } => Some(first_by),
+            Use::Idle { since } => Some(since + idle_timeout),
+            Use::Requests(_) => {
+                let unread = self.unread.lock();
+                let oldest = unread.since.first_key_value();
+                oldest.map(|(_, since)| *since + unread_timeout)
+            }
         };
-        (close_at > now).then_some(close_at)
+        // Nobody sets the timer anew when a request begins, goes out or ends: the connection is closed between
+        // one and two time-outs later.
+        let next = now + idle_timeout.min(unread_timeout);
+        match close_at {
+            Some(at) => (at > now).then_some(at.min(next)),
+            None => Some(next),
+        }
     }
 }
 
@@ -201,6 +235,33 @@ impl RequestSource {
 /// A request that is in hand.
 #[derive(Debug)]
 pub(super) struct InHand(Arc<Activity>);
+
+impl InHand {
+    /// A piece of the answer goes out; it is unread until the guard is dropped.
+    pub(super) fn unread(&self) -> Unread {
+        let mut unread = self.0.unread.lock();
+        let number = unread.next_number;
+        unread.next_number += 1;
+        unread.since.insert(number, Instant::now());
+        Unread {
+            activity: Arc::clone(&self.0),
+            number,
+        }
+    }
+}
+
+/// A piece of an answer that the peer has not taken.
+#[derive(Debug)]
+pub(super) struct Unread {
+    activity: Arc<Activity>,
+    number: u64,
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.activity.unread.lock().since.remove(&self.number);
+    }
+}
 
 impl Drop for InHand {
     fn drop(&mut self) {
@@ -268,21 +329,38 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
     }
 }
 
+impl<IO> Connection<IO> {
+    /// What writing came to; it fails where it would wait on a connection that is to be closed.
+    fn written<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_pending() && self.poll_closing(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        written
+    }
+}
+
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(cx, buf)
+        let written = Pin::new(&mut self.transport).poll_write(cx, buf);
+        self.written(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(cx)
+        let flushed = Pin::new(&mut self.transport).poll_flush(cx);
+        self.written(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.transport).poll_shutdown(cx);
+        self.written(shut, cx)
     }
 
     fn poll_write_vectored(
@@ -290,7 +368,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
+        self.written(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,9 +1,15 @@
 //! The first thing a request meets: is there room for one more, and is it done in time?
 //!
-//! A request holds a permit until its answer begins. Full: it is refused at once with a time to come back
-//! (health checks are let through, or a busy node would be taken for a dead one). The transport's own
-//! refusals (wrong UTF-8, too large) are turned into ours on the way out. A request keeps its connection in use
-//! until its answer has been read.
+//! A request holds a permit until its answer has been read: every piece of the answer carries the permit through
+//! the transport's own buffers, so that clients who never read cannot fill the memory. Full: it is refused at once
+//! with a time to come back (health checks are let through, or a busy node would be taken for a dead one). The
+//! answer must begin within the time limit, and end within the same again once it has begun. A piece that
+//! its reader does not take in that time costs him the connection ([`super::connections`]).
+//!
+//! Streams named `Watch` end when their reader wants it, and each kind has a bound of its own: they hold the
+//! permit until they begin, and only the pieces have a time limit.
+//!
+//! The transport's own refusals (wrong UTF-8, too large) are turned into ours on the way out.
 
 use std::{
     future::Future,
@@ -14,7 +20,10 @@ use std::{
 };
 
 use http_body::{Frame, SizeHint};
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Sleep,
+};
 use tonic::{
     Status,
     body::Body,
@@ -26,7 +35,7 @@ use tonic::{
 use tower::{Layer, Service};
 
 use super::{
-    connections::{InHand, RequestSource},
+    connections::{InHand, RequestSource, Unread},
     status,
 };
 
@@ -34,6 +43,8 @@ use super::{
 const ALWAYS_OPEN: &str = "/grpc.health.v1.Health/";
 /// Takes as long as the ledger is large; the caller's own deadline counts.
 const UNTIMED: &str = "/colony.v1.Cluster/VerifyLedger";
+/// How the paths of streams end that may go on for ever.
+const ENDLESS: &str = "/Watch";
 
 /// Puts a [`LoadShed`] before a service.
 #[derive(Debug, Clone)]
@@ -90,16 +101,23 @@ where
         let path = request.uri().path();
         if path.starts_with(ALWAYS_OPEN) {
             let answer = self.inner.call(request);
-            return Box::pin(async move { Ok(tracked(answer.await?, in_hand)) });
+            return Box::pin(async move {
+                let held = Held {
+                    _permit: None,
+                    in_hand,
+                };
+                Ok(tracked(answer.await?, held, None))
+            });
         }
-        let timeout = (path != UNTIMED).then_some(self.layer.timeout);
+        let limit = self.layer.timeout;
+        let timeout = (path != UNTIMED).then_some(limit);
+        let endless = path.ends_with(ENDLESS);
         let Ok(permit) = Arc::clone(&self.layer.requests).try_acquire_owned() else {
             let refusal = status::crowded("requests are being served", self.layer.requests_max);
             return Box::pin(std::future::ready(Ok(refusal.into_http())));
         };
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let _permit = permit;
             let answered = match timeout {
                 None => answer.await?,
                 Some(limit) => match tokio::time::timeout(limit, answer).await {
@@ -107,24 +125,76 @@ where
                     Err(_) => status::late(limit).into_http(),
                 },
             };
-            Ok(tracked(status::reworded(answered), in_hand))
+            let held = Held {
+                _permit: (!endless).then_some(permit),
+                in_hand,
+            };
+            let limit = (!endless).then_some(limit);
+            Ok(tracked(status::reworded(answered), held, limit))
         })
     }
 }
 
-/// An answer that keeps its request in hand until it has been read.
-fn tracked(response: Response<Body>, in_hand: Option<InHand>) -> Response<Body> {
+/// What a request holds until its answer has been read.
+struct Held {
+    _permit: Option<OwnedSemaphorePermit>,
+    in_hand: Option<InHand>,
+}
+
+/// An answer that keeps what its request holds until it has been read, and ends within `limit`.
+fn tracked(response: Response<Body>, held: Held, limit: Option<Duration>) -> Response<Body> {
     response.map(|body| {
         Body::new(TrackedBody {
             body,
-            _in_hand: in_hand,
+            held: Arc::new(held),
+            limit,
+            timer: None,
         })
     })
 }
 
 struct TrackedBody {
     body: Body,
-    _in_hand: Option<InHand>,
+    held: Arc<Held>,
+    limit: Option<Duration>,
+    /// Set when the answer is waited for after it has begun, which few are.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl TrackedBody {
+    /// Ready when the answer should have ended.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let Some(limit) = self.limit else {
+            return Poll::Pending;
+        };
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        timer.as_mut().poll(cx).map(|()| status::late(limit))
+    }
+
+    /// A piece of the answer that keeps what the request holds.
+    fn piece(&self, bytes: Bytes) -> Bytes {
+        let in_hand = self.held.in_hand.as_ref();
+        Bytes::from_owner(Piece {
+            bytes,
+            _unread: in_hand.map(InHand::unread),
+            _held: Arc::clone(&self.held),
+        })
+    }
+}
+
+/// A piece of an answer, on its way through the transport's buffers.
+struct Piece {
+    bytes: Bytes,
+    _unread: Option<Unread>,
+    _held: Arc<Held>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl http_body::Body for TrackedBody {
@@ -135,7 +205,15 @@ impl http_body::Body for TrackedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let Poll::Ready(next) = Pin::new(&mut self.body).poll_frame(cx) else {
+            return self.poll_late(cx).map(|late| {
+                self.body = Body::empty();
+                let trailers = late.into_http::<Body>().into_parts().0.headers;
+                Some(Ok(Frame::trailers(trailers)))
+            });
+        };
+        let tracked = |frame: Frame<Bytes>| frame.map_data(|bytes| self.piece(bytes));
+        Poll::Ready(next.map(|frame| frame.map(tracked)))
     }
 
     fn is_end_stream(&self) -> bool {

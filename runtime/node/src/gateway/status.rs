@@ -26,6 +26,7 @@
 //! | CLY0030 | `UNAVAILABLE` | the node has failed and is about to stop | elsewhere, or after 2 s |
 //! | CLY0031 | `UNAVAILABLE` | a component of the node does not answer in time | after 1 s |
 //! | CLY0032 | `UNAVAILABLE` | a model's engine is away and being opened again | after RetryInfo |
+//! | CLY0033 | `ALREADY_EXISTS` | the request id belongs to another request | no |
 //!
 //! Every status carries `google.rpc.ErrorInfo` (reason = the code, domain = `colony`), refused arguments
 //! carry `BadRequest` with the field, and what may be tried again carries `RetryInfo`. CLY0012 carries
@@ -164,9 +165,14 @@ pub(super) enum Submitting {
 impl Submitting {
     /// What the node says of a submission, with the fields as the caller has named them.
     pub(super) fn refused(self, problem: Problem) -> Status {
-        let Problem::Refused { index, refusal } = problem else {
-            return problem.into();
-        };
+        match problem {
+            Problem::Ledger(LedgerError::Refused { index, refusal }) => self.rule(index, &refusal),
+            other => other.into(),
+        }
+    }
+
+    /// The task at `index` breaks a rule.
+    fn rule(self, index: usize, refusal: &Refusal) -> Status {
         let (path, what) = match self {
             Self::One => ("task".to_owned(), refusal.to_string()),
             Self::Batch => (
@@ -175,7 +181,7 @@ impl Submitting {
             ),
         };
         let spec = ErrorSpec::new(refusal.code(), Code::InvalidArgument, &what);
-        match field_of(&refusal) {
+        match field_of(refusal) {
             "" => spec.field("tasks"),
             field => spec.field(format!("{path}.{field}")),
         }
@@ -204,7 +210,6 @@ impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
         let spec = |code, status| ErrorSpec::new(code, status, &problem);
         match &problem {
-            Problem::Refused { .. } => Submitting::Batch.refused(problem),
             Problem::Busy { retry_after, .. } => {
                 spec("CLY0017", Code::Unavailable).retry(*retry_after)
             }
@@ -227,6 +232,7 @@ fn ledger(error: &LedgerError) -> Status {
         LedgerError::Closed { .. } | LedgerError::Ended { .. } => {
             spec("CLY0014", Code::FailedPrecondition).plain()
         }
+        LedgerError::Refused { index, refusal } => Submitting::Batch.rule(*index, refusal),
         LedgerError::Full { .. } => spec("CLY0016", Code::ResourceExhausted).retry(RETRY_FULL),
         LedgerError::Busy { .. } => spec("CLY0017", Code::Unavailable).retry(RETRY_BUSY),
         LedgerError::Shut => stopping(),
@@ -236,6 +242,9 @@ fn ledger(error: &LedgerError) -> Status {
         LedgerError::Unreadable { .. } => spec("CLY0021", Code::DataLoss).plain(),
         LedgerError::Lost { .. } => spec("CLY0024", Code::Aborted).plain(),
         LedgerError::Decided { .. } => spec("CLY0025", Code::FailedPrecondition).plain(),
+        LedgerError::RequestConflict { .. } => {
+            spec("CLY0033", Code::AlreadyExists).field("request_id")
+        }
         LedgerError::NotRevivable { .. } => spec("CLY0026", Code::FailedPrecondition).plain(),
         // Whoever knows the ledger's name says the oldest good one, with `out_of_range`.
         LedgerError::OutOfRange { .. } => spec("CLY0027", Code::OutOfRange).plain(),

@@ -1,6 +1,6 @@
 //! `colony.v1.Tasks`.
 
-use colony_core::id::TaskId;
+use colony_core::id::{RequestId, TaskId};
 use colony_proto::v1::{self, revive_request::Which, tasks_server::Tasks};
 use colony_store::{Page, Submitted, TaskFilter};
 use prost::Message as _;
@@ -141,10 +141,7 @@ impl Tasks for GrpcServer {
     ) -> Result<Response<v1::CancelResponse>, Status> {
         let request = request.into_inner();
         let id = parse_task_id(&request.task_id, "task_id")?;
-        let request = match &request.request_id {
-            Some(text) => parse_request_id(text)?,
-            None => self.node.draw_request(),
-        };
+        let request = self.request_id(request.request_id.as_deref())?;
         let was = self.node.cancel(id, request).await?;
         Ok(Response::new(v1::CancelResponse {
             was: state_to_wire(was).into(),
@@ -156,7 +153,11 @@ impl Tasks for GrpcServer {
         request: Request<v1::ReviveRequest>,
     ) -> Result<Response<v1::ReviveResponse>, Status> {
         let request = request.into_inner();
-        let run = if request.dry_run { Run::Dry } else { Run::Real };
+        let run = if request.dry_run {
+            Run::Dry
+        } else {
+            Run::Real(self.request_id(request.request_id.as_deref())?)
+        };
         let response = match request.which {
             None => {
                 let why = "give a task_id or a filter";
@@ -187,6 +188,16 @@ impl Tasks for GrpcServer {
         let label = parse_line(request.label, "label")?;
         self.node.feedback(id, &label).await?;
         Ok(Response::new(v1::FeedbackResponse {}))
+    }
+}
+
+impl GrpcServer {
+    /// The id of a request, or one that is drawn for it.
+    pub(super) fn request_id(&self, given: Option<&str>) -> Result<RequestId, Status> {
+        match given {
+            Some(text) => parse_request_id(text),
+            None => Ok(self.node.draw_request()),
+        }
     }
 }
 

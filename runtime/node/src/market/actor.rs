@@ -368,7 +368,8 @@ impl Market {
                 continue;
             };
             let queue = &claim.head.queue;
-            if allowed.probes.contains(queue) && !self.needs.breakers.probe(queue) {
+            let admits = || self.needs.breakers.admits_queue(queue, reference.task);
+            if allowed.probes.contains(queue) && !admits() {
                 // A task of another queue is the probe.
                 if let Err(error) = state.offers.free(&award.agent, Outcome::Neutral) {
                     tracing::debug!(%error, "freed an agent whose offer was withdrawn");

@@ -145,8 +145,8 @@ impl Ledger for Faulty {
         self.inner.expire(limit).await
     }
 
-    async fn revive(&self, task: TaskId) -> Result<(), LedgerError> {
-        self.inner.revive(task).await
+    async fn revive(&self, task: TaskId, request: RequestId) -> Result<State, LedgerError> {
+        self.inner.revive(task, request).await
     }
 
     async fn get(&self, task: TaskId) -> Result<Record, LedgerError> {

@@ -292,15 +292,22 @@ async fn the_repeat_of_a_submit_is_answered_also_after_its_deadline() {
     let world = World::new(1, AWAKE).await;
     let mut spec = World::task(0);
     spec.deadline = Some(world.ledger.now().after(50 * TICK));
-    let submission = Submission {
-        id: Some(TaskId::new(world.ledger.now(), [7; 10])),
-        spec,
+    spec.dedupe_key = Some("order-7".to_owned());
+    let id = Some(TaskId::new(world.ledger.now(), [7; 10]));
+    let submit = async |id| {
+        let spec = spec.clone();
+        world
+            .handle
+            .submit(vec![Submission { id, spec }], None)
+            .await
     };
-    let submit = || world.handle.submit(vec![submission.clone()], None);
-    let first = submit().await.expect("accepted");
+    let first = submit(id).await.expect("accepted");
     tokio::time::sleep(100 * TICK).await;
-    let again = submit().await.expect("answered");
-    assert_eq!(again[0].id(), first[0].id());
-    assert!(matches!(again[0], Submitted::Duplicate { .. }), "{again:?}");
+    // By its id, and by its deduplication key under another one.
+    for id in [id, None] {
+        let again = submit(id).await.expect("answered");
+        assert_eq!(again[0].id(), first[0].id());
+        assert!(matches!(again[0], Submitted::Duplicate { .. }), "{again:?}");
+    }
     world.works(1, "afterwards").await;
 }

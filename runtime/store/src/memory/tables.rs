@@ -9,7 +9,7 @@ use std::{
 use colony_core::{
     id::{AgentId, ApprovalId, Incarnation, NodeId, QueueName, TaskId, Tenant},
     journal::EffectKey,
-    ledger::{ReadyGroup, Shares, Transition, settle},
+    ledger::{ClientRequest, ReadyGroup, Shares, Transition, settle},
     property::{check, lawful},
     task::{Spec, State},
     unit::Timestamp,
@@ -273,6 +273,7 @@ impl Tables {
             spec,
             journal: Vec::new(),
             approvals: Vec::new(),
+            requests: BTreeMap::new(),
         };
         self.tasks.insert(row);
     }
@@ -288,6 +289,9 @@ impl Tables {
             return false;
         }
         check(|| lawful(&row.head, &transition));
+        if let Some(ClientRequest { id, verb }) = transition.request {
+            row.requests.insert(id, verb);
+        }
         let Some(after) = transition.head else {
             return true;
         };
@@ -384,7 +388,16 @@ mod tests {
         let mut tables = Tables::new(Policy::default());
         let id = TaskId::new(now, [1; 10]);
         let spec = Arc::new(Spec::new(TypeName::new("t").unwrap(), "x"));
-        let submitted = tables.submit(vec![NewTask { id, spec }], now).unwrap();
+        let submitted = tables
+            .submit(
+                vec![NewTask {
+                    id,
+                    spec,
+                    refusal: None,
+                }],
+                now,
+            )
+            .unwrap();
         assert_eq!(submitted, [Submitted::Accepted(id)]);
         let ready = tables.tasks.get(id).unwrap().head.clone();
         let (node, life) = (NodeId::new("n").unwrap(), Incarnation(1));

@@ -6,8 +6,9 @@ use std::{
 };
 
 use colony_core::{
-    id::{ApprovalId, TaskId},
+    id::{ApprovalId, RequestId, TaskId},
     journal::Entry,
+    ledger::ClientVerb,
     task::Spec,
 };
 
@@ -21,6 +22,8 @@ pub(super) struct TaskRow {
     pub(super) journal: Vec<Entry>,
     /// The questions it has asked.
     pub(super) approvals: Vec<ApprovalId>,
+    /// What clients asked of it, by the ids of their requests.
+    pub(super) requests: BTreeMap<RequestId, ClientVerb>,
 }
 
 type Rows = BTreeMap<TaskId, Box<TaskRow>>;

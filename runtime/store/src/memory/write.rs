@@ -26,7 +26,7 @@ use crate::{
     ledger::{
         Agent, Claim, ClaimRef, ClaimRequest, Claimed, Commit, Committed, Decided, EpisodeChange,
         EpisodeStream, InboxItem, LedgerError, NewTask, Others, Question, QuestionState,
-        Registered, Snapshot, SnapshotKey, Submitted, TaskHead,
+        Registered, Snapshot, SnapshotKey, Submitted,
     },
     limits::size,
     refusal::{about_question, about_task},
@@ -360,9 +360,8 @@ impl Tables {
         Ok(Decided { task, state })
     }
 
-    fn head(&self, id: TaskId) -> Result<&TaskHead, LedgerError> {
-        let row = self.tasks.get(id).ok_or(LedgerError::NoTask(id))?;
-        Ok(&row.head)
+    fn task(&self, id: TaskId) -> Result<&TaskRow, LedgerError> {
+        self.tasks.get(id).ok_or(LedgerError::NoTask(id))
     }
 
     pub(super) fn cancel(
@@ -371,16 +370,16 @@ impl Tables {
         request: RequestId,
         now: Timestamp,
     ) -> Result<State, LedgerError> {
-        let head = self.head(id)?;
-        let cancelled = settle::cancel(head, request, now);
-        match cancelled.map_err(|refusal| about_task(id, head.fence, refusal))? {
-            Some(transition) => {
-                let before = transition.from;
-                self.apply(transition);
-                Ok(before)
-            }
-            None => Ok(State::Cancelled),
-        }
+        let TaskRow { head, requests, .. } = self.task(id)?;
+        let known = requests.get(&request).copied();
+        let cancelled = settle::cancel(head, known, request, now)
+            .map_err(|refusal| about_task(id, head.fence, refusal))?;
+        let Some(transition) = cancelled else {
+            return Ok(State::Cancelled);
+        };
+        let was = transition.from;
+        self.apply(transition);
+        Ok(was)
     }
 
     pub(super) fn expire(&mut self, limit: u32, now: Timestamp) -> Vec<TaskId> {
@@ -396,13 +395,23 @@ impl Tables {
         expired
     }
 
-    pub(super) fn revive(&mut self, id: TaskId, now: Timestamp) -> Result<(), LedgerError> {
-        let row = self.tasks.get(id).ok_or(LedgerError::NoTask(id))?;
-        let revived = settle::revive(&row.head, &row.spec, &self.policy, now)
+    pub(super) fn revive(
+        &mut self,
+        id: TaskId,
+        request: RequestId,
+        now: Timestamp,
+    ) -> Result<State, LedgerError> {
+        let row = self.task(id)?;
+        let known = row.requests.get(&request).copied();
+        let revived = settle::revive(&row.head, &row.spec, known, request, &self.policy, now)
             .map_err(|refusal| about_task(id, row.head.fence, refusal))?;
+        let Some(transition) = revived else {
+            return Ok(State::Ready);
+        };
         submit::admits(self.live(), 1, &self.policy)?;
-        self.apply(revived);
-        Ok(())
+        let was = transition.from;
+        self.apply(transition);
+        Ok(was)
     }
 
     pub(super) fn learn(&mut self, episodes: Vec<Episode>, now: Timestamp) -> Vec<u64> {

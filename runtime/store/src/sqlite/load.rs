@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use colony_core::{
-    id::{ApprovalId, TaskId},
+    id::{ApprovalId, RequestId, TaskId},
     journal::Entry,
-    ledger::TaskHead,
+    ledger::{ClientVerb, TaskHead},
     task::Spec,
 };
 use rusqlite::{Connection, OptionalExtension, params};
@@ -13,7 +13,9 @@ use uuid::Uuid;
 
 use super::{
     row::{self, ApprovalRow},
-    tables::{APPROVALS, Damage, FINISHED, Found, JOURNAL, LIVE, SPECS, Table, columns, select},
+    tables::{
+        APPROVALS, Damage, FINISHED, Found, JOURNAL, LIVE, REQUESTS, SPECS, Table, columns, select,
+    },
     value::Id,
 };
 
@@ -40,6 +42,12 @@ pub(super) fn head(db: &Connection, id: TaskId) -> Loaded<TaskHead> {
 pub(super) fn spec(db: &Connection, id: TaskId) -> Loaded<Arc<Spec>> {
     let sql = concat!(select!(specs), " WHERE id = ?1");
     SPECS.one(db, sql, [Id::from(id)], row::spec)
+}
+
+/// What a client asked of a task under this id.
+pub(super) fn request(db: &Connection, task: TaskId, request: RequestId) -> Loaded<ClientVerb> {
+    let sql = concat!(select!(requests), " WHERE task = ?1 AND request = ?2");
+    REQUESTS.one(db, sql, [Id::from(task), Id(request.0)], row::request)
 }
 
 pub(super) fn entry(db: &Connection, task: TaskId, sequence: u32) -> Loaded<Entry> {

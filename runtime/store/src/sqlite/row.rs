@@ -6,7 +6,7 @@ use std::sync::Arc;
 use colony_core::{
     id::{AgentId, Fence, Incarnation, NodeId, QueueName, RequestId, TaskId, Tenant, TypeName},
     journal::{EffectKey, Entry},
-    ledger::{Holder, LastRequest, TaskHead, Wait},
+    ledger::{ClientVerb, Holder, LastRequest, TaskHead, Wait},
     task::{Ending, Spec, State},
     unit::Timestamp,
 };
@@ -38,7 +38,8 @@ fn last_request(row: &Row<'_>, kind: usize, key: usize) -> Decoded<Option<LastRe
         Some(1) => Some(LastRequest::Waited(fence()?)),
         Some(2) => Some(LastRequest::Ended(fence()?)),
         Some(3) => Some(LastRequest::Released(fence()?)),
-        Some(4) => Some(LastRequest::Cancelled(RequestId(row.get::<_, Id>(key)?.0))),
+        // A client's cancel: since the third schema, it stands in `requests`.
+        Some(4) => None,
         Some(other) => return Err(FromSqlError::OutOfRange(other).into()),
     })
 }
@@ -59,6 +60,15 @@ fn agent_id(row: &Row<'_>, first: usize) -> Decoded<Option<AgentId>> {
         agent_type: name!(row, first, TypeName),
         ordinal: row.get::<_, Number>(first + 1)?.small(),
     }))
+}
+
+/// What a client asked of a task.
+pub(super) fn request(row: &Row<'_>) -> Decoded<ClientVerb> {
+    match row.get(2)? {
+        0 => Ok(ClientVerb::Cancel),
+        1 => Ok(ClientVerb::Revive),
+        other => Err(FromSqlError::OutOfRange(other).into()),
+    }
 }
 
 /// The columns that `live` and `finished` have in common.

@@ -26,9 +26,10 @@ const CHECKPOINT_PAGES: i32 = 16_384;
 
 /// Each brings the ledger from the schema of its index to the next. Expand first: a migration adds, and
 /// what it replaces is removed one release later. Never edit one that was released.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("schema/0001_first.sql"),
     include_str!("schema/0002_heads.sql"),
+    include_str!("schema/0003_requests.sql"),
 ];
 
 /// The schema that this version writes.
@@ -264,7 +265,8 @@ fn migrate(db: &mut Connection, version: u32) -> rusqlite::Result<()> {
     step.commit()
 }
 
-/// Computes the checksums of a table that was written without.
+/// Computes the checksums of the rows that were written without: those that have one keep it, for it may tell
+/// of damage.
 fn seal(db: &Connection, table: &Table) -> rusqlite::Result<()> {
     db.create_scalar_function(
         "row_checksum",
@@ -278,7 +280,7 @@ fn seal(db: &Connection, table: &Table) -> rusqlite::Result<()> {
     )?;
     let Table { name, columns, .. } = table;
     db.execute_batch(&format!(
-        "UPDATE {name} SET checksum = row_checksum('{name}', {columns})"
+        "UPDATE {name} SET checksum = row_checksum('{name}', {columns}) WHERE checksum = 0"
     ))
 }
 

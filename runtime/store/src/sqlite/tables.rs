@@ -34,6 +34,9 @@ macro_rules! columns {
     (approvals) => {
         "id, task, tenant, asked_us, state, question, decision, request"
     };
+    (requests) => {
+        "task, request, verb"
+    };
     (dedupe) => {
         "tenant, key, task, payload, until_us"
     };
@@ -127,6 +130,7 @@ table!(LIVE, live, 1, true, row::live);
 table!(FINISHED, finished, 1, false, row::finished);
 table!(JOURNAL, journal, 2, true, row::entry);
 table!(APPROVALS, approvals, 1, false, row::approval);
+table!(REQUESTS, requests, 2, false, row::request);
 table!(DEDUPE, dedupe, 2, false, row::dedupe);
 table!(OUTBOX, outbox, 1, false, row::outbox);
 table!(EPISODES, episodes, 1, false, row::episode);
@@ -139,12 +143,13 @@ table!(META, meta, 1, false, row::meta);
 table!(QUARANTINED, quarantined, 2, false, row::quarantined);
 
 /// All of them.
-pub(super) const ALL: [&Table; 15] = [
+pub(super) const ALL: [&Table; 16] = [
     &SPECS,
     &LIVE,
     &FINISHED,
     &JOURNAL,
     &APPROVALS,
+    &REQUESTS,
     &DEDUPE,
     &OUTBOX,
     &EPISODES,

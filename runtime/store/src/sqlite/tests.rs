@@ -14,7 +14,7 @@ use std::{
 };
 
 use colony_core::{
-    id::{NodeId, QueueName, TaskId, TypeName},
+    id::{NodeId, QueueName, RequestId, TaskId, TypeName},
     port::Clock,
     task::{Spec, State},
     unit::Timestamp,
@@ -55,6 +55,7 @@ fn task(number: u16, bytes: usize) -> NewTask {
     NewTask {
         id: TaskId::new(Noon.now(), random),
         spec: Arc::new(Spec::new(TypeName::new("t").unwrap(), "x".repeat(bytes))),
+        refusal: None,
     }
 }
 
@@ -316,12 +317,51 @@ async fn a_newer_ledger_is_opened_where_it_allows_this_version() {
         panic!("opened");
     };
     assert!(
-        what.starts_with("was written by a newer colony (schema 5"),
+        what.starts_with("was written by a newer colony (schema 6"),
         "{what}"
     );
     assert!(
         what.contains("run that version, or restore a backup"),
         "{what}"
+    );
+}
+
+/// Heads kept the last cancel; and what was damaged before a migration is damaged after it.
+#[tokio::test]
+async fn cancels_of_the_second_schema_are_recognised_and_its_damage_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let first = open(&path).unwrap();
+    let (cancelled, damaged) = (task(1, 1), task(2, 1));
+    let (cancelled_id, damaged_id) = (cancelled.id, damaged.id);
+    first.submit(vec![cancelled, damaged]).await.unwrap();
+    let request = RequestId::new([7; 16]);
+    first.cancel(cancelled_id, request).await.unwrap();
+    first.close().await;
+    drop(first);
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch("DROP TABLE requests").unwrap();
+    let sql = "UPDATE finished SET last_request = 4, last_key = ?1, checksum = 0";
+    db.execute(sql, params![Id(request.0)]).unwrap();
+    let sql = "UPDATE specs SET checksum = checksum + 1 WHERE id = ?1";
+    db.execute(sql, params![Id::from(damaged_id)]).unwrap();
+    drop(db);
+    written_by(&path, 2, 2);
+
+    let again = open(&path).unwrap();
+    let revive = RequestId::new([8; 16]);
+    let was = again.revive(cancelled_id, revive).await.unwrap();
+    assert_eq!(was, State::Cancelled);
+    again.cancel(cancelled_id, request).await.unwrap();
+    let state = again.get(cancelled_id).await.unwrap().head.state;
+    assert_eq!(state, State::Ready, "the cancel is a repeat");
+    let found = again.verify().await.unwrap().quarantined;
+    let [damage] = &found[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!(
+        (damage.table.as_str(), &damage.key),
+        ("specs", &damaged_id.to_string())
     );
 }
 

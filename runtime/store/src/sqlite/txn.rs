@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 
 use colony_core::{
     id::{NodeId, TaskId},
-    ledger::{Policy, TaskHead, Transition, Wait},
+    ledger::{ClientRequest, Policy, TaskHead, Transition, Wait},
     property::{check, lawful},
     task::State,
     unit::Timestamp,
@@ -33,8 +33,8 @@ use super::{
     counters::Counters,
     load,
     ready::Memory,
-    tables::{CHANGES, FINISHED, LIVE, NODES, Table, columns, insert},
-    value::{Code, Id, Number, request_columns},
+    tables::{CHANGES, FINISHED, LIVE, NODES, REQUESTS, Table, columns, insert},
+    value::{Code, Id, Number, request_columns, verb_code},
 };
 use crate::{
     codec,
@@ -128,6 +128,10 @@ impl WriteTxn<'_> {
         // Between the load and here nobody else writes: there is one writer.
         debug_assert!(transition.expect.matches(before), "{transition:?}");
         check(|| lawful(before, transition));
+        if let Some(ClientRequest { id, verb }) = transition.request {
+            let row = params![Id::from(transition.id), Id(id.0), verb_code(verb)];
+            self.put(&REQUESTS, insert!(requests, "?, ?, ?, ?"), row)?;
+        }
         let Some(after) = &transition.head else {
             return Ok(());
         };

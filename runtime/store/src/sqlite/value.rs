@@ -1,8 +1,8 @@
 //! The core's types as values of columns.
 
 use colony_core::{
-    id::{ApprovalId, Fence, RequestId, TaskId},
-    ledger::{LastRequest, QuestionState},
+    id::{ApprovalId, TaskId},
+    ledger::{ClientVerb, LastRequest, QuestionState},
     task::State,
     unit::Timestamp,
 };
@@ -120,31 +120,22 @@ impl FromSql for Code {
     }
 }
 
-/// Two columns: which kind of request settled the task last, and what names it.
-pub(super) fn request_columns(request: Option<LastRequest>) -> (Option<u8>, Option<RequestKey>) {
+/// Two columns: which kind of commit settled the task last, and its fence.
+pub(super) fn request_columns(request: Option<LastRequest>) -> (Option<u8>, Option<Number>) {
     let (kind, key) = match request {
         None => return (None, None),
-        Some(LastRequest::Waited(fence)) => (1, RequestKey::Fence(fence)),
-        Some(LastRequest::Ended(fence)) => (2, RequestKey::Fence(fence)),
-        Some(LastRequest::Released(fence)) => (3, RequestKey::Fence(fence)),
-        Some(LastRequest::Cancelled(id)) => (4, RequestKey::Id(id)),
+        Some(LastRequest::Waited(fence)) => (1, fence),
+        Some(LastRequest::Ended(fence)) => (2, fence),
+        Some(LastRequest::Released(fence)) => (3, fence),
     };
-    (Some(kind), Some(key))
+    (Some(kind), Some(Number(key.0)))
 }
 
-/// What names a request: the fence of its claim, or its id.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum RequestKey {
-    Fence(Fence),
-    Id(RequestId),
-}
-
-impl ToSql for RequestKey {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        match self {
-            Self::Fence(fence) => Ok(i64::try_from(fence.0).unwrap_or(i64::MAX).into()),
-            Self::Id(id) => Ok(ToSqlOutput::Borrowed(ValueRef::Blob(id.0.as_bytes()))),
-        }
+/// The number of what a client asked, in the file for ever.
+pub(super) const fn verb_code(verb: ClientVerb) -> u8 {
+    match verb {
+        ClientVerb::Cancel => 0,
+        ClientVerb::Revive => 1,
     }
 }
 

@@ -52,7 +52,11 @@ async fn drive(ledger: Arc<dyn Ledger>, clock: Arc<HandClock>, load: &Load) -> S
                     random[2..].copy_from_slice(&(writer << 40 | n).to_be_bytes());
                     let id = TaskId::new(clock.now(), random);
                     let spec = Arc::clone(&spec);
-                    NewTask { id, spec }
+                    NewTask {
+                        id,
+                        spec,
+                        refusal: None,
+                    }
                 };
                 let new = (drawn..drawn + per_request).map(new).collect();
                 drawn += per_request;

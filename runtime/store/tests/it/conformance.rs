@@ -33,6 +33,7 @@ macro_rules! on_engine {
 
             checks! { $open;
                 submits: a_repeated_submit_is_a_duplicate,
+                submits: a_repeat_is_answered_before_anything_is_judged,
                 submits: a_deduplication_key_is_remembered,
                 submits: a_batch_is_accepted_in_order,
                 submits: a_full_ledger_takes_all_or_none,
@@ -79,6 +80,7 @@ macro_rules! on_engine {
                 races: decide_beside_decide,
                 races: revive_beside_late_commit,
                 races: revive_beside_late_cancel,
+                races: cancel_beside_late_revive,
                 races: register_beside_late_claim,
                 races: claim_beside_repeat,
                 races: settle_repeated_after_another_claim,

@@ -293,7 +293,7 @@ async fn a_head_that_cannot_be_read_stops_no_claim() {
     assert_eq!(found[0].reason, "the checksum does not fit the row");
 
     // What is left of the task can be revived, under a fence that nobody has had.
-    w.ledger.revive(tasks[1]).await.unwrap();
+    w.ledger.revive(tasks[1], w.request_id()).await.unwrap();
     let claim = w.ask("n1", 2, &[("t", 1)]).await.claims.pop().unwrap();
     assert!(claim.head.fence.0 > 7);
     w.settle(claim.reference(), done("x")).await.unwrap();

@@ -56,6 +56,7 @@ async fn write(ledger: &dyn Ledger, clock: &HandClock, writer: u64) {
         let task = NewTask {
             id,
             spec: Arc::new(spec("t")),
+            refusal: None,
         };
         ledger.submit(vec![task]).await.unwrap();
         say("submitted", id);

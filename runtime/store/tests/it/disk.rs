@@ -25,6 +25,7 @@ fn task(number: u8) -> NewTask {
     NewTask {
         id: TaskId::new(DAWN, [number; 10]),
         spec: Arc::new(spec("t")),
+        refusal: None,
     }
 }
 
@@ -154,6 +155,7 @@ async fn the_victim_of_a_failed_checkpoint() {
         let new = |number: u8| NewTask {
             id: TaskId::new(DAWN, [batch, number, 0, 0, 0, 0, 0, 0, 0, 0]),
             spec: Arc::clone(&spec),
+            refusal: None,
         };
         match ledger.submit((0..64).map(new).collect()).await {
             Ok(_) => {}

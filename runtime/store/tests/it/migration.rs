@@ -367,7 +367,7 @@ async fn a_file_of_the_first_schema_is_gone_on_with() {
     commit.taken = vec![question(5)];
     commit.settlement = done("x");
     w.ledger.commit(commit).await.unwrap();
-    w.ledger.revive(task(7)).await.unwrap();
+    w.ledger.revive(task(7), w.request_id()).await.unwrap();
 
     // Numbers go on, keys are known, an episode's successor forgets it.
     let mut repeated = spec("t");
@@ -375,6 +375,7 @@ async fn a_file_of_the_first_schema_is_gone_on_with() {
     let new = NewTask {
         id: w.task_id(),
         spec: Arc::new(repeated),
+        refusal: None,
     };
     let known = w.ledger.submit(vec![new]).await.unwrap();
     let state = State::Claimed;

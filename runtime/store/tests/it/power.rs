@@ -111,6 +111,7 @@ fn a_sync_outlives_the_runtime_in_which_it_began() {
     let task = |number| NewTask {
         id: colony_core::id::TaskId::new(DAWN, [number; 10]),
         spec: Arc::new(spec("t")),
+        refusal: None,
     };
     runtime().block_on(async {
         let submit = ledger.submit(vec![task(1)]);

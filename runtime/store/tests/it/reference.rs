@@ -8,8 +8,8 @@ use colony_core::{
     id::{ApprovalId, Incarnation, NodeId, RequestId, TaskId, Tenant},
     journal::Entry,
     ledger::{
-        Commit, Policy, QuestionState, ReadyGroup, Refusal, Select, Settlement, Shares, TaskHead,
-        Transition,
+        ClientRequest, ClientVerb, Commit, Policy, QuestionState, ReadyGroup, Refusal, Select,
+        Settlement, Shares, TaskHead, Transition,
         claim::{self, Asked},
         plan_claim,
         settle::{self, Appended},
@@ -34,6 +34,15 @@ pub(crate) enum No {
     Refused(Refusal, Option<State>),
 }
 
+impl From<submit::Error> for No {
+    fn from(error: submit::Error) -> Self {
+        match error {
+            submit::Error::Full(full) => Self::Full(full),
+            submit::Error::Refused { .. } => panic!("{error:?}"),
+        }
+    }
+}
+
 impl From<Refusal> for No {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal, None)
@@ -45,6 +54,7 @@ pub(crate) struct Task {
     pub(crate) head: TaskHead,
     pub(crate) spec: Arc<Spec>,
     pub(crate) journal: Vec<Entry>,
+    requests: BTreeMap<RequestId, ClientVerb>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -100,6 +110,9 @@ impl Reference {
                 }
             }
         }
+        if let Some(ClientRequest { id, verb }) = transition.request {
+            assert_eq!(task.requests.insert(id, verb), None);
+        }
         if let Some(head) = transition.head {
             task.head = head;
         }
@@ -142,8 +155,7 @@ impl Reference {
 
     pub(crate) fn submit(&mut self, batch: &[NewTask]) -> Result<Vec<Submitted>, No> {
         let known: Vec<_> = batch.iter().map(|task| self.known(task)).collect();
-        let planned =
-            submit::plan(batch, &known, self.live(), &self.policy, self.now).map_err(No::Full)?;
+        let planned = submit::plan(batch, &known, self.live(), &self.policy, self.now)?;
         let mut answers = Vec::new();
         for (new, planned) in batch.iter().zip(planned) {
             answers.push(match planned {
@@ -183,6 +195,7 @@ impl Reference {
             head,
             spec: Arc::clone(&new.spec),
             journal: Vec::new(),
+            requests: BTreeMap::new(),
         };
         self.tasks.insert(new.id, task);
     }
@@ -340,9 +353,10 @@ impl Reference {
     }
 
     pub(crate) fn cancel(&mut self, id: TaskId, request: RequestId) -> Result<State, No> {
-        let task = self.tasks.get(&id).ok_or(No::Unknown)?;
-        let before = task.head.state;
-        Ok(match settle::cancel(&task.head, request, self.now)? {
+        let Task { head, requests, .. } = self.tasks.get(&id).ok_or(No::Unknown)?;
+        let known = requests.get(&request).copied();
+        let before = head.state;
+        Ok(match settle::cancel(head, known, request, self.now)? {
             Some(transition) => {
                 self.apply(transition);
                 before
@@ -360,11 +374,17 @@ impl Reference {
         expired
     }
 
-    pub(crate) fn revive(&mut self, id: TaskId) -> Result<(), No> {
+    pub(crate) fn revive(&mut self, id: TaskId, request: RequestId) -> Result<State, No> {
         let task = self.tasks.get(&id).ok_or(No::Unknown)?;
-        let transition = settle::revive(&task.head, &task.spec, &self.policy, self.now)?;
+        let known = task.requests.get(&request).copied();
+        let (head, spec) = (&task.head, &task.spec);
+        let before = head.state;
+        let revived = settle::revive(head, spec, known, request, &self.policy, self.now)?;
+        let Some(transition) = revived else {
+            return Ok(State::Ready);
+        };
         submit::admits(self.live(), 1, &self.policy).map_err(No::Full)?;
         self.apply(transition);
-        Ok(())
+        Ok(before)
     }
 }

@@ -180,6 +180,7 @@ impl World {
         NewTask {
             id: self.task_id(),
             spec: Arc::new(spec),
+            refusal: None,
         }
     }
 

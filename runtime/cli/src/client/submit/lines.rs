@@ -1,14 +1,11 @@
 //! Tasks out of JSON lines.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead, Read as _},
-};
+use std::{collections::BTreeMap, io::BufRead};
 
 use colony_proto::v1::NewTask;
 use serde::Deserialize;
 
-use crate::{args::SubmitArgs, errors::Failure, lines::LINE_BYTES_MAX};
+use crate::{args::SubmitArgs, errors::Failure, lines::Lines};
 
 /// What a line may say. Unknown fields are refused: a misspelt `prioirty` must not vanish.
 #[derive(Debug, Deserialize)]
@@ -85,15 +82,12 @@ pub(super) struct BadLine {
     pub(super) what: String,
 }
 
-/// Reads tasks line by line; empty lines are skipped but counted.
-pub(super) struct Lines {
-    from: Box<dyn BufRead>,
-    number: usize,
-}
+/// Reads tasks line by line.
+pub(super) struct TaskLines(Lines<Box<dyn BufRead>>);
 
-impl Lines {
+impl TaskLines {
     pub(super) fn new(from: Box<dyn BufRead>) -> Self {
-        Self { from, number: 0 }
+        Self(Lines::new(from))
     }
 
     /// The next task with its line number; none at the end.
@@ -101,56 +95,34 @@ impl Lines {
         &mut self,
         defaults: &Defaults,
     ) -> Result<Option<(usize, NewTask)>, BadLine> {
-        loop {
-            self.number += 1;
-            let mut bytes = Vec::new();
-            let read = self
-                .from
-                .by_ref()
-                .take(LINE_BYTES_MAX + 1)
-                .read_until(b'\n', &mut bytes);
-            match read {
-                Ok(0) => return Ok(None),
-                Ok(_) => {}
-                Err(error) => return Err(self.bad(format!("cannot be read: {error}"))),
-            }
-            if bytes.len() as u64 > LINE_BYTES_MAX {
-                return Err(self.bad(format!("longer than {LINE_BYTES_MAX} bytes")));
-            }
-            let text = match std::str::from_utf8(&bytes) {
-                Ok(text) => text.trim(),
-                Err(error) => {
-                    let at = error.valid_up_to() + 1;
-                    return Err(self.bad(format!("not UTF-8: wrong byte at column {at}")));
-                }
-            };
-            // A byte order mark is what some editors begin a file with.
-            let text = text.trim_start_matches('\u{feff}');
-            if text.is_empty() {
-                continue;
-            }
-            // A list would be taken for the fields in their order.
-            if text.starts_with('[') {
-                return Err(self.bad("a list where an object is expected; write one object a line, such as {\"text\": \"…\"}".to_owned()));
-            }
-            return match serde_json::from_str::<Line>(text) {
-                Ok(line) => Ok(Some((self.number, defaults.line(self.number, line)))),
-                Err(error) => {
-                    // The parser counts lines within the one it got.
-                    let what = error.to_string();
-                    let what = what.split(" at line ").next().unwrap_or_default();
-                    Err(self.bad(format!("{what} (column {})", error.column())))
-                }
-            };
+        let Some((number, line)) = self.0.next() else {
+            return Ok(None);
+        };
+        let parsed = line.map_err(|fault| fault.to_string());
+        match parsed.and_then(|line| parse(&line)) {
+            Ok(line) => Ok(Some((number, defaults.line(number, line)))),
+            Err(what) => Err(BadLine { line: number, what }),
         }
     }
+}
 
-    fn bad(&self, what: String) -> BadLine {
-        BadLine {
-            line: self.number,
-            what,
-        }
+/// Reads one line, or says what is wrong with it.
+fn parse(bytes: &[u8]) -> Result<Line, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let at = error.valid_up_to() + 1;
+        format!("not UTF-8: wrong byte at column {at}")
+    })?;
+    let text = text.trim();
+    // A list would be taken for the fields in their order.
+    if text.starts_with('[') {
+        return Err("a list where an object is expected; write one object a line, such as {\"text\": \"…\"}".to_owned());
     }
+    serde_json::from_str(text).map_err(|error| {
+        // The parser counts lines within the one it got.
+        let what = error.to_string();
+        let what = what.split(" at line ").next().unwrap_or_default();
+        format!("{what} (column {})", error.column())
+    })
 }
 
 #[cfg(test)]
@@ -172,7 +144,7 @@ mod tests {
     }
 
     fn read(text: &[u8], defaults: &Defaults) -> Result<Vec<(usize, NewTask)>, BadLine> {
-        let mut lines = Lines::new(Box::new(Cursor::new(text.to_vec())));
+        let mut lines = TaskLines::new(Box::new(Cursor::new(text.to_vec())));
         let mut tasks = Vec::new();
         while let Some(task) = lines.next_task(defaults)? {
             tasks.push(task);
@@ -230,12 +202,5 @@ mod tests {
             assert_eq!(bad.line, line, "{bad:?}");
             assert!(bad.what.starts_with(what), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn an_endless_line_is_not_swallowed() {
-        let text = vec![b'x'; 2 * 1024 * 1024];
-        let bad = read(&text, &defaults(&[])).expect_err("too long");
-        assert_eq!(bad.what, "longer than 1048576 bytes");
     }
 }

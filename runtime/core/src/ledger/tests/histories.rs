@@ -14,8 +14,8 @@ use crate::{
     id::{ApprovalId, Fence, Incarnation, RequestId, TaskId},
     journal::Entry,
     ledger::{
-        ClaimRef, Commit, Counts, Policy, Question, QuestionState, Select, Settlement, TaskHead,
-        Transition, claim,
+        ClaimRef, ClientRequest, ClientVerb, Commit, Counts, Policy, Question, QuestionState,
+        Select, Settlement, TaskHead, Transition, claim,
         settle::{self, Appended},
         submit::{self, Planned},
     },
@@ -52,6 +52,7 @@ enum Op {
     },
     Revive {
         task: usize,
+        request: u8,
     },
     Pass {
         ms: u64,
@@ -72,7 +73,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Expire),
         1 => Just(Op::Lose),
         1 => index.clone().prop_map(|task| Op::Quarantine { task }),
-        2 => index.prop_map(|task| Op::Revive { task }),
+        2 => (index, 0..3_u8).prop_map(|(task, request)| Op::Revive { task, request }),
         3 => (1..2_000_u64).prop_map(|ms| Op::Pass { ms }),
     ];
     prop::collection::vec(op, 1..150)
@@ -87,6 +88,8 @@ struct Task {
     /// The fence of each of its claims.
     fences: Vec<Fence>,
     failed_since_revival: u32,
+    /// What clients asked, by id.
+    requests: BTreeMap<RequestId, ClientVerb>,
 }
 
 #[derive(Default)]
@@ -121,7 +124,8 @@ impl History {
             Op::Cancel { task, request } => {
                 let request = RequestId::new([request; 16]);
                 if let Some(head) = self.any(task)
-                    && let Ok(Some(transition)) = settle::cancel(head, request, self.now)
+                    && let known = self.tasks[&head.id].requests.get(&request).copied()
+                    && let Ok(Some(transition)) = settle::cancel(head, known, request, self.now)
                 {
                     self.apply(transition, By::Others);
                 }
@@ -147,11 +151,18 @@ impl History {
                     self.apply(settle::quarantine(head, "unreadable", self.now), By::Others);
                 }
             }
-            Op::Revive { task } => {
+            Op::Revive { task, request } => {
+                let request = RequestId::new([request; 16]);
                 if let Some(id) = self.any(task).map(|head| head.id)
-                    && let task = &self.tasks[&id]
-                    && let Ok(revived) =
-                        settle::revive(&task.head, &task.spec, &self.policy, self.now)
+                    && let Task {
+                        head,
+                        spec,
+                        requests,
+                        ..
+                    } = &self.tasks[&id]
+                    && let known = requests.get(&request).copied()
+                    && let Ok(Some(revived)) =
+                        settle::revive(head, spec, known, request, &self.policy, self.now)
                 {
                     self.apply(revived, By::Others);
                     self.tasks.get_mut(&id).unwrap().failed_since_revival = 0;
@@ -184,6 +195,9 @@ impl History {
             transition.from != transition.to(),
             transition.ends(),
         );
+        if let Some(ClientRequest { id, verb }) = transition.request {
+            assert_eq!(task.requests.insert(id, verb), None, "done twice");
+        }
         let Some(after) = transition.head else {
             assert_eq!(by, By::Holder);
             return;
@@ -226,6 +240,7 @@ impl History {
                 journal: vec![],
                 fences: vec![],
                 failed_since_revival: 0,
+                requests: BTreeMap::new(),
                 head: *head,
             };
             self.tasks.insert(task.head.id, task);

@@ -13,7 +13,7 @@ fn task() -> TaskId {
 }
 
 fn refusal(refusal: Refusal) -> Status {
-    Submitting::Batch.refused(Problem::Refused { index: 3, refusal })
+    Submitting::Batch.refused(LedgerError::Refused { index: 3, refusal }.into())
 }
 
 /// One status for every row of the table: (status, code, gRPC code, whether it may be tried again).
@@ -291,6 +291,12 @@ fn rows() -> Vec<(Status, &'static str, Code, bool)> {
             }),
             "CLY0025",
             FailedPrecondition,
+            false,
+        ),
+        (
+            ledger(&LedgerError::RequestConflict { task: id }),
+            "CLY0033",
+            AlreadyExists,
             false,
         ),
         (

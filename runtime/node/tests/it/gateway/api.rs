@@ -207,7 +207,11 @@ pub(super) async fn claimed(ledger: &dyn Ledger, inputs: Vec<String>) -> Vec<Cla
         let random = [0, 0, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]];
         let id = colony_core::id::TaskId::new(ledger.now(), random);
         let spec = Arc::new(Spec::new(type_of.clone(), input));
-        let task = NewTask { id, spec };
+        let task = NewTask {
+            id,
+            spec,
+            refusal: None,
+        };
         let submitted = ledger.submit(vec![task]).await.expect("accepted");
         assert_eq!(submitted, [Submitted::Accepted(id)]);
         ids.push(id);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use colony_node::{config::Gateway, gateway};
 use colony_proto::v1::{self, cluster_client::ClusterClient};
+use futures_util::{StreamExt, stream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -10,7 +12,7 @@ use tokio::{
 
 use tonic::transport::{Channel, Endpoint};
 
-use super::api::{Api, connect, next, task};
+use super::api::{Api, code, connect, next, task};
 
 /// Beyond any test.
 const NEVER: Duration = Duration::from_secs(3_600);
@@ -30,12 +32,12 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Preface, settings, and a gRPC health check.
-fn health_check() -> Vec<u8> {
+/// The headers of a gRPC call, on the first stream.
+fn call(path: &str) -> Vec<u8> {
     let headers = [
         (":method", "POST"),
         (":scheme", "http"),
-        (":path", "/grpc.health.v1.Health/Check"),
+        (":path", path),
         (":authority", "node"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
@@ -49,11 +51,41 @@ fn health_check() -> Vec<u8> {
             block.extend(text.as_bytes());
         }
     }
-    let mut bytes = PREFACE.to_vec();
-    bytes.extend(frame(4, 0, 0, &[]));
-    bytes.extend(frame(1, 4, 1, &block));
-    bytes.extend(frame(0, 1, 1, &[0; 5]));
-    bytes
+    frame(1, 4, 1, &block)
+}
+
+/// Preface, settings, and a gRPC health check.
+fn health_check() -> Vec<u8> {
+    let empty = frame(0, 1, 1, &[0; 5]);
+    let settings = frame(4, 0, 0, &[]);
+    let call = call("/grpc.health.v1.Health/Check");
+    [PREFACE, &settings, &call, &empty].concat()
+}
+
+/// A call with an empty message by a client that takes no more than `window` bytes of each answer.
+fn call_within(window: u32, path: &str) -> Vec<u8> {
+    let initial_window = [&[0, 4][..], &window.to_be_bytes()].concat();
+    let settings = frame(4, 0, 0, &initial_window);
+    let empty = frame(0, 1, 1, &[0; 5]);
+    [PREFACE, &settings, &call(path), &empty].concat()
+}
+
+/// Reads until the server sends headers with these flags: 4 begin an answer, 5 end one.
+async fn headers(socket: &mut TcpStream, wanted: u8) {
+    let found = async {
+        loop {
+            let mut head = [0; 9];
+            socket.read_exact(&mut head).await.expect("a frame");
+            let [a, b, c, kind, flags, ..] = head;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            socket.read_exact(&mut payload).await.expect("all of it");
+            if (kind, flags) == (1, wanted) {
+                break;
+            }
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), found).await;
+    assert!(waited.is_ok(), "no headers with flags {wanted} in 30 s");
 }
 
 /// A connection on which this was said.
@@ -192,5 +224,118 @@ async fn an_old_connection_is_closed_when_that_is_wanted() {
     let said = closed(say(&api, &health_check()).await).await;
     assert!(!said.is_empty(), "the request was answered");
     works(connect(api.address).await).await;
+    api.close().await;
+}
+
+const STATUS: &str = "/colony.v1.Cluster/Status";
+
+/// Waits until a request is served.
+async fn served(api: &Api) {
+    let served = async {
+        while let Err(refused) = ClusterClient::new(api.channel.clone())
+            .status(v1::StatusRequest {})
+            .await
+        {
+            assert_eq!(code(&refused), "CLY0017");
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), served).await;
+    assert!(waited.is_ok(), "no place in 30 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_keeps_its_place_until_it_is_read() {
+    let api = Api::with(|config| config.gateway.requests_max = 1).await;
+    // Of the second answer a byte is taken, after which all of it lies in the transport.
+    for window in [0, 1] {
+        let mut socket = say(&api, &call_within(window, STATUS)).await;
+        headers(&mut socket, 4).await;
+        let refused = ClusterClient::new(api.channel.clone())
+            .status(v1::StatusRequest {})
+            .await;
+        let refused = refused.expect_err("the place is taken");
+        assert_eq!(code(&refused), "CLY0017");
+        let wider = frame(8, 0, 1, &1_000_000_u32.to_be_bytes());
+        socket.write_all(&wider).await.expect("sent");
+        headers(&mut socket, 5).await;
+        served(&api).await;
+    }
+    api.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_whose_answer_is_not_read_in_time_is_closed() {
+    let api = Api::with(|config| {
+        config.gateway.requests_max = 2;
+        // Long enough for answers to begin.
+        config.gateway.request_timeout = Duration::from_secs(1);
+        config.gateway.idle_timeout = NEVER;
+        config.gateway.keepalive_interval = NEVER;
+    })
+    .await;
+    let mut unread = Vec::new();
+    for path in [
+        "/grpc.health.v1.Health/Watch",
+        "/colony.v1.Tasks/Watch",
+        STATUS,
+    ] {
+        for window in [0, 1] {
+            let mut socket = say(&api, &call_within(window, path)).await;
+            headers(&mut socket, 4).await;
+            unread.push(socket);
+        }
+    }
+    for socket in unread {
+        closed(socket).await;
+    }
+    served(&api).await;
+    api.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_from_which_nothing_is_read_is_closed() {
+    let api = Api::open().await;
+    let limits = Gateway {
+        request_timeout: SOON,
+        first_request_timeout: NEVER,
+        idle_timeout: SOON,
+        keepalive_interval: NEVER,
+        ..Gateway::default()
+    };
+    // The answer fills the pipe, after which the server neither writes nor reads.
+    let (mut client, server) = tokio::io::duplex(128);
+    let incoming = stream::iter([Ok::<_, std::io::Error>(server)]).chain(stream::pending());
+    let served = gateway::serve(api.handle.clone(), limits, incoming, std::future::pending());
+    let unread = async {
+        let call = call_within(i32::MAX.cast_unsigned(), STATUS);
+        client.write_all(&call).await.expect("sent");
+        while client.write_all(&frame(6, 0, 0, &[0; 8])).await.is_ok() {}
+    };
+    tokio::select! {
+        ended = served => panic!("the server goes on: {ended:?}"),
+        closed = tokio::time::timeout(Duration::from_secs(30), unread) => {
+            closed.expect("closed in 30 s");
+        }
+    }
+    api.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_asks_for_nothing_keeps_no_place() {
+    let api = Api::with(|config| {
+        config.gateway.requests_max = 1;
+        config.gateway.request_timeout = SOON;
+    })
+    .await;
+    let reflection = call("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo");
+    let settings = frame(4, 0, 0, &[]);
+    let mut socket = say(&api, &[PREFACE, &settings, &reflection].concat()).await;
+    headers(&mut socket, 5).await;
+    served(&api).await;
+    // Watch streams may be silent for ever, and have a bound of their own.
+    let mut watch = api.watch(v1::WatchRequest::default()).await;
+    next(&mut watch).await;
+    served(&api).await;
+    drop(watch);
     api.close().await;
 }

@@ -9,6 +9,7 @@ fn one(id: &str, dry_run: bool) -> v1::ReviveRequest {
     v1::ReviveRequest {
         which: Some(Which::TaskId(id.to_owned())),
         dry_run,
+        request_id: None,
     }
 }
 
@@ -16,6 +17,7 @@ fn found(filter: v1::ReviveFilter, dry_run: bool) -> v1::ReviveRequest {
     v1::ReviveRequest {
         which: Some(Which::Filter(filter)),
         dry_run,
+        request_id: None,
     }
 }
 

@@ -155,6 +155,7 @@ async fn a_cursor_whose_changes_are_forgotten_is_refused_with_the_oldest() {
         tasks.push(NewTask {
             id: TaskId::new(ledger.now(), random),
             spec: Arc::new(Spec::new(nobody.clone(), "x")),
+            refusal: None,
         });
         number += 1;
     }

@@ -4,7 +4,7 @@ use colony_core::{
     cycle::Decision,
     id::{ApprovalId, RequestId, TaskId},
     ledger::{
-        QuestionState, TaskHead,
+        ClientVerb, QuestionState, TaskHead,
         settle::{self, Decided as RuledDecided},
         submit,
     },
@@ -28,14 +28,26 @@ use crate::{
 impl WriteTxn<'_> {
     pub(in crate::sqlite) fn cancel(&mut self, id: TaskId, request: RequestId) -> Done<State> {
         let head = self.head(id)?;
-        let ruled = settle::cancel(&head, request, self.now)
+        let known = self.known_request(id, request)?;
+        let cancelled = settle::cancel(&head, known, request, self.now)
             .map_err(|refusal| refusal::about_task(id, head.fence, refusal))?;
-        match ruled {
-            Some(transition) => {
-                self.apply(&head, &transition)?;
-                Ok(transition.from)
+        let Some(transition) = cancelled else {
+            return Ok(State::Cancelled);
+        };
+        self.apply(&head, &transition)?;
+        Ok(transition.from)
+    }
+
+    /// What a client asked of a task under this id.
+    fn known_request(&mut self, task: TaskId, request: RequestId) -> Done<Option<ClientVerb>> {
+        match load::request(self.db, task, request)? {
+            None => Ok(None),
+            Some(Ok(verb)) => Ok(Some(verb)),
+            Some(Err(damage)) => {
+                // Something was asked under it; what is not known, so nothing may be done a second time.
+                self.set_aside(&damage)?;
+                Err(unreadable(&damage).into())
             }
-            None => Ok(State::Cancelled),
         }
     }
 
@@ -59,8 +71,9 @@ impl WriteTxn<'_> {
         Ok(expired)
     }
 
-    pub(in crate::sqlite) fn revive(&mut self, id: TaskId) -> Done<()> {
+    pub(in crate::sqlite) fn revive(&mut self, id: TaskId, request: RequestId) -> Done<State> {
         let head = self.head(id)?;
+        let known = self.known_request(id, request)?;
         let spec = match load::spec(self.db, id)? {
             Some(Ok(spec)) => spec,
             Some(Err(damage)) => {
@@ -69,10 +82,14 @@ impl WriteTxn<'_> {
             }
             None => return Err(unreadable(&missing_spec(id)).into()),
         };
-        let transition = settle::revive(&head, &spec, self.policy, self.now)
+        let revived = settle::revive(&head, &spec, known, request, self.policy, self.now)
             .map_err(|refusal| refusal::about_task(id, head.fence, refusal))?;
+        let Some(transition) = revived else {
+            return Ok(State::Ready);
+        };
         submit::admits(self.counters.live(), 1, self.policy).map_err(LedgerError::from)?;
-        self.apply(&head, &transition)
+        self.apply(&head, &transition)?;
+        Ok(transition.from)
     }
 
     pub(in crate::sqlite) fn decide(

@@ -148,6 +148,12 @@ pub(crate) async fn no_task_dies_of_its_nodes(w: World) {
     }
     let head = w.ledger.get(id).await.unwrap().head;
     assert_eq!((head.state, head.node_losses), (State::Ready, 20));
+    // A claim that its holder gives back is no loss: the count begins anew.
+    let claim = w.ask("n1", 21, &[("t", 1)]).await.claims.pop().unwrap();
+    w.settle(claim.reference(), hand_back()).await.unwrap();
+    w.ask("n1", 21, &[("t", 1)]).await.claims.pop().unwrap();
+    let registered = w.ledger.register(&node("n1"), Others::Nodes).await.unwrap();
+    assert_eq!((registered.lost, registered.suspects), (vec![id], vec![]));
     w.check().await;
 }
 
@@ -222,7 +228,7 @@ pub(crate) async fn whoever_waits_for_work_is_woken(w: World) {
     w.register("n1").await;
     woken("register");
     w.ledger.cancel(id, w.request_id()).await.unwrap();
-    w.ledger.revive(id).await.unwrap();
+    w.ledger.revive(id, w.request_id()).await.unwrap();
     woken("revive");
 
     let quiet = w.ledger.ready_wakes();

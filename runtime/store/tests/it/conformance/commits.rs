@@ -298,14 +298,14 @@ pub(crate) async fn what_ended_without_a_verdict_is_revived(w: World) {
     w.ledger.expire(9).await.unwrap();
     for id in [expired, cancelled] {
         let before = w.ledger.get(id).await.unwrap().head;
-        w.ledger.revive(id).await.unwrap();
+        w.ledger.revive(id, w.request_id()).await.unwrap();
         let head = w.ledger.get(id).await.unwrap().head;
         assert_eq!(
             (head.state, head.ending, head.deadline),
             (State::Ready, None, None)
         );
         assert!(head.fence > before.fence);
-        let twice = w.ledger.revive(id).await;
+        let twice = w.ledger.revive(id, w.request_id()).await;
         assert!(matches!(
             twice,
             Err(LedgerError::NotRevivable {
@@ -322,7 +322,7 @@ pub(crate) async fn what_ended_without_a_verdict_is_revived(w: World) {
         [(waiting, false), (expired, true), (cancelled, false)]
     );
     w.settle(claims[0].reference(), done("x")).await.unwrap();
-    let verdict = w.ledger.revive(waiting).await;
+    let verdict = w.ledger.revive(waiting, w.request_id()).await;
     assert!(matches!(
         verdict,
         Err(LedgerError::NotRevivable {
@@ -330,7 +330,7 @@ pub(crate) async fn what_ended_without_a_verdict_is_revived(w: World) {
             ..
         })
     ));
-    let unknown = w.ledger.revive(w.task_id()).await;
+    let unknown = w.ledger.revive(w.task_id(), w.request_id()).await;
     assert!(matches!(unknown, Err(LedgerError::NoTask(_))));
     w.check().await;
 }

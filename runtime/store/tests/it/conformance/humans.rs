@@ -101,6 +101,12 @@ pub(crate) async fn a_question_is_decided_once(w: World) {
     let repeat = w.ledger.decide(first, request, accept()).await.unwrap();
     assert_eq!(repeat.state, State::Waiting);
     assert!(matches!(another().await, Err(LedgerError::Decided { .. })));
+    let changed = colony_core::cycle::Decision {
+        by: "somebody else".into(),
+        ..accept()
+    };
+    let changed = w.ledger.decide(first, request, changed).await;
+    assert!(matches!(changed, Err(LedgerError::RequestConflict { .. })));
     assert_eq!(open(&w).await, [second]);
     w.ledger
         .decide(second, w.request_id(), accept())
@@ -131,7 +137,7 @@ pub(crate) async fn an_end_closes_the_question(w: World) {
     ));
 
     // Revived, the task asks anew; the old question stays closed.
-    w.ledger.revive(claim.task).await.unwrap();
+    w.ledger.revive(claim.task, w.request_id()).await.unwrap();
     let refused = late().await;
     assert!(matches!(
         refused,
@@ -155,7 +161,7 @@ pub(crate) async fn an_answer_survives_the_end_of_its_task(w: World) {
         .await
         .unwrap();
     w.ledger.cancel(claim.task, w.request_id()).await.unwrap();
-    w.ledger.revive(claim.task).await.unwrap();
+    w.ledger.revive(claim.task, w.request_id()).await.unwrap();
     let claim = w.claim("t").await.unwrap();
     assert_eq!(claim.inbox.len(), 1, "nobody is asked twice");
     w.settle(claim.reference(), done("x")).await.unwrap();

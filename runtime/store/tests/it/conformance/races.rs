@@ -236,7 +236,7 @@ pub(crate) async fn revive_beside_late_commit(w: World) {
     }
     let old = last.unwrap();
     assert_eq!(w.state(id).await, State::Dead);
-    w.ledger.revive(id).await.unwrap();
+    w.ledger.revive(id, w.request_id()).await.unwrap();
 
     let late = async |found: State| {
         let before = w.ledger.get(id).await.unwrap();
@@ -260,7 +260,7 @@ pub(crate) async fn revive_beside_late_cancel(w: World) {
     let id = w.submit(spec("t")).await;
     let request = w.request_id();
     w.ledger.cancel(id, request).await.unwrap();
-    w.ledger.revive(id).await.unwrap();
+    w.ledger.revive(id, w.request_id()).await.unwrap();
     let late = async || {
         let before = w.ledger.get(id).await.unwrap();
         let answer = w.ledger.cancel(id, request).await.unwrap();
@@ -272,14 +272,51 @@ pub(crate) async fn revive_beside_late_cancel(w: World) {
         assert_eq!(w.ledger.get(id).await.unwrap(), before);
     };
     late().await;
-    w.claim("t").await.unwrap();
+    let claim = w.claim("t").await.unwrap().reference();
     late().await;
+    // Settled, cancelled and revived by others since.
+    w.settle(claim, hand_back()).await.unwrap();
+    late().await;
+    w.ledger.cancel(id, w.request_id()).await.unwrap();
+    w.ledger.revive(id, w.request_id()).await.unwrap();
+    late().await;
+    w.claim("t").await.unwrap();
     let cancelled = w.ledger.cancel(id, w.request_id()).await.unwrap();
     assert_eq!(
         cancelled,
         State::Claimed,
         "another request is another cancel"
     );
+    w.check().await;
+}
+
+pub(crate) async fn cancel_beside_late_revive(w: World) {
+    let id = w.submit(spec("t")).await;
+    w.ledger.cancel(id, w.request_id()).await.unwrap();
+    let request = w.request_id();
+    let was = w.ledger.revive(id, request).await.unwrap();
+    assert_eq!(was, State::Cancelled);
+    let late = async || {
+        let before = w.ledger.get(id).await.unwrap();
+        let answer = w.ledger.revive(id, request).await.unwrap();
+        assert_eq!(answer, State::Ready, "as a repeat is answered");
+        assert_eq!(w.ledger.get(id).await.unwrap(), before);
+    };
+    late().await;
+    let cancel = w.request_id();
+    w.ledger.cancel(id, cancel).await.unwrap();
+    late().await;
+    // One id, one request.
+    for refused in [
+        w.ledger.cancel(id, request).await,
+        w.ledger.revive(id, cancel).await,
+    ] {
+        let conflict = matches!(refused, Err(LedgerError::RequestConflict { task }) if task == id);
+        assert!(conflict, "{refused:?}");
+    }
+    // Of another task, the id is another request.
+    let other = w.submit(spec("t")).await;
+    w.ledger.cancel(other, request).await.unwrap();
     w.check().await;
 }
 

@@ -157,6 +157,7 @@ enum Request {
     Commit(Box<Commit>),
     Decide(ApprovalId, RequestId),
     Cancel(TaskId, RequestId),
+    Revive(TaskId, RequestId),
 }
 
 struct Run {
@@ -220,10 +221,12 @@ fn no(error: LedgerError) -> No {
         } => refused(Refusal::Sequence { sequence, expected }),
         LedgerError::Conflict { sequence, .. } => refused(Refusal::Conflict { sequence }),
         LedgerError::Ended { state, .. } => refused(Refusal::Ended { state }),
+        LedgerError::RequestConflict { .. } => refused(Refusal::RequestConflict),
         LedgerError::NotRevivable { state, .. } => refused(Refusal::NotRevivable { state }),
         LedgerError::Decided { by, state, .. } => No::Refused(Refusal::Decided { by }, Some(state)),
         LedgerError::Closed { state, .. } => No::Refused(Refusal::Closed { state }, Some(state)),
-        LedgerError::Busy { .. }
+        LedgerError::Refused { .. }
+        | LedgerError::Busy { .. }
         | LedgerError::OutOfRange { .. }
         | LedgerError::Open { .. }
         | LedgerError::Storage { .. }
@@ -274,8 +277,7 @@ impl Run {
             }
             Op::Revive { task } => {
                 if let Some(id) = self.any_task(task) {
-                    let revived = self.w.ledger.revive(id).await.map_err(no);
-                    assert_eq!(revived, self.reference.revive(id));
+                    self.first(Request::Revive(id, self.w.request_id())).await;
                 }
             }
             Op::Register { node, alone } => {
@@ -383,6 +385,10 @@ impl Run {
             Request::Cancel(id, request) => {
                 let cancelled = ledger.cancel(*id, *request).await.map_err(no);
                 assert_eq!(cancelled, reference.cancel(*id, *request));
+            }
+            Request::Revive(id, request) => {
+                let revived = ledger.revive(*id, *request).await.map_err(no);
+                assert_eq!(revived, reference.revive(*id, *request));
             }
         }
     }

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
-use colony_core::{id::Tenant, task::State};
-use colony_store::{LedgerError, Submitted};
+use colony_core::{admission::Refusal, id::Tenant, task::State};
+use colony_store::{LedgerError, NewTask, Submitted};
 
 use crate::world::{World, done, spec};
 
@@ -23,6 +23,40 @@ pub(crate) async fn a_repeated_submit_is_a_duplicate(w: World) {
     let state = State::Done;
     assert_eq!(submit(task).await, [Submitted::Duplicate { id, state }]);
     assert_eq!(submit(other).await, [Submitted::Conflict { id, state }]);
+    assert_eq!(w.ledger.counts().await.unwrap().accepted, 1);
+    w.check().await;
+}
+
+pub(crate) async fn a_repeat_is_answered_before_anything_is_judged(w: World) {
+    let refusal = Refusal::DeadlinePassed {
+        ago: Duration::from_secs(1),
+    };
+    let refused = |mut task: NewTask| {
+        task.refusal = Some(refusal.clone());
+        task
+    };
+    let mut keyed = spec("t");
+    keyed.dedupe_key = Some("order-7".into());
+    let first = w.new_task(keyed.clone());
+    let id = first.id;
+    w.ledger.submit(vec![first.clone()]).await.unwrap();
+    let state = State::Ready;
+    let by_key = w.new_task(keyed);
+    let repeats = vec![refused(first.clone()), refused(by_key)];
+    let answers = w.ledger.submit(repeats).await.unwrap();
+    let duplicate = Submitted::Duplicate { id, state };
+    assert_eq!(answers, [duplicate.clone(), duplicate]);
+
+    // What is new is refused by its place, and all of its batch.
+    let (new, other) = (w.new_task(spec("t")), w.new_task(spec("t")));
+    let batch = vec![refused(first), other, refused(new)];
+    match w.ledger.submit(batch).await {
+        Err(LedgerError::Refused {
+            index,
+            refusal: why,
+        }) => assert_eq!((index, why), (2, refusal)),
+        answer => panic!("{answer:?}"),
+    }
     assert_eq!(w.ledger.counts().await.unwrap().accepted, 1);
     w.check().await;
 }
@@ -130,7 +164,7 @@ pub(crate) async fn a_full_ledger_takes_all_or_none(w: World) {
     let ended = w.submit(spec("t")).await;
     w.ledger.cancel(ended, w.request_id()).await.unwrap();
     let last = w.submit(spec("t")).await;
-    let full = w.ledger.revive(ended).await;
+    let full = w.ledger.revive(ended, w.request_id()).await;
     assert!(matches!(
         full,
         Err(LedgerError::Full {
@@ -139,6 +173,6 @@ pub(crate) async fn a_full_ledger_takes_all_or_none(w: World) {
         })
     ));
     w.ledger.cancel(last, w.request_id()).await.unwrap();
-    w.ledger.revive(ended).await.unwrap();
+    w.ledger.revive(ended, w.request_id()).await.unwrap();
     w.check().await;
 }
