@@ -173,6 +173,13 @@ impl End<'_> {
                 let what = format!("nobody has submitted task {}", head.id);
                 return Err(broken("S1", what));
             };
+            if self.facts.invalid.contains(task.key()) {
+                let what = format!(
+                    "task {} is there, and its client was told that it is invalid",
+                    head.id
+                );
+                return Err(broken("S2", what));
+            }
             let Planned { input, .. } = planned;
             if **input != *task.record.spec.input {
                 let what = format!("task {} is not what was submitted", head.id);
@@ -182,7 +189,7 @@ impl End<'_> {
         Ok(())
     }
 
-    /// S10 and S11: an acknowledged cancellation or decision stands.
+    /// S10 and S11: an acknowledged cancellation or decision stands, and none is done twice.
     fn people(&self) -> Result<(), Broken> {
         let by_id: BTreeMap<String, &Kept> = self
             .contents
@@ -194,6 +201,13 @@ impl End<'_> {
             let state = by_id.get(id).map(|task| task.record.head.state);
             if state != Some(State::Cancelled) {
                 let what = format!("task {id} was cancelled and is {state:?}");
+                return Err(broken("S10", what));
+            }
+        }
+        for id in &self.facts.revived {
+            if by_id.get(id).map(|task| task.record.head.state) == Some(State::Cancelled) {
+                let what =
+                    format!("task {id} was revived, and is cancelled by a request from before");
                 return Err(broken("S10", what));
             }
         }

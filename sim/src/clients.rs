@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use colony_core::unit::Timestamp;
 use colony_proto::v1::{
     CancelRequest, FeedbackRequest, GetTaskRequest, NewTask, ReviveRequest, SubmitRequest,
     Submitted, Task, TaskState, revive_request::Which, submitted::Outcome,
@@ -11,6 +12,7 @@ use futures_util::future::join_all;
 use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha12Rng;
 use tonic::{Code, Status, transport::Channel};
+use uuid::Uuid;
 
 use crate::{facts::Planned, host, net, reviewer::LABELS, workload::Client, world::World};
 
@@ -56,6 +58,9 @@ struct Pending {
     id: String,
     key: String,
     cancel_at: Option<Duration>,
+    /// The request that cancels it, whenever that is sent.
+    cancel_request: String,
+    revive_request: String,
     revives: bool,
 }
 
@@ -73,10 +78,13 @@ impl<'a> Person<'a> {
 
     async fn live(&mut self) {
         let mut pending = Vec::new();
-        for (number, planned) in self.plan() {
+        for (number, mut planned) in self.plan() {
             let pause = self.rng.random_range(0..=self.client.pause_ms_max);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             let key = format!("client{}/{number}", self.number);
+            let deadline = planned.plan.deadline_ms.map(Duration::from_millis);
+            let deadline = deadline.map(|after| self.world.wall().after(after));
+            planned.deadline_us = deadline.map(Timestamp::as_micros);
             let facts = &self.world.facts;
             facts.lock().planned.insert(key.clone(), planned.clone());
             let Some(id) = self.submit(&key, &planned).await else {
@@ -89,10 +97,13 @@ impl<'a> Person<'a> {
             let cancel_after = planned.plan.cancel_after_ms;
             let cancel_at = cancel_after.map(|ms| self.world.elapsed() + Duration::from_millis(ms));
             let revives = planned.plan.revives;
+            let request_id = |verb| request_id(self.number, number, verb);
             pending.push(Pending {
                 id,
                 key,
                 cancel_at,
+                cancel_request: request_id(1),
+                revive_request: request_id(2),
                 revives,
             });
             self.cancel_due(&mut pending).await;
@@ -100,12 +111,16 @@ impl<'a> Person<'a> {
         for task in pending {
             if let Some(at) = task.cancel_at {
                 tokio::time::sleep(at.saturating_sub(self.world.elapsed())).await;
-                self.cancel(&task.id).await;
+                self.cancel(&task).await;
             }
             let mut ended = self.see_end(&task.id).await;
             if task.revives && can_be_revived(ended.state()) {
-                self.revive(&task.id).await;
+                self.revive(&task).await;
                 ended = self.see_end(&task.id).await;
+            }
+            let planned = self.world.facts.lock().planned.get(&task.key).cloned();
+            if let Some(planned) = planned.filter(|planned| planned.plan.repeats) {
+                self.repeat(&task.key, &planned, &task.id).await;
             }
             self.world.facts.lock().ended += 1;
             self.give_feedback(&task, &ended).await;
@@ -132,6 +147,7 @@ impl<'a> Person<'a> {
                 agent_type,
                 tenant: self.client.tenant.clone(),
                 input,
+                deadline_us: None,
                 plan: plan.clone(),
             };
             planned.push((number, task));
@@ -163,7 +179,11 @@ impl<'a> Person<'a> {
                 }
                 Err(status) => {
                     self.refused(key, &status);
-                    if planned.plan.walks_away || status.code() == Code::InvalidArgument {
+                    if status.code() == Code::InvalidArgument {
+                        self.world.facts.lock().invalid.insert(key.to_owned());
+                        return None;
+                    }
+                    if planned.plan.walks_away {
                         return None;
                     }
                     tokio::time::sleep(LOOK_AGAIN).await;
@@ -179,6 +199,7 @@ impl<'a> Person<'a> {
             input: input.to_owned(),
             priority: planned.plan.priority,
             ttl_ms: planned.plan.ttl_ms,
+            deadline_us: planned.deadline_us,
             dedupe_key: Some(key.to_owned()),
             ..NewTask::default()
         };
@@ -195,14 +216,21 @@ impl<'a> Person<'a> {
     async fn repeat(&mut self, key: &str, planned: &Planned, id: &str) {
         let same = self.request(key, planned, &planned.input);
         let other = self.request(key, planned, "something else");
-        if let Ok(answer) = self.tasks.submit(same).await {
-            let Submitted {
-                task_id, outcome, ..
-            } = answer.into_inner().submitted.unwrap_or_default();
-            if task_id != id || outcome != Outcome::Duplicate as i32 {
-                let what = format!("{key} is task {id}, and when repeated {task_id}");
+        match self.tasks.submit(same).await {
+            Ok(answer) => {
+                let Submitted {
+                    task_id, outcome, ..
+                } = answer.into_inner().submitted.unwrap_or_default();
+                if task_id != id || outcome != Outcome::Duplicate as i32 {
+                    let what = format!("{key} is task {id}, and when repeated {task_id}");
+                    self.world.watch.broken("S2", what);
+                }
+            }
+            Err(status) if status.code() == Code::InvalidArgument => {
+                let what = format!("{key} is task {id}, and when repeated invalid: {status}");
                 self.world.watch.broken("S2", what);
             }
+            Err(status) => self.refused(key, &status),
         }
         match self.tasks.submit(other).await {
             Ok(answer) => {
@@ -224,25 +252,18 @@ impl<'a> Person<'a> {
         for task in pending {
             if task.cancel_at.is_some_and(|at| at <= self.world.elapsed()) {
                 task.cancel_at = None;
-                self.cancel(&task.id).await;
+                self.cancel(task).await;
             }
         }
     }
 
-    async fn cancel(&mut self, id: &str) {
+    async fn cancel(&mut self, task: &Pending) {
+        let id = &task.id;
         loop {
-            let task_id = id.to_owned();
-            match self
-                .tasks
-                .cancel(CancelRequest {
-                    task_id,
-                    ..CancelRequest::default()
-                })
-                .await
-            {
+            match self.tasks.cancel(cancel_request(task)).await {
                 Ok(_) => {
                     self.world.note(format_args!("{id} cancelled"));
-                    self.world.facts.lock().cancelled.insert(id.to_owned());
+                    self.world.facts.lock().cancelled.insert(id.clone());
                     return;
                 }
                 Err(status) if status.code() == Code::FailedPrecondition => return,
@@ -252,24 +273,34 @@ impl<'a> Person<'a> {
         }
     }
 
-    /// Asks until somebody says that it was done, or is no longer to be done.
-    async fn revive(&mut self, id: &str) {
+    /// Asks until somebody says that it was done, or is no longer to be done. The request that had cancelled it comes
+    /// once more, late: S10.
+    async fn revive(&mut self, task: &Pending) {
+        let id = &task.id;
         // From here on it may be revived, whatever its client is told.
-        self.world.facts.lock().cancelled.remove(id);
+        let had_cancelled = self.world.facts.lock().cancelled.remove(id);
         loop {
             let request = ReviveRequest {
-                which: Some(Which::TaskId(id.to_owned())),
-                ..ReviveRequest::default()
+                which: Some(Which::TaskId(id.clone())),
+                dry_run: false,
+                request_id: Some(task.revive_request.clone()),
             };
             match self.tasks.revive(request).await {
                 Ok(_) => {
                     self.world.note(format_args!("{id} revived"));
-                    return;
+                    break;
                 }
                 Err(status) if status.code() == Code::FailedPrecondition => return,
                 Err(status) => self.refused(id, &status),
             }
             tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        if had_cancelled {
+            self.world.facts.lock().revived.insert(id.clone());
+            match self.tasks.cancel(cancel_request(task)).await {
+                Ok(_) => self.world.note(format_args!("{id} cancelled before")),
+                Err(status) => self.refused(id, &status),
+            }
         }
     }
 
@@ -325,6 +356,18 @@ impl<'a> Person<'a> {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+}
+
+/// A client's own UUID for what it asks of one of its tasks.
+fn request_id(client: u32, task: u32, verb: u64) -> String {
+    Uuid::from_u64_pair(u64::from(client), u64::from(task) << 8 | verb).to_string()
+}
+
+fn cancel_request(task: &Pending) -> CancelRequest {
+    CancelRequest {
+        task_id: task.id.clone(),
+        request_id: Some(task.cancel_request.clone()),
     }
 }
 

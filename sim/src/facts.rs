@@ -15,6 +15,8 @@ pub(crate) struct Planned {
     pub(crate) agent_type: String,
     pub(crate) tenant: String,
     pub(crate) input: String,
+    /// When it expires, by its client's clock, in microseconds.
+    pub(crate) deadline_us: Option<u64>,
     pub(crate) plan: Tasks,
 }
 
@@ -27,6 +29,10 @@ pub(crate) struct Facts {
     pub(crate) acknowledged: BTreeMap<String, String>,
     /// Tasks whose cancellation was acknowledged, and whose client has not asked since to revive them.
     pub(crate) cancelled: BTreeSet<String>,
+    /// Tasks whose client has had them revived, and has not cancelled them by another request.
+    pub(crate) revived: BTreeSet<String>,
+    /// Keys of tasks whose clients were told that what they ask is invalid.
+    pub(crate) invalid: BTreeSet<String>,
     /// The decisions that were acknowledged, by question, with its task.
     pub(crate) decided: BTreeMap<String, (String, Ruling)>,
     /// The feedback that was acknowledged, by task.

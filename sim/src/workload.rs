@@ -210,13 +210,18 @@ pub struct Tasks {
     /// Expires after so many milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
+    /// Expires so many milliseconds after its client first submits it: the same moment in every repeat, also in those
+    /// that come after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     /// The request is given up after so many milliseconds, the first time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drop_after_ms: Option<u64>,
     /// A request that was given up or refused is not repeated.
     #[serde(skip_serializing_if = "is_default")]
     pub walks_away: bool,
-    /// It is submitted again after it was acknowledged: with the same key, and once with another payload.
+    /// It is submitted again after it was acknowledged, and once more after its end: with the same key, and with
+    /// another payload.
     #[serde(skip_serializing_if = "is_default")]
     pub repeats: bool,
     /// It is cancelled so many milliseconds after it was acknowledged.
@@ -225,7 +230,8 @@ pub struct Tasks {
     /// The client says afterwards that another answer would have been right.
     #[serde(skip_serializing_if = "is_default")]
     pub feedback: bool,
-    /// Where it has ended dead, cancelled or expired, its client revives it, once.
+    /// Where it has ended dead, cancelled or expired, its client revives it, once, and repeats the request that had
+    /// cancelled it.
     #[serde(skip_serializing_if = "is_default")]
     pub revives: bool,
 }

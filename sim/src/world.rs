@@ -131,10 +131,15 @@ impl World {
         self.elapsed.store(micros, Ordering::Relaxed);
     }
 
+    /// What the right time is: people know it, and nodes may not.
+    pub(crate) fn wall(&self) -> Timestamp {
+        Timestamp::from_micros(EPOCH_MICROS).after(self.elapsed())
+    }
+
     /// Begins the clock of a life of the node: read once from the wall clock, whatever that says.
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {
         let off = self.clock_off_ms.load(Ordering::Relaxed);
-        let wall = Timestamp::from_micros(EPOCH_MICROS).after(self.elapsed());
+        let wall = self.wall();
         let moved = i64::try_from(wall.as_micros())
             .unwrap_or(i64::MAX)
             .saturating_add(off.saturating_mul(1_000));

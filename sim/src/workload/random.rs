@@ -51,6 +51,10 @@ impl Workload {
         if rng.random_ratio(1, QUICK_ONE_IN) {
             hasten(rng, &mut workload);
         }
+        limit(
+            &mut ChaCha12Rng::seed_from_u64(seed ^ 0x00de_ad11_4e00),
+            &mut workload,
+        );
         workload
     }
 }
@@ -74,6 +78,17 @@ fn hasten(rng: &mut ChaCha12Rng, workload: &mut Workload) {
         client.pause_ms_max = rng.random_range(0..=3);
         for tasks in &mut client.tasks {
             tasks.cancel_after_ms = Some(rng.random_range(0..12));
+        }
+    }
+}
+
+/// Gives some tasks a moment at which they expire. With a generator of its own, so that a seed's world is otherwise
+/// the one it was before there was this.
+fn limit(rng: &mut ChaCha12Rng, workload: &mut Workload) {
+    let clients = workload.clients.iter_mut();
+    for tasks in clients.flat_map(|client| &mut client.tasks) {
+        if tasks.ttl_ms.is_none() && rng.random_bool(0.15) {
+            tasks.deadline_ms = Some(rng.random_range(20..3_000));
         }
     }
 }
@@ -153,6 +168,7 @@ fn tasks(rng: &mut ChaCha12Rng, names: &[String]) -> Tasks {
         matter,
         priority: *[0, 0, 1, 10].choose(rng).unwrap_or(&0),
         ttl_ms: rng.random_bool(0.15).then(|| rng.random_range(50..5_000)),
+        deadline_ms: None,
         drop_after_ms,
         walks_away: rng.random_bool(0.4),
         repeats: rng.random_bool(0.2),

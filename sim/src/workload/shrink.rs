@@ -107,10 +107,11 @@ fn halved(count: u32) -> Option<u32> {
 /// The tasks without one of their peculiarities.
 fn plainer(tasks: &Tasks) -> Vec<Tasks> {
     let plain = Tasks::default();
-    let changes: [&dyn Fn(&mut Tasks); 9] = [
+    let changes: [&dyn Fn(&mut Tasks); 10] = [
         &|t| t.matter = plain.matter,
         &|t| t.priority = plain.priority,
         &|t| t.ttl_ms = None,
+        &|t| t.deadline_ms = None,
         &|t| t.drop_after_ms = None,
         &|t| t.walks_away = false,
         &|t| t.repeats = false,
