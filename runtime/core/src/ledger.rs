@@ -21,6 +21,7 @@
 //! writes no head. These sentences were model-checked: docs/adr/0008-the-ledgers-rules-stand-once.md.
 
 pub mod claim;
+pub mod retry;
 pub mod select;
 pub mod settle;
 pub mod submit;
@@ -34,6 +35,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub use self::{
     claim::{Pick, ReadyGroup, Shares, plan_claim},
+    retry::{Disposition, Trouble},
     select::Select,
     stamps::StampClock,
 };
@@ -434,6 +436,20 @@ pub enum Settlement {
         /// One line on why.
         reason: String,
     },
+}
+
+impl Settlement {
+    /// The holder lets go because of `trouble`; what that costs the task is [`retry::charge`]'s to say.
+    #[must_use]
+    pub fn release(trouble: Trouble, reason: impl Into<String>) -> Self {
+        let (counts, delay) = retry::charge(trouble);
+        let reason = reason.into();
+        Self::Release {
+            counts,
+            delay,
+            reason,
+        }
+    }
 }
 
 /// Everything one holder wants durable at once.

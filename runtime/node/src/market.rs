@@ -23,11 +23,12 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use colony_core::{
     id::{AgentId, Incarnation, NodeId, TaskId, TypeName},
+    ledger::Trouble,
     market::{Award, Outcome, Rules},
     port::{Clock, RandomSource},
     unit::Ratio,
 };
-use colony_store::{AttemptCounts, Claim, Ledger, Track};
+use colony_store::{Claim, Ledger, Track};
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr, rpc::CallResult};
 
 use self::messages::Message;
@@ -141,9 +142,9 @@ impl Handle {
         });
     }
 
-    /// An agent is gone; `counts` says whether a task that it held is charged for it.
-    pub(crate) fn terminated(&self, agent: AgentId, counts: AttemptCounts) {
-        self.tell(Message::Terminated { agent, counts });
+    /// An agent is gone, and the task that it held is released for `trouble`.
+    pub(crate) fn terminated(&self, agent: AgentId, trouble: Trouble) {
+        self.tell(Message::Terminated { agent, trouble });
     }
 
     /// An agent has let its task go; `attraction` is what the field says of it now.

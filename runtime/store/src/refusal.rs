@@ -12,8 +12,8 @@ use colony_core::{
 use crate::ledger::LedgerError;
 
 /// A refusal that is about `task`; `fence` is the one that was shown, where one was.
-pub(crate) fn about_task(task: TaskId, fence: Fence, refusal: Refusal) -> LedgerError {
-    match refusal {
+pub(crate) fn about_task(task: TaskId, fence: Fence, refusal: &Refusal) -> LedgerError {
+    match *refusal {
         Refusal::Lost { state } => LedgerError::Lost { task, fence, state },
         Refusal::Sequence { sequence, expected } => LedgerError::Sequence {
             task,
@@ -24,10 +24,7 @@ pub(crate) fn about_task(task: TaskId, fence: Fence, refusal: Refusal) -> Ledger
         // Questions have their own; a task's rules never give these.
         Refusal::Ended { state } | Refusal::Closed { state } => LedgerError::Ended { task, state },
         Refusal::NotRevivable { state } => LedgerError::NotRevivable { task, state },
-        Refusal::RequestConflict => LedgerError::RequestConflict { task },
-        Refusal::Decided { by } => LedgerError::Storage {
-            what: format!("task {task} was decided by {by}"),
-        },
+        Refusal::RequestConflict | Refusal::Decided { .. } => LedgerError::RequestConflict { task },
     }
 }
 

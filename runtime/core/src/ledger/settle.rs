@@ -1,12 +1,12 @@
 //! What becomes of a task that is live: the holder's commits, and the rare verbs of everybody else.
 //!
-//! Where it is decided that a task is tried again, and where that it is dead, is one place: [`retry`].
-
-use std::time::Duration;
+//! Whether a task is tried again, and what it is charged, is decided in [`retry`](super::retry) alone.
 
 use super::{
     ClientRequest, ClientVerb, Commit, Counts, LastRequest, Policy, Question, QuestionState,
-    Refusal, Settlement, Stamp, TaskHead, Transition, Wait, submit,
+    Refusal, Settlement, Stamp, TaskHead, Transition, Wait,
+    retry::{RetryDecision, retry},
+    submit,
 };
 use crate::{
     cycle::Decision,
@@ -153,29 +153,6 @@ const fn settlement(settlement: &Settlement, fence: crate::id::Fence) -> Option<
         Settlement::End(_) => Some(LastRequest::Ended(fence)),
         Settlement::Release { .. } => Some(LastRequest::Released(fence)),
     }
-}
-
-/// What becomes of a task after a failed attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryDecision {
-    /// It is tried again, not before this much time has passed.
-    After(Duration),
-    /// Its attempts are exhausted.
-    Dead,
-}
-
-/// Decides on it. `failed_attempts` counts the one that has just failed.
-#[must_use]
-pub fn retry(failed_attempts: u32, policy: &Policy) -> RetryDecision {
-    if failed_attempts >= policy.attempts_max {
-        return RetryDecision::Dead;
-    }
-    let doublings = failed_attempts.saturating_sub(1).min(32);
-    let wait = policy
-        .backoff_base
-        .saturating_mul(2_u32.saturating_pow(doublings))
-        .min(policy.backoff_max);
-    RetryDecision::After(wait)
 }
 
 /// The holder's node is gone: the task is ready at once, under a new fence. Never kills it.

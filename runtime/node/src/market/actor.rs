@@ -4,13 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use colony_core::{
     id::{AgentId, QueueName, TaskId},
+    ledger::Trouble,
     market::{Offer, OfferBook, Outcome, SuccessCount, TaskSummary},
     mutant,
     unit::{Ratio, Timestamp},
 };
-use colony_store::{
-    AttemptCounts, Claim, ClaimRef, ClaimRequest, Claimed, Commit, LedgerError, Settlement,
-};
+use colony_store::{Claim, ClaimRef, ClaimRequest, Claimed, Commit, LedgerError, Settlement};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use rand::RngCore;
 use tokio::sync::watch;
@@ -144,8 +143,8 @@ impl Actor for Market {
                 state.addresses.insert(agent, address);
                 look(&me, state);
             }
-            Message::Terminated { agent, counts } => {
-                self.terminated(&me, &agent, counts, state);
+            Message::Terminated { agent, trouble } => {
+                self.terminated(&me, &agent, trouble, state);
             }
             Message::Released {
                 agent,
@@ -331,7 +330,7 @@ impl Market {
         };
         if state.closed {
             for claim in claims {
-                self.give_back(me, claim.reference(), AttemptCounts::Not, "the node stops");
+                self.give_back(me, claim.reference(), Trouble::NodeStops, "the node stops");
             }
             if let Some(reply) = state.closing.take() {
                 let _ = reply.send(());
@@ -364,7 +363,7 @@ impl Market {
         for (claim, award) in claims.into_iter().zip(awards) {
             let reference = claim.reference();
             let Some(award) = award else {
-                self.give_back(me, reference, AttemptCounts::Not, "no agent is free");
+                self.give_back(me, reference, Trouble::NoAgent, "no agent is free");
                 continue;
             };
             let queue = &claim.head.queue;
@@ -374,7 +373,7 @@ impl Market {
                 if let Err(error) = state.offers.free(&award.agent, Outcome::Neutral) {
                     tracing::debug!(%error, "freed an agent whose offer was withdrawn");
                 }
-                self.give_back(me, reference, AttemptCounts::Not, "its model is away");
+                self.give_back(me, reference, Trouble::PortAway, "its model is away");
                 continue;
             }
             let mut span = self.needs.telemetry.child(claim.trace(), "market.award");
@@ -395,7 +394,7 @@ impl Market {
             if !bidder.is_some_and(|bidder| bidder.award(assignment)) {
                 state.by_agent.remove(&agent);
                 state.held.remove(&reference.task);
-                self.give_back(me, reference, AttemptCounts::Not, "its agent has ended");
+                self.give_back(me, reference, Trouble::NoAgent, "its agent has ended");
             }
         }
     }
@@ -421,7 +420,7 @@ impl Market {
         &self,
         me: &ActorRef<Message>,
         agent: &AgentId,
-        counts: AttemptCounts,
+        trouble: Trouble,
         state: &mut State,
     ) {
         state.offers.suspend(agent);
@@ -429,12 +428,12 @@ impl Market {
             return;
         };
         if let Some(claim) = state.let_go(agent, &task) {
-            let counts = if state.closed {
-                AttemptCounts::Not
+            let trouble = if state.closed {
+                Trouble::NodeStops
             } else {
-                counts
+                trouble
             };
-            self.give_back(me, claim, counts, &format!("{agent} ended with it"));
+            self.give_back(me, claim, trouble, &format!("{agent} ended with it"));
         }
     }
 
@@ -460,19 +459,11 @@ impl Market {
 
     /// Gives a claim back. Tries until the ledger takes it: an unreturned claim would wait for the node's
     /// next life.
-    fn give_back(
-        &self,
-        me: &ActorRef<Message>,
-        claim: ClaimRef,
-        counts: AttemptCounts,
-        reason: &str,
-    ) {
+    fn give_back(&self, me: &ActorRef<Message>, claim: ClaimRef, trouble: Trouble, reason: &str) {
         let ledger = Arc::clone(&self.needs.ledger);
-        let settlement = Settlement::Release {
-            counts,
-            delay: Duration::ZERO,
-            reason: reason.to_owned(),
-        };
+        let task = claim.task;
+        tracing::debug!(%task, ?trouble, reason, "task released");
+        let settlement = Settlement::release(trouble, reason);
         pipe_to_self(me, async move {
             loop {
                 let commit = Commit::settling(claim, settlement.clone());

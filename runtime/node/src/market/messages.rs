@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use colony_core::{
     id::{AgentId, TaskId},
+    ledger::Trouble,
     market::Outcome,
     unit::Ratio,
 };
-use colony_store::{AttemptCounts, Claimed, LedgerError, Track};
+use colony_store::{Claimed, LedgerError, Track};
 use ractor::RpcReplyPort;
 use tokio::sync::watch;
 
@@ -30,7 +31,7 @@ pub(crate) enum Message {
         /// Who.
         agent: AgentId,
         /// Whether the task it held is charged.
-        counts: AttemptCounts,
+        trouble: Trouble,
     },
     /// An agent has let its task go. Lost with a crashed agent, for which `Terminated` follows.
     Released {

@@ -22,6 +22,7 @@ use colony_core::{
     cycle::{Learning, Next, Output, Step, Verdict},
     id::AgentId,
     journal::{Note, Past},
+    ledger::{Disposition, Trouble, retry},
     market::Outcome,
     mutant, port,
     task::Ending,
@@ -43,19 +44,6 @@ use crate::{
     market::Assignment,
     pipe::pipe_to_self,
 };
-
-/// First wait before a read, step or commit is tried again; doubles up to [`RETRY_WAIT_MAX`].
-const RETRY_WAIT: Duration = Duration::from_millis(20);
-/// Longest wait before another try.
-const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Tries of one step before the task is released, uncounted: what is in the way is not the task's fault,
-/// and the agent may be of use elsewhere. With doubling waits: 0.6 seconds.
-const STEP_TRIES_MAX: u32 = 5;
-/// Tries to read a journal before the task is released. With doubling waits: some 20 seconds.
-const READ_TRIES_MAX: u32 = 16;
-/// Wait before a task that was released uncounted is claimed again. Where a port is away, its breaker waits
-/// longer.
-const RELEASE_DELAY: Duration = Duration::from_secs(1);
 
 /// The behaviour of one agent.
 #[derive(Debug)]
@@ -180,7 +168,7 @@ impl Actor for Agent {
                         // Most often the claim is lost. Where it is not, for the word came late and the task was
                         // revived since, it must not stay with an agent that has dropped it.
                         Phase::Reading(job) | Phase::Stepping(job) => {
-                            self.give_up(&me, *job, "cancelled", state);
+                            self.release(&me, *job, Trouble::NoAgent, "cancelled", state);
                         }
                     }
                 }
@@ -244,15 +232,17 @@ impl Agent {
 
     /// Without its journal a task cannot go on: the read is tried again, then the task is released.
     fn read_again(&self, me: &AgentRef, mut job: Job, reason: String, state: &mut State) {
+        let trouble = Trouble::LedgerAway;
+        let next = retry::after(trouble, false, job.tries);
         job.tries += 1;
         tracing::warn!(agent = %state.id, %reason, tries = job.tries, "journal not read");
-        if job.tries > READ_TRIES_MAX {
+        if let Disposition::Again(wait) = next {
+            self.read(me, job, wait, state);
+        } else {
             // What waits to be written does not fit a journal that nobody has read.
             job.journal.discard();
-            return self.put_off(me, job, reason, state);
+            self.release(me, job, trouble, reason, state);
         }
-        let wait = wait_before(job.tries);
-        self.read(me, job, wait, state);
     }
 
     fn resume(&self, me: &AgentRef, mut job: Job, past: Past, state: &mut State) {
@@ -276,7 +266,8 @@ impl Agent {
             Next::Do(step) => self.begin(me, job, step, Duration::ZERO, state),
             Next::Park { doubt, question } => {
                 let Some(thought) = &job.work().thought else {
-                    return self.fail(me, job, "it asks about no answer".to_owned(), state);
+                    let reason = "it asks about no answer";
+                    return self.release(me, job, Trouble::OwnFailure, reason, state);
                 };
                 let question = Question {
                     id: port::approval_id(self.deps.clock.now(), &mut *state.rng),
@@ -324,34 +315,25 @@ impl Agent {
             span.fail(&failure.to_string());
         }
         drop(span);
+        let Some(trouble) = failure.trouble() else {
+            return self.release_job(me, &job, Outcome::Neutral, state);
+        };
         let learning = job.work().next() == Next::Do(Step::Learn);
-        match failure {
-            StepFailure::Step(StepError::Port(PortError::Lost)) => {
-                self.release_job(me, &job, Outcome::Neutral, state);
-            }
-            StepFailure::Step(StepError::Port(error))
-                if error.is_retryable() && job.tries < STEP_TRIES_MAX =>
-            {
-                self.step_again(me, job, state);
-            }
-            // What is done stays done: a task does not fail for what it cannot teach.
-            failure if learning && !mutant!(C25) => {
-                tracing::warn!(task = %job.claim.head.id, reason = %failure, "nothing is learned from this task");
+        let reason = failure.to_string();
+        match retry::after(trouble, learning, job.tries) {
+            Disposition::Again(wait) => self.step_again(me, job, wait, state),
+            Disposition::Skip => {
+                tracing::warn!(task = %job.claim.head.id, reason, "nothing is learned from this task");
                 self.recorded(me, job, Output::Learn(Learning::default()), state);
             }
-            StepFailure::Step(StepError::Port(error)) if error.is_retryable() => {
-                self.put_off(me, job, error.to_string(), state);
+            Disposition::Release => {
+                if failure.is_crash() {
+                    state.track.crashes += 1;
+                }
+                self.release(me, job, trouble, reason, state);
             }
-            StepFailure::Step(StepError::Port(error @ PortError::Failed { .. })) => {
-                self.fail(me, job, error.to_string(), state);
-            }
-            StepFailure::Step(error) => {
-                let reason = error.to_string();
+            Disposition::Fail => {
                 self.commit(me, job, Settlement::End(Ending::Failed { reason }), state);
-            }
-            StepFailure::Panicked(_) | StepFailure::TimedOut(_) => {
-                state.track.crashes += 1;
-                self.fail(me, job, failure.to_string(), state);
             }
         }
     }
@@ -370,55 +352,31 @@ impl Agent {
     }
 
     /// Tries the present step again after a wait.
-    fn step_again(&self, me: &AgentRef, mut job: Job, state: &mut State) {
+    fn step_again(&self, me: &AgentRef, mut job: Job, wait: Duration, state: &mut State) {
         job.tries += 1;
-        let wait = wait_before(job.tries);
         match job.work().next() {
             Next::Do(step) => self.begin(me, job, step, wait, state),
             Next::Park { .. } | Next::End(_) => self.advance(me, job, state),
         }
     }
 
-    /// The attempt failed by the task's own doing.
-    fn fail(&self, me: &AgentRef, job: Job, reason: String, state: &mut State) {
-        tracing::debug!(agent = %state.id, task = %job.claim.head.id, %reason, "attempt failed");
-        let settlement = Settlement::Release {
-            counts: AttemptCounts::Failed,
-            delay: Duration::ZERO,
-            reason,
-        };
-        self.commit(me, job, settlement, state);
+    /// Lets the task go, for somebody else or for later.
+    fn release(
+        &self,
+        me: &AgentRef,
+        job: Job,
+        trouble: Trouble,
+        reason: impl Into<String>,
+        state: &mut State,
+    ) {
+        let reason = reason.into();
+        tracing::debug!(agent = %state.id, task = %job.claim.head.id, ?trouble, reason, "task released");
+        self.commit(me, job, Settlement::release(trouble, reason), state);
     }
 
-    /// Something else is in the way: the task is tried again later, and nothing counts.
-    fn put_off(&self, me: &AgentRef, job: Job, reason: String, state: &mut State) {
-        if mutant!(C7) {
-            return self.fail(me, job, reason, state);
-        }
-        let settlement = Settlement::Release {
-            counts: AttemptCounts::Not,
-            delay: RELEASE_DELAY,
-            reason,
-        };
-        self.commit(me, job, settlement, state);
-    }
-
-    /// The node stops: the task is ready for another one, or for its next life.
+    /// The node stops: the task is ready for its next life.
     fn leave(&self, me: &AgentRef, job: Job, state: &mut State) {
-        if mutant!(C21) {
-            return self.fail(me, job, "the node stops".to_owned(), state);
-        }
-        self.give_up(me, job, "the node stops", state);
-    }
-
-    /// The task is ready for whoever claims it next, and nothing counts.
-    fn give_up(&self, me: &AgentRef, job: Job, reason: &str, state: &mut State) {
-        let settlement = Settlement::Release {
-            counts: AttemptCounts::Not,
-            delay: Duration::ZERO,
-            reason: reason.to_owned(),
-        };
-        self.commit(me, job, settlement, state);
+        self.release(me, job, Trouble::NodeStops, "the node stops", state);
     }
 
     fn commit(&self, me: &AgentRef, mut job: Job, settlement: Settlement, state: &mut State) {
@@ -496,23 +454,27 @@ impl Agent {
                 me.stop(None);
                 return;
             }
-            Err(error) if error.is_retryable() && !mutant!(CommitOnce) => {
+            Err(error) if may_be_taken_later(&error, &commit) && !mutant!(CommitOnce) => {
                 job.tries += 1;
                 tracing::warn!(agent = %state.id, %error, tries = job.tries, "commit failed, trying again");
-                let wait = wait_before(job.tries);
+                let wait = retry::wait_before(job.tries);
                 return self.send_commit(me, job, commit, wait, state);
             }
-            Err(error @ (LedgerError::Sequence { .. } | LedgerError::Conflict { .. })) => {
+            Err(
+                error @ (LedgerError::Sequence { .. }
+                | LedgerError::Conflict { .. }
+                | LedgerError::RequestConflict { .. }),
+            ) => {
                 // The claim is ours still, but the journal is not what we took it for: read it again.
                 tracing::warn!(agent = %state.id, %error, "the journal has gone on, reading it again");
                 job.journal.discard();
                 return self.read_again(me, job, error.to_string(), state);
             }
-            Err(error @ LedgerError::Unreadable { .. }) if !commit.entries.is_empty() => {
+            Err(error @ LedgerError::Unreadable { .. }) => {
                 // Nothing was done, and the claim is ours still: it goes back without what could not be written.
                 tracing::error!(agent = %state.id, %error, "the ledger cannot be read, task released");
                 job.journal.discard();
-                return self.fail(me, job, error.to_string(), state);
+                return self.release(me, job, Trouble::LedgerAway, error.to_string(), state);
             }
             Err(error) => {
                 // Cancelled, expired or claimed by another: the work is not ours any more.
@@ -604,10 +566,33 @@ impl Agent {
     }
 }
 
-fn wait_before(tries: u32) -> Duration {
-    RETRY_WAIT
-        .saturating_mul(1 << tries.saturating_sub(1).min(10))
-        .min(RETRY_WAIT_MAX)
+/// Whether the ledger may take the same commit later, and the claim stays ours until then. A row that cannot be read
+/// is set aside, and with it the task that needs it: a commit that brings nothing but the release waits for that.
+fn may_be_taken_later(error: &LedgerError, commit: &Commit) -> bool {
+    let bare = commit.entries.is_empty() && commit.outbox.is_empty() && commit.taken.is_empty();
+    let bare = bare && matches!(commit.settlement, Settlement::Release { .. });
+    error.is_retryable() || (bare && matches!(error, LedgerError::Unreadable { .. }))
+}
+
+impl StepFailure {
+    /// What it means for the task; none: the claim is lost, and the task somebody else's.
+    fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Step(StepError::Port(PortError::Lost)) => None,
+            Self::Step(StepError::Port(PortError::Busy { .. })) => Some(Trouble::PortAway),
+            Self::Step(StepError::Port(PortError::Failed { .. }))
+            | Self::Panicked(_)
+            | Self::TimedOut(_) => Some(Trouble::OwnFailure),
+            Self::Step(
+                StepError::Port(PortError::Refused { .. } | PortError::Unconfigured { .. })
+                | StepError::Impossible(_),
+            ) => Some(Trouble::Impossible),
+        }
+    }
+
+    fn is_crash(&self) -> bool {
+        matches!(self, Self::Panicked(_) | Self::TimedOut(_))
+    }
 }
 
 impl std::fmt::Display for StepFailure {

@@ -16,8 +16,8 @@ use std::{
     time::Duration,
 };
 
-use colony_core::{id::AgentId, mutant, port::RandomSource, unit::Timestamp};
-use colony_store::{Agent as AgentRow, AttemptCounts, Ledger, LedgerError, Track};
+use colony_core::{id::AgentId, ledger::Trouble, mutant, port::RandomSource, unit::Timestamp};
+use colony_store::{Agent as AgentRow, Ledger, LedgerError, Track};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use super::{
@@ -222,7 +222,7 @@ impl Actor for Supervisor {
         }
         if let Some(crash) = crash {
             let id = self.id(ordinal);
-            self.deps.market.terminated(id, AttemptCounts::Failed);
+            self.deps.market.terminated(id, Trouble::AgentCrashed);
             // A failed task too: what brings an actor down must not leave its record spotless.
             member.row.track.crashes += 1;
             member.row.track.tasks += 1;
@@ -340,7 +340,7 @@ impl Supervisor {
         let told = agent.is_some_and(|a| a.cast(AgentMessage::Award(assignment)).is_ok());
         if !told {
             let id = self.id(ordinal);
-            self.deps.market.terminated(id, AttemptCounts::Not);
+            self.deps.market.terminated(id, Trouble::NoAgent);
         }
         if let Some(error) = failed {
             self.start_again(me, ordinal, &error.to_string(), state);

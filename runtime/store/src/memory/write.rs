@@ -254,7 +254,7 @@ impl Tables {
         now: Timestamp,
     ) -> Result<Committed, LedgerError> {
         let ClaimRef { task: id, fence } = commit.claim;
-        let refused = |refusal| about_task(id, fence, refusal);
+        let refused = |refusal: colony_core::ledger::Refusal| about_task(id, fence, &refusal);
         let row = self.tasks.get_mut(id).ok_or(LedgerError::NoTask(id))?;
         let transition = settle::commit(&row.head, &commit, &self.policy, now).map_err(refused)?;
         let Some(transition) = transition else {
@@ -279,8 +279,8 @@ impl Tables {
         if let Settlement::Wait(question) = &commit.settlement
             && self.approvals.contains_key(&question.id)
         {
-            let what = format!("approval {} is there already", question.id);
-            return Err(LedgerError::Storage { what });
+            let task = commit.claim.task;
+            return Err(LedgerError::RequestConflict { task });
         }
         row.journal.extend(commit.entries.drain(new..));
         check(|| gapless(&row.journal));
@@ -373,7 +373,7 @@ impl Tables {
         let TaskRow { head, requests, .. } = self.task(id)?;
         let known = requests.get(&request).copied();
         let cancelled = settle::cancel(head, known, request, now)
-            .map_err(|refusal| about_task(id, head.fence, refusal))?;
+            .map_err(|refusal| about_task(id, head.fence, &refusal))?;
         let Some(transition) = cancelled else {
             return Ok(State::Cancelled);
         };
@@ -404,7 +404,7 @@ impl Tables {
         let row = self.task(id)?;
         let known = row.requests.get(&request).copied();
         let revived = settle::revive(&row.head, &row.spec, known, request, &self.policy, now)
-            .map_err(|refusal| about_task(id, row.head.fence, refusal))?;
+            .map_err(|refusal| about_task(id, row.head.fence, &refusal))?;
         let Some(transition) = revived else {
             return Ok(State::Ready);
         };

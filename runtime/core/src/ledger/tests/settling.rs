@@ -11,7 +11,8 @@ use crate::{
     ledger::{
         ClaimRef, ClientRequest, ClientVerb, Commit, Counts, Policy, Question, QuestionState,
         Refusal, Settlement, Stamp, TaskHead, Transition, claim,
-        settle::{self, Appended, RetryDecision},
+        retry::{self, Disposition, RetryDecision, Trouble},
+        settle::{self, Appended},
     },
     property::lawful,
     task::{Answer, Ending, State},
@@ -122,18 +123,52 @@ fn in_every_state() -> Vec<TaskHead> {
 #[test]
 fn back_off_doubles_up_to_its_limit_and_attempts_end() {
     let policy = Policy::default();
-    let waits: Vec<_> = (1..5)
-        .map(|failed| settle::retry(failed, &policy))
-        .collect();
+    let waits: Vec<_> = (1..5).map(|failed| retry::retry(failed, &policy)).collect();
     let after = |ms| RetryDecision::After(Duration::from_millis(ms));
     assert_eq!(waits, [100, 200, 400, 800].map(after));
-    assert_eq!(settle::retry(5, &policy), RetryDecision::Dead);
+    assert_eq!(retry::retry(5, &policy), RetryDecision::Dead);
     let patient = Policy {
         attempts_max: u32::MAX,
         ..policy
     };
     let longest = RetryDecision::After(patient.backoff_max);
-    assert_eq!(settle::retry(1_000_000, &patient), longest);
+    assert_eq!(retry::retry(1_000_000, &patient), longest);
+}
+
+/// Only a task's own doing counts; what is in the way is waited for, and then the agent is let go.
+#[test]
+fn a_task_is_charged_for_its_own_doing_only() {
+    use Trouble::{AgentCrashed, Impossible, LedgerAway, NoAgent, NodeStops, OwnFailure, PortAway};
+    for trouble in [OwnFailure, Impossible, AgentCrashed] {
+        assert_eq!(retry::charge(trouble).0, Counts::Failed, "{trouble:?}");
+    }
+    for trouble in [PortAway, LedgerAway, NoAgent, NodeStops] {
+        assert_eq!(retry::charge(trouble).0, Counts::Not, "{trouble:?}");
+    }
+    let tries = |trouble, learning| {
+        let again = |tries: &u32| {
+            matches!(
+                retry::after(trouble, learning, *tries),
+                Disposition::Again(_)
+            )
+        };
+        let tries = (0..100).take_while(again).count();
+        (tries, retry::after(trouble, learning, 100))
+    };
+    assert_eq!(tries(PortAway, false), (5, Disposition::Release));
+    assert_eq!(tries(LedgerAway, false), (16, Disposition::Release));
+    assert_eq!(tries(OwnFailure, false), (0, Disposition::Release));
+    assert_eq!(tries(Impossible, false), (0, Disposition::Fail));
+    // What is done stays done.
+    assert_eq!(tries(PortAway, true), (5, Disposition::Skip));
+    assert_eq!(tries(OwnFailure, true), (0, Disposition::Skip));
+    assert_eq!(tries(Impossible, true), (0, Disposition::Skip));
+    assert_eq!(tries(NodeStops, true), (0, Disposition::Release));
+    let waits = (1..9).map(retry::wait_before).map(|wait| wait.as_millis());
+    assert_eq!(
+        waits.collect::<Vec<_>>(),
+        [20, 40, 80, 160, 320, 640, 1_280, 2_000]
+    );
 }
 
 /// How a claim ends without ending the task.

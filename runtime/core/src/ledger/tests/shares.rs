@@ -320,6 +320,12 @@ fn shares_remember_nobody_who_has_nothing() {
 /// What a claim costs where many tenants have backlog.
 #[test]
 #[ignore = "a bench"]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "it measures"
+)]
 fn a_claim_among_many_tenants() {
     let (policy, mut shares) = (Policy::default(), Shares::default());
     let ready: Vec<_> = (0..30_000)

@@ -27,7 +27,7 @@ impl WriteTxn<'_> {
     pub(in crate::sqlite) fn commit(&mut self, commit: &Commit) -> Done<Committed> {
         let id = commit.claim.task;
         let refuse = |refusal| {
-            let error = refusal::about_task(id, commit.claim.fence, refusal);
+            let error = refusal::about_task(id, commit.claim.fence, &refusal);
             TxnError::Refused(error)
         };
         let head = self.head(id)?;
@@ -45,7 +45,7 @@ impl WriteTxn<'_> {
         };
         let taken = self.answers(commit)?;
         if let Settlement::Wait(question) = &commit.settlement {
-            self.refuse_known(question)?;
+            self.refuse_known(id, question)?;
         }
         for entry in &commit.entries[from..] {
             self.append(id, entry)?;
@@ -165,13 +165,11 @@ impl WriteTxn<'_> {
         Ok(())
     }
 
-    fn refuse_known(&self, question: &Question) -> Done<()> {
+    /// The id of a question is drawn for it.
+    fn refuse_known(&self, task: TaskId, question: &Question) -> Done<()> {
         match load::approval(self.db, question.id)? {
             None => Ok(()),
-            Some(_) => {
-                let what = format!("approval {} is there already", question.id);
-                Err(LedgerError::Storage { what }.into())
-            }
+            Some(_) => Err(LedgerError::RequestConflict { task }.into()),
         }
     }
 }

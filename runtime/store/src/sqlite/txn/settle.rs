@@ -30,7 +30,7 @@ impl WriteTxn<'_> {
         let head = self.head(id)?;
         let known = self.known_request(id, request)?;
         let cancelled = settle::cancel(&head, known, request, self.now)
-            .map_err(|refusal| refusal::about_task(id, head.fence, refusal))?;
+            .map_err(|refusal| refusal::about_task(id, head.fence, &refusal))?;
         let Some(transition) = cancelled else {
             return Ok(State::Cancelled);
         };
@@ -83,7 +83,7 @@ impl WriteTxn<'_> {
             None => return Err(unreadable(&missing_spec(id)).into()),
         };
         let revived = settle::revive(&head, &spec, known, request, self.policy, self.now)
-            .map_err(|refusal| refusal::about_task(id, head.fence, refusal))?;
+            .map_err(|refusal| refusal::about_task(id, head.fence, &refusal))?;
         let Some(transition) = revived else {
             return Ok(State::Ready);
         };
