@@ -104,6 +104,11 @@ pub(crate) async fn run(args: NodeArgs, out: Output) -> Result<(), Failure> {
         let stopped = json!({ "event": "stopped", "drained": drained });
         out.result(&stopped, String::new)?;
     }
+    if !drained {
+        let what = "the node stopped before everything in hand was given back; the log says why";
+        return Err(Failure::failed(what)
+            .with_hint("nothing acknowledged is lost; the next start takes up what was in hand"));
+    }
     Ok(())
 }
 
