@@ -5,6 +5,7 @@
 //! ```
 //! Nothing is fetched here: a node that lacks a model says which file is missing and how to get it.
 
+mod descriptors;
 pub(crate) mod logging;
 pub(crate) mod privacy;
 pub(crate) mod running;
@@ -45,6 +46,7 @@ pub(crate) async fn run(args: NodeArgs, out: Output) -> Result<(), Failure> {
     for warning in loaded.warnings {
         tracing::warn!(key = warning.key, origin = %warning.origin, "{}", warning.what);
     }
+    descriptors::raise(config.gateway.connections_max);
     if let Some(warning) = privacy::exposure(config.node.listen) {
         tracing::warn!("{warning}");
     }
