@@ -5,6 +5,7 @@
 //! ```
 //! Nothing is fetched here: a node that lacks a model says which file is missing and how to get it.
 
+mod descriptors;
 pub(crate) mod logging;
 pub(crate) mod privacy;
 pub(crate) mod running;
@@ -45,6 +46,7 @@ pub(crate) async fn run(args: NodeArgs, out: Output) -> Result<(), Failure> {
     for warning in loaded.warnings {
         tracing::warn!(key = warning.key, origin = %warning.origin, "{}", warning.what);
     }
+    descriptors::raise(config.gateway.connections_max);
     if let Some(warning) = privacy::exposure(config.node.listen) {
         tracing::warn!("{warning}");
     }
@@ -103,6 +105,11 @@ pub(crate) async fn run(args: NodeArgs, out: Output) -> Result<(), Failure> {
     if out.is_json() {
         let stopped = json!({ "event": "stopped", "drained": drained });
         out.result(&stopped, String::new)?;
+    }
+    if !drained {
+        let what = "the node stopped before everything in hand was given back; the log says why";
+        return Err(Failure::failed(what)
+            .with_hint("nothing acknowledged is lost; the next start takes up what was in hand"));
     }
     Ok(())
 }

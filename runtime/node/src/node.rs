@@ -18,9 +18,11 @@ use colony_agents::{
 use colony_core::{
     field::Origin,
     id::{NodeId, QueueName, TypeName},
+    ledger::Holder,
     port::{Clock, RandomSource},
+    task::State,
 };
-use colony_store::{Ledger, LedgerError, Others, Registered};
+use colony_store::{Ledger, LedgerError, Others, Registered, TaskFilter};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use ractor::SpawnErr;
 use tokio::sync::Semaphore;
@@ -350,7 +352,7 @@ impl Node {
     }
 
     /// Stops in order: nothing new, agents give back what they hold, everything is written down. True when
-    /// all agents left in time; what they did not give back the next life takes up.
+    /// all agents left in time and everything was given back; what was not, the next life takes up.
     ///
     /// Not cancel-safe: dropped before it returns, the node is left half stopped; the ledger is whole all the
     /// same.
@@ -366,9 +368,49 @@ impl Node {
         if let Err(error) = node.field.save().await {
             tracing::warn!(%error, "field not saved");
         }
+        let given_back = self.has_given_back().await;
+        let node = self.handle.inner();
         node.ledger.close().await;
         node.root.stop();
-        all
+        all && given_back
+    }
+
+    /// Whether the ledger says that this life of the node holds nothing: a full disk takes no claim back.
+    async fn has_given_back(&self) -> bool {
+        let node = self.handle.inner();
+        let mut filter = TaskFilter {
+            states: vec![State::Claimed],
+            ..TaskFilter::default()
+        };
+        let mut held = 0_usize;
+        loop {
+            let page = match node.ledger.list(filter.clone()).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, "whether all tasks were given back is not known");
+                    return false;
+                }
+            };
+            let holders = page
+                .items
+                .iter()
+                .filter_map(|task| task.head.holder.as_ref());
+            let ours = |holder: &&Holder| {
+                holder.node == node.node && holder.incarnation == node.incarnation
+            };
+            held += holders.filter(ours).count();
+            filter.before = page.items.last().map(|task| task.head.id);
+            if !page.more {
+                break;
+            }
+        }
+        if held > 0 {
+            tracing::error!(
+                held,
+                "tasks could not be given back; they stay claimed until the node starts again"
+            );
+        }
+        held == 0
     }
 }
 

@@ -433,3 +433,32 @@ fn a_disk_without_room_for_the_log_in_the_file_stops_nothing() {
     assert!(ended.good().unwrap().stdout.contains("done"));
     assert_each_done_once(&node, &cursor, &ids);
 }
+
+/// Shells and service managers begin with few open files.
+#[test]
+fn a_node_raises_its_limit_of_open_files_and_says_when_it_is_low() {
+    let folder = Folder::new().unwrap();
+    let node = Node::start_as(&folder, "127.0.0.1:0", &[], |node| {
+        let mut limited = std::process::Command::new("sh");
+        limited
+            .args(["-c", "ulimit -Sn 64; ulimit -Hn 500; exec \"$0\" \"$@\""])
+            .arg(node.get_program())
+            .args(node.get_args());
+        for (name, value) in node.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        limited
+    })
+    .unwrap();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", node.id())).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let files: Vec<_> = files.unwrap().split_whitespace().skip(3).take(2).collect();
+    assert_eq!(files, ["500", "500"]);
+    let log = node.log();
+    assert!(log.contains("gateway.connections_max needs"), "{log}");
+}

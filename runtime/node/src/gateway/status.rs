@@ -165,9 +165,10 @@ pub(super) enum Submitting {
 impl Submitting {
     /// What the node says of a submission, with the fields as the caller has named them.
     pub(super) fn refused(self, problem: Problem) -> Status {
-        match problem {
-            Problem::Ledger(LedgerError::Refused { index, refusal }) => self.rule(index, &refusal),
-            other => other.into(),
+        if let Problem::Ledger(LedgerError::Refused { index, refusal }) = &problem {
+            self.rule(*index, refusal)
+        } else {
+            problem.into()
         }
     }
 

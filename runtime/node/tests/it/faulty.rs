@@ -390,3 +390,19 @@ async fn a_node_whose_ledger_has_failed_takes_no_more_work_and_says_why() {
     );
     node.stop().await;
 }
+
+/// A stop on a full disk was said to be a clean one, though the task in hand stayed claimed.
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_cannot_give_everything_back_is_no_clean_one() {
+    let ledger = Faulty {
+        commits: Faults::at(0..100_000),
+        ..Faulty::new()
+    };
+    let node = Node::start(&config(&[("echo", 1)]), dependencies(Arc::new(ledger)))
+        .await
+        .expect("starts");
+    let handle = node.handle();
+    let ids = submit(&handle, vec![Spec::new(agent_type("echo"), "help")]).await;
+    until(&handle, &ids, &[State::Claimed]).await;
+    assert!(!node.stop().await, "the task is claimed still");
+}
