@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use colony_core::admission::Refusal;
+use colony_core::{admission::Refusal, escalation::UnknownLabel};
 use colony_inference::InferenceError;
 use colony_store::LedgerError;
 
@@ -49,6 +49,9 @@ pub enum Problem {
         /// Why.
         why: String,
     },
+    /// Memory does not know the label, and only a known one was to be taken.
+    #[error(transparent)]
+    UnknownLabel(#[from] UnknownLabel),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),

@@ -3,7 +3,7 @@
 use colony_proto::v1::{ReviveFilter, ReviveRequest, ReviveResponse, revive_request::Which};
 use serde_json::json;
 
-use super::{Node, page_size, view};
+use super::{Node, ids, page_size, view};
 use crate::{
     args::ReviveArgs,
     errors::Failure,
@@ -59,9 +59,7 @@ pub(crate) async fn run(node: &Node, args: ReviveArgs, out: Output) -> Result<()
 async fn each(node: &Node, ids: Vec<String>, dry_run: bool, out: Output) -> Result<(), Failure> {
     let mut failed = None;
     for id in ids {
-        let which = Some(Which::TaskId(id));
-        let ask = ReviveRequest { which, dry_run };
-        match node.open(node.tasks().revive(node.ask(ask)).await) {
+        match one(node, &id, dry_run).await {
             Ok(answer) => say(&answer, dry_run, out)?,
             // The others may be revived all the same; the first failure gives the exit code.
             Err(failure) if failed.is_none() => failed = Some(failure),
@@ -69,6 +67,12 @@ async fn each(node: &Node, ids: Vec<String>, dry_run: bool, out: Output) -> Resu
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+async fn one(node: &Node, id: &str, dry_run: bool) -> Result<ReviveResponse, Failure> {
+    let which = Some(Which::TaskId(ids::task(node, id).await?));
+    let ask = ReviveRequest { which, dry_run };
+    node.open(node.tasks().revive(node.ask(ask)).await)
 }
 
 fn say(answer: &ReviveResponse, dry_run: bool, out: Output) -> Result<(), Failure> {
