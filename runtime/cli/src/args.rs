@@ -1,5 +1,7 @@
 //! The arguments: what can be typed, and nothing of what it does.
 
+mod approve;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{
@@ -9,6 +11,9 @@ use clap::{
 use colony_core::task::State;
 use colony_inference::Item;
 
+pub(crate) use self::approve::{
+    AcceptArgs, ApprovalFilterArgs, ApproveCommand, DecideArgs, DoubtChoice,
+};
 use crate::explain::{self, Page};
 
 /// Runs a thousand agents as one swarm.
@@ -19,7 +24,7 @@ use crate::explain::{self, Page};
     about,
     long_about = None,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments or input, 3 no node answers, 4 refused, 5 not found.\n\
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments or input, 3 no node answers in time, 4 refused, 5 not found.\n\
                   Results go to stdout, everything else to stderr; --json prints one object a line."
 )]
 pub(crate) struct Cli {
@@ -194,6 +199,9 @@ pub(crate) struct SubmitArgs {
     /// Wait until all have ended and print them instead of their ids
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Wait at most this long; the tasks go on
+    #[arg(long, requires = "wait", value_name = "TIME", value_parser = span)]
+    pub(crate) wait_for: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -316,146 +324,6 @@ pub(crate) enum AgentCommand {
         /// Its id, such as triage/17
         id: String,
     },
-}
-
-/// Options that find questions.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct ApprovalFilterArgs {
-    /// Only this tenant
-    #[arg(long, value_name = "NAME")]
-    pub(crate) tenant: Option<String>,
-    /// Only this agent type
-    #[arg(long = "type", value_name = "TYPE")]
-    pub(crate) agent_type: Option<String>,
-    /// Only those asked for this reason; may be repeated
-    #[arg(long = "reason", value_name = "REASON")]
-    pub(crate) doubts: Vec<DoubtChoice>,
-    /// Only those that have waited at least this long
-    #[arg(long, value_name = "TIME", value_parser = span)]
-    pub(crate) older_than: Option<Duration>,
-    /// Only those that hold this text, in any case: in the task, the question or the proposal
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) search: Option<String>,
-}
-
-impl ApprovalFilterArgs {
-    /// Whether it finds every question.
-    pub(crate) const fn is_open(&self) -> bool {
-        self.tenant.is_none()
-            && self.agent_type.is_none()
-            && self.doubts.is_empty()
-            && self.older_than.is_none()
-            && self.search.is_none()
-    }
-}
-
-/// Why a human is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DoubtChoice {
-    /// The agent is not sure enough
-    Uncertain,
-    /// Unlike anything known
-    New,
-    /// Could do harm
-    Risky,
-    /// The submitter expected something else
-    Contradiction,
-}
-
-/// Who decides, and for how long the request is repeated.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct DecideArgs {
-    /// Who decides
-    #[arg(
-        long,
-        env = "USER",
-        hide_env_values = true,
-        default_value = "unknown",
-        value_name = "NAME"
-    )]
-    pub(crate) by: String,
-    #[command(flatten)]
-    pub(crate) retry: RetryArgs,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ApproveCommand {
-    /// List open questions, oldest first
-    List {
-        #[command(flatten)]
-        filter: ApprovalFilterArgs,
-        /// Decided and closed ones too
-        #[arg(long)]
-        all: bool,
-        /// Most questions; 0 lists all
-        #[arg(long, default_value_t = 100, value_name = "N")]
-        limit: usize,
-    },
-    /// Show a question: the whole text, what the agent had before it, and the labels that memory knows
-    Show {
-        /// Its id, or the beginning of it
-        id: String,
-    },
-    /// Decide questions one after the other, with single keys
-    Review {
-        #[command(flatten)]
-        filter: ApprovalFilterArgs,
-        /// Most questions; 0 takes all
-        #[arg(long, default_value_t = 100, value_name = "N")]
-        limit: usize,
-        #[command(flatten)]
-        decide: DecideArgs,
-    },
-    /// Follow questions: those that are open, then each as it is asked, decided or closed
-    Watch {
-        /// Only this tenant
-        #[arg(long, value_name = "NAME")]
-        tenant: Option<String>,
-        /// Only this agent type
-        #[arg(long = "type", value_name = "TYPE")]
-        agent_type: Option<String>,
-    },
-    /// The proposal is right; or with --label, this is right instead
-    Accept(AcceptArgs),
-    /// It must not be done; the task fails
-    Reject {
-        /// Ids of the questions, or the beginnings of them
-        #[arg(required = true)]
-        ids: Vec<String>,
-        /// Why, in one line
-        #[arg(long, default_value = "rejected by a human", value_name = "TEXT")]
-        reason: String,
-        #[command(flatten)]
-        decide: DecideArgs,
-    },
-}
-
-/// Which questions to accept: some by their ids, or those that options find.
-#[derive(Debug, Args)]
-pub(crate) struct AcceptArgs {
-    /// Ids of the questions, or the beginnings of them
-    #[arg(required_unless_present_any = ["tenant", "agent_type", "doubts", "older_than", "search"],
-          conflicts_with_all = ["tenant", "agent_type", "doubts", "older_than", "search"])]
-    pub(crate) ids: Vec<String>,
-    #[command(flatten)]
-    pub(crate) filter: ApprovalFilterArgs,
-    /// Most questions that the options take; 0 takes all
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    pub(crate) limit: usize,
-    /// What is right instead of the proposal
-    #[arg(long, value_name = "LABEL")]
-    pub(crate) label: Option<String>,
-    /// The label is meant though memory does not know it
-    #[arg(long, requires = "label")]
-    pub(crate) new_label: bool,
-    /// Where there are several, accept risky ones too
-    #[arg(long)]
-    pub(crate) risky: bool,
-    /// Memory shall not learn from it
-    #[arg(long)]
-    pub(crate) no_teach: bool,
-    #[command(flatten)]
-    pub(crate) decide: DecideArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -591,7 +459,7 @@ pub(crate) enum SimCommand {
     /// Run random worlds until one fails, and keep the simplest workload that fails in the same way
     Fuzz {
         /// How many worlds, one seed each
-        #[arg(long, default_value_t = 200, value_name = "N")]
+        #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         seeds: u64,
         /// The first seed
         #[arg(long, default_value_t = 1, value_name = "SEED")]
@@ -622,7 +490,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "FILE.jsonl")]
     pub(crate) tasks: Option<PathBuf>,
     /// Number of tickets; with --tasks the first N of the file
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) count: Option<usize>,
     /// Number of agents, over all types
     #[arg(long, default_value_t = 1_000, value_name = "N")]
@@ -716,6 +584,13 @@ fn pages() -> impl TypedValueParser<Value = Page> {
 fn items() -> impl TypedValueParser<Value = Item> {
     PossibleValuesParser::new(Item::ALL.map(Item::name))
         .try_map(|name| Item::from_name(&name).ok_or("not in the catalog"))
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("a whole number from 1".to_owned()),
+    }
 }
 
 fn window(text: &str) -> Result<usize, String> {

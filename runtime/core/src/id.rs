@@ -248,7 +248,7 @@ impl IdPrefix {
             if digits == 32 {
                 return Err(IdPrefixError::TooLong);
             }
-            bits = bits << 4 | u128::from(digit);
+            bits = (bits << 4) | u128::from(digit);
             digits += 1;
         }
         if digits == 0 {
@@ -256,7 +256,7 @@ impl IdPrefix {
         }
         let open = 4 * (32 - digits);
         let first = bits << open;
-        let last = first | (1_u128 << open) - 1;
+        let last = first | ((1_u128 << open) - 1);
         Ok(Self {
             first: Uuid::from_u128(first),
             last: Uuid::from_u128(last),

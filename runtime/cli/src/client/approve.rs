@@ -180,7 +180,7 @@ fn row(approval: &Approval, all: bool) -> Vec<String> {
         approval
             .proposal
             .as_ref()
-            .map_or_else(|| "-".to_owned(), view::answer_in_short),
+            .map_or_else(|| "-".to_owned(), view::proposal),
     ];
     if all {
         cells.push(decided(approval));

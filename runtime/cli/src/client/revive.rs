@@ -83,6 +83,7 @@ fn say(answer: &ReviveResponse, dry_run: bool, out: Output) -> Result<(), Failur
             "revived": !dry_run,
             "was": was,
             "reason": task.reason,
+            "why": null,
         });
         out.result(&said, || {
             let done = if dry_run {
@@ -98,7 +99,13 @@ fn say(answer: &ReviveResponse, dry_run: bool, out: Output) -> Result<(), Failur
         })?;
     }
     for task in &answer.not_revived {
-        let said = json!({ "task_id": task.task_id, "revived": false, "why": task.why });
+        let said = json!({
+            "task_id": task.task_id,
+            "revived": false,
+            "was": null,
+            "reason": null,
+            "why": task.why,
+        });
         out.result(&said, || {
             format!("{} was not revived: {}", task.task_id, clean(&task.why))
         })?;

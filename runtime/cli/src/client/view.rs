@@ -157,6 +157,11 @@ pub(crate) fn answer_in_short(answer: &Answer) -> String {
     format!("{text} ({source}, {:.2})", answer.confidence)
 }
 
+/// An answer and how sure its agent was.
+pub(crate) fn proposal(answer: &Answer) -> String {
+    format!("{} {:.2}", cell(&answer.text), answer.confidence)
+}
+
 /// What came out of a task, in a few words.
 pub(crate) fn outcome(task: &Task) -> Option<String> {
     match (&task.answer, &task.failure) {

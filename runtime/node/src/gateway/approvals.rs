@@ -144,16 +144,23 @@ mod tests {
         assert_eq!(filter.search.as_deref(), Some("Printer"));
         assert_eq!((filter.task, filter.closed_too), (Some(id), false));
         assert!(filter.agent_type.is_some() && filter.id_prefix.is_some());
-        let bad: [(&str, fn(&mut v1::ListApprovalsRequest)); 4] = [
-            ("agent_type", |r| r.agent_type = "No Name".to_owned()),
-            ("doubts", |r| r.doubts = vec![99]),
-            ("task_id", |r| r.task_id = "7".to_owned()),
-            ("id_prefix", |r| r.id_prefix = "xyz".to_owned()),
-        ];
-        for (field, spoil) in bad {
+        let spoiled = |field: &str, text: &str| {
             let mut request = request.clone();
-            spoil(&mut request);
-            let refused = parse_filter(&request, now).expect_err(field);
+            match field {
+                "agent_type" => request.agent_type = text.to_owned(),
+                "task_id" => request.task_id = text.to_owned(),
+                "id_prefix" => request.id_prefix = text.to_owned(),
+                _ => request.doubts = vec![99],
+            }
+            request
+        };
+        for (field, text) in [
+            ("agent_type", "No Name"),
+            ("task_id", "7"),
+            ("id_prefix", "xyz"),
+            ("doubts", ""),
+        ] {
+            let refused = parse_filter(&spoiled(field, text), now).expect_err(field);
             assert!(refused.message().contains(field), "{refused:?}");
         }
     }

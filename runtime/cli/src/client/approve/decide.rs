@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The node's reason for refusing a second decision.
-const DECIDED: &str = "CLY0025";
+pub(super) const DECIDED: &str = "CLY0025";
 /// The node's reason for refusing a label that memory does not know.
 const UNKNOWN_LABEL: &str = "CLY0033";
 

@@ -48,10 +48,17 @@ pub(super) async fn run(
     let mut keys = Keys::open()?;
     let mut session = Session::new(found.approvals, args.by.clone());
     let mut acts = session.begin();
+    // A prompt is a line without its end, until something else is said.
+    let mut prompting = false;
     loop {
         let mut done = false;
         for act in std::mem::take(&mut acts) {
             done |= act == Act::End;
+            let prompts = matches!(act, Act::Prompt(_));
+            if prompting && !prompts {
+                out.text("")?;
+            }
+            prompting = prompts;
             if let Some(id) = perform(node, &args, &mut session, act, out).await? {
                 session.reopened(&id);
             }
@@ -96,8 +103,8 @@ async fn perform(
                 out,
             );
             if let Err(failure) = sent.await {
-                let decided_by_others = failure.code().is_some_and(|code| code == "CLY0025");
-                out.failure(&failure);
+                let decided_by_others = failure.code() == Some(decide::DECIDED);
+                out.failure(&failure.within(&held.approval.id));
                 return Ok((!decided_by_others).then(|| held.approval.id.clone()));
             }
             let task = decide::aftermath(node, &held.approval.task_id, AFTERMATH_WAIT, out);

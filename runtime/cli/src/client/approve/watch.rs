@@ -54,11 +54,7 @@ pub(super) async fn run(
             Err(status) => return Err(node.failure(&status)),
         };
         match event {
-            Some(Event::Open(approval)) => {
-                if told.open(&approval.id) {
-                    say(&approval, "open", out)?;
-                }
-            }
+            Some(Event::Open(approval)) if told.open(&approval.id) => say(&approval, "open", out)?,
             Some(Event::Settled(approval)) => {
                 told.settled(&approval.id);
                 say(&approval, "settled", out)?;
@@ -69,7 +65,8 @@ pub(super) async fn run(
                     say(&shown.approval.unwrap_or_default(), "settled", out)?;
                 }
             }
-            None => {}
+            // Told already, by the stream before.
+            Some(Event::Open(_)) | None => {}
         }
     }
 }
