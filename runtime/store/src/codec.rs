@@ -432,6 +432,23 @@ mod tests {
         assert!(matches!(read_spec(b""), Err(CodecError::Damaged { .. })));
     }
 
+    /// A checksum covers these bytes, and is made anew when a question is decided.
+    #[test]
+    fn a_question_without_evidence_has_the_bytes_of_an_older_version() {
+        let old = v1::Question {
+            schema: SCHEMA,
+            doubt: v1::Doubt::Risky.into(),
+            question: "shall I?".into(),
+            proposal: Some(to_answer(&Answer::by_rule("yes", "a test"))),
+            evidence: None,
+        };
+        let bytes = old.encode_to_vec();
+        let id = colony_core::id::ApprovalId::new(Timestamp::from_micros(1), [0; 10]);
+        let read = read_question(id, &bytes).expect("readable");
+        assert_eq!(read.evidence, Evidence::default());
+        assert_eq!(question(&read), bytes);
+    }
+
     #[test]
     fn an_embedding_is_not_spelled_out_in_json() {
         let vector: Arc<[f32]> = (0..384_u16).map(|i| f32::from(i) / 384.0).collect();

@@ -21,7 +21,7 @@ use colony_core::{
     task::State,
 };
 use colony_proto::v1::{self, watch_approvals_response::Event};
-use colony_store::{Approval, ApprovalFilter, Change, Cursor, QuestionState};
+use colony_store::{Approval, ApprovalFilter, Change, Cursor, LedgerError, QuestionState};
 use futures_util::{Stream, stream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,7 @@ use super::{
     super::{GrpcServer, status},
     approval_to_wire, parse_optional, parse_tenant_filter, parse_type,
 };
-use crate::NodeHandle;
+use crate::{NodeHandle, Problem};
 
 /// Questions, and changes, read at once.
 const PAGE: u32 = 256;
@@ -143,14 +143,18 @@ impl Watch {
 
     async fn take(&mut self, change: &Change) -> Result<(), Status> {
         if let Some(known) = self.open.get(&change.task) {
-            let approval = self.node.approval(*known).await?;
-            // A change that led to the question may come after it.
-            if approval.state == QuestionState::Open {
-                return Ok(());
+            match self.node.approval(*known).await {
+                // A change that led to the question may come after it.
+                Ok(approval) if approval.state == QuestionState::Open => return Ok(()),
+                Ok(approval) => {
+                    let settled = approval_to_wire(&approval, self.node.now());
+                    self.ready.push_back(Event::Settled(settled));
+                }
+                // It was set aside, and its task is dead: the others are told of all the same.
+                Err(Problem::Ledger(LedgerError::Unreadable { .. })) => {}
+                Err(problem) => return Err(problem.into()),
             }
             self.open.remove(&change.task);
-            let settled = approval_to_wire(&approval, self.node.now());
-            self.ready.push_back(Event::Settled(settled));
         }
         if change.state == State::Waiting {
             let filter = ApprovalFilter {

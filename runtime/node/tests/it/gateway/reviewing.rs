@@ -66,7 +66,7 @@ async fn questions_are_found_by_reason_and_text_and_counted() {
         ..all()
     })
     .await;
-    assert_eq!(ids, [risky.id.clone()], "the page");
+    assert_eq!(ids, std::slice::from_ref(&risky.id), "the page");
     assert_eq!(totals.approvals, 2, "whatever the page");
     let counted: Vec<_> = totals
         .by_doubt
