@@ -344,6 +344,7 @@ impl<'a> Person<'a> {
             let request = FeedbackRequest {
                 task_id: task.id.clone(),
                 label: label.clone(),
+                ..FeedbackRequest::default()
             };
             match self.tasks.feedback(request).await {
                 Ok(_) => {

@@ -168,6 +168,7 @@ impl Kind for Scripted {
             },
             doubt: doubtful.then_some(Doubt::Uncertain),
             model_calls: vec![],
+            findings: Vec::new(),
         })
     }
 

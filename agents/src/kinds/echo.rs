@@ -29,6 +29,7 @@ impl Kind for Echo {
             answer,
             doubt: None,
             model_calls: vec![],
+            findings: Vec::new(),
         })
     }
 }

@@ -13,6 +13,7 @@ use colony_core::{
     cycle::{
         Doubt, Effect, ExecutionResult, Learning, ModelCall, Percept, Recall, Ruling, Thought,
     },
+    escalation::Finding,
     memory::{Certainty, MemoryVerdict},
     task::{Answer, Source},
     unit::Ratio,
@@ -115,19 +116,24 @@ pub fn printable(input: &str) -> impl Iterator<Item = char> {
     input.nfkc().map(|c| if c.is_control() { ' ' } else { c })
 }
 
-/// What a human should know of the harm that the ticket could do: the words that give it away, or else the
-/// risky example that it resembles. The whole ticket is searched for words: what is asked for at the end of a
+/// What gives away the harm that the ticket could do: words, or else the risky example that it resembles. The whole ticket is searched for words: what is asked for at the end of a
 /// long one counts too. Its vector speaks for as much as the embedding model reads.
-async fn risk(context: &StepContext) -> Result<Option<String>, StepError> {
+async fn risk(context: &StepContext) -> Result<Vec<Finding>, StepError> {
     let text: String = printable(&context.spec.input).collect();
-    if let Some(hit) = context.risk.hits(&text).first() {
-        return Ok(Some(hit.to_string()));
+    let found: Vec<Finding> = context.risk.hits(&text).iter().map(Finding::from).collect();
+    if !found.is_empty() {
+        return Ok(found);
     }
     let percept = context.work.percept.as_ref();
-    match percept.and_then(|percept| percept.vector.as_ref()) {
-        Some(vector) => Ok(context.resembled(vector).await?),
-        None => Ok(None),
-    }
+    let resembled = match percept.and_then(|percept| percept.vector.as_ref()) {
+        Some(vector) => context.resembled(vector).await?,
+        None => None,
+    };
+    let finding = resembled.map(|why| Finding {
+        why,
+        words: String::new(),
+    });
+    Ok(finding.into_iter().collect())
 }
 
 #[async_trait]
@@ -169,7 +175,7 @@ impl Kind for Triage {
 
     async fn reason(&self, context: &StepContext) -> Result<Thought, StepError> {
         // First: what fails here is tried again, and the model should not be asked twice for that.
-        let risk = risk(context).await?;
+        let findings = risk(context).await?;
         let verdict = context
             .work
             .recall
@@ -181,7 +187,7 @@ impl Kind for Triage {
             .as_ref()
             .map_or("", |percept| percept.text.as_str());
         let Some(verdict) = verdict.filter(|r| !r.candidates.is_empty()) else {
-            return Ok(nothing_known(risk));
+            return Ok(nothing_known(findings));
         };
         let best = &verdict.candidates[0];
         let mut thought = Thought {
@@ -196,6 +202,7 @@ impl Kind for Triage {
             },
             doubt: None,
             model_calls: Vec::new(),
+            findings,
         };
         match verdict.certainty {
             Certainty::Sure => {}
@@ -210,9 +217,9 @@ impl Kind for Triage {
                 }
             }
         }
-        if let Some(risk) = risk {
+        if let Some(gravest) = thought.findings.first() {
             thought.doubt = Some(Doubt::Risky);
-            thought.answer.reason = risk;
+            thought.answer.reason = gravest.to_string();
         }
         Ok(thought)
     }
@@ -253,21 +260,21 @@ fn settings(context: &StepContext) -> Result<TriageSettings, StepError> {
 }
 
 /// What is said while nothing was learned yet.
-fn nothing_known(risk: Option<String>) -> Thought {
-    let doubt = if risk.is_some() {
-        Doubt::Risky
-    } else {
-        Doubt::New
+fn nothing_known(findings: Vec<Finding>) -> Thought {
+    let (doubt, reason) = match findings.first() {
+        Some(gravest) => (Doubt::Risky, gravest.to_string()),
+        None => (Doubt::New, "no solved tickets yet".to_owned()),
     };
     Thought {
         answer: Answer {
             text: UNKNOWN.to_owned(),
             confidence: Ratio::ZERO,
             source: Source::Memory,
-            reason: risk.unwrap_or_else(|| "no solved tickets yet".to_owned()),
+            reason,
         },
         doubt: Some(doubt),
         model_calls: Vec::new(),
+        findings,
     }
 }
 

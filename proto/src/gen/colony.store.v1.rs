@@ -103,6 +103,54 @@ pub struct Question {
     pub question: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "4")]
     pub proposal: ::core::option::Option<Answer>,
+    /// What the agent had before it; absent in questions of older versions.
+    #[prost(message, optional, tag = "5")]
+    pub evidence: ::core::option::Option<Evidence>,
+}
+/// What an agent had before it when it asked.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Evidence {
+    #[prost(message, repeated, tag = "1")]
+    pub findings: ::prost::alloc::vec::Vec<Finding>,
+    #[prost(message, repeated, tag = "2")]
+    pub candidates: ::prost::alloc::vec::Vec<Candidate>,
+    #[prost(message, repeated, tag = "3")]
+    pub neighbours: ::prost::alloc::vec::Vec<Neighbour>,
+}
+/// What gives harm away.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Finding {
+    #[prost(string, tag = "1")]
+    pub why: ::prost::alloc::string::String,
+    /// Empty where an example gave it away.
+    #[prost(string, tag = "2")]
+    pub words: ::prost::alloc::string::String,
+}
+/// A label that memory holds likely.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Candidate {
+    #[prost(string, tag = "1")]
+    pub label: ::prost::alloc::string::String,
+    /// 0 to 1.
+    #[prost(double, tag = "2")]
+    pub share: f64,
+}
+/// A solved task that is like this one.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Neighbour {
+    #[prost(uint64, tag = "1")]
+    pub episode: u64,
+    #[prost(string, tag = "2")]
+    pub label: ::prost::alloc::string::String,
+    /// −1 to 1.
+    #[prost(double, tag = "3")]
+    pub similarity: f64,
+    #[prost(string, tag = "4")]
+    pub text: ::prost::alloc::string::String,
 }
 /// What a human decided.
 #[allow(clippy::all)]

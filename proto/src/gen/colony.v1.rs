@@ -831,6 +831,9 @@ pub struct ListTasksRequest {
     /// `next_page_token` of the page before; empty: the first page.
     #[prost(string, tag = "5")]
     pub page_token: ::prost::alloc::string::String,
+    /// Only those whose ids begin so; empty: all.
+    #[prost(string, tag = "6")]
+    pub id_prefix: ::prost::alloc::string::String,
 }
 /// A page of tasks, newest first.
 #[allow(clippy::all)]
@@ -1019,6 +1022,10 @@ pub struct FeedbackRequest {
     /// The right answer.
     #[prost(string, tag = "2")]
     pub label: ::prost::alloc::string::String,
+    /// Whether a label that the agent type's memory does not know is refused: a guard against typos. While memory
+    /// knows none, none is refused.
+    #[prost(bool, tag = "3")]
+    pub known_label_only: bool,
 }
 /// The feedback is kept.
 #[allow(clippy::all)]
@@ -1934,6 +1941,9 @@ pub struct Approval {
     /// What was decided, when it is answered or taken.
     #[prost(message, optional, tag = "11")]
     pub decision: ::core::option::Option<Decision>,
+    /// How long ago it was asked, by the node's clock.
+    #[prost(uint64, tag = "12")]
+    pub age_ms: u64,
 }
 /// A decision.
 #[allow(clippy::all)]
@@ -1987,6 +1997,27 @@ pub struct ListApprovalsRequest {
     /// `next_page_token` of the page before; empty: the first page.
     #[prost(string, tag = "4")]
     pub page_token: ::prost::alloc::string::String,
+    /// Only this type's; empty: all.
+    #[prost(string, tag = "5")]
+    pub agent_type: ::prost::alloc::string::String,
+    /// Only those asked for one of these reasons; empty: all.
+    #[prost(enumeration = "Doubt", repeated, tag = "6")]
+    pub doubts: ::prost::alloc::vec::Vec<i32>,
+    /// Only those asked at least this long ago, by the node's clock.
+    #[prost(uint64, tag = "7")]
+    pub older_than_ms: u64,
+    /// Only those that hold this text, in any case: in the task, the question or the proposal. Empty: all.
+    #[prost(string, tag = "8")]
+    pub search: ::prost::alloc::string::String,
+    /// Only this task's; empty: all.
+    #[prost(string, tag = "9")]
+    pub task_id: ::prost::alloc::string::String,
+    /// Only those whose ids begin so; empty: all.
+    #[prost(string, tag = "10")]
+    pub id_prefix: ::prost::alloc::string::String,
+    /// Whether to count all that these fields find, whatever the page.
+    #[prost(bool, tag = "11")]
+    pub with_totals: bool,
 }
 /// A page of questions, oldest first.
 #[allow(clippy::all)]
@@ -1998,7 +2029,147 @@ pub struct ListApprovalsResponse {
     /// Asks for the next page; empty when this is the last.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+    /// How many there are on all pages, when asked for.
+    #[prost(message, optional, tag = "3")]
+    pub totals: ::core::option::Option<ApprovalTotals>,
 }
+/// How many questions there are.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ApprovalTotals {
+    /// All of them.
+    #[prost(uint64, tag = "1")]
+    pub approvals: u64,
+    /// By the reason for which they were asked, those that occur.
+    #[prost(message, repeated, tag = "2")]
+    pub by_doubt: ::prost::alloc::vec::Vec<DoubtCount>,
+    /// How long ago the oldest was asked; absent when there are none.
+    #[prost(uint64, optional, tag = "3")]
+    pub oldest_age_ms: ::core::option::Option<u64>,
+}
+/// How many questions were asked for a reason.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DoubtCount {
+    /// The reason.
+    #[prost(enumeration = "Doubt", tag = "1")]
+    pub doubt: i32,
+    /// How many.
+    #[prost(uint64, tag = "2")]
+    pub approvals: u64,
+}
+/// Asks for one question.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetApprovalRequest {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub approval_id: ::prost::alloc::string::String,
+}
+/// One question.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetApprovalResponse {
+    /// The question.
+    #[prost(message, optional, tag = "1")]
+    pub approval: ::core::option::Option<Approval>,
+    /// What its agent had before it when it asked.
+    #[prost(message, optional, tag = "2")]
+    pub evidence: ::core::option::Option<Evidence>,
+    /// The labels that the agent type's memory knows, in order; empty while it has learned nothing.
+    #[prost(string, repeated, tag = "3")]
+    pub known_labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What an agent had before it when it asked.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Evidence {
+    /// What gives harm away, the gravest first.
+    #[prost(message, repeated, tag = "1")]
+    pub findings: ::prost::alloc::vec::Vec<Finding>,
+    /// The labels that memory held likely, best first.
+    #[prost(message, repeated, tag = "2")]
+    pub candidates: ::prost::alloc::vec::Vec<Candidate>,
+    /// The nearest solved tasks, nearest first.
+    #[prost(message, repeated, tag = "3")]
+    pub neighbours: ::prost::alloc::vec::Vec<Neighbour>,
+}
+/// Something that gives harm away.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Finding {
+    /// What the harm would be, or which example the task resembles.
+    #[prost(string, tag = "1")]
+    pub why: ::prost::alloc::string::String,
+    /// The words found, as they stand in the task; empty where an example gave it away.
+    #[prost(string, tag = "2")]
+    pub words: ::prost::alloc::string::String,
+}
+/// A label that fits.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Candidate {
+    /// The label.
+    #[prost(string, tag = "1")]
+    pub label: ::prost::alloc::string::String,
+    /// Its probability if the task is of a known kind, 0 to 1.
+    #[prost(double, tag = "2")]
+    pub share: f64,
+}
+/// A solved task that is like this one.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Neighbour {
+    /// What its answer was.
+    #[prost(string, tag = "1")]
+    pub label: ::prost::alloc::string::String,
+    /// Cosine similarity, −1 to 1.
+    #[prost(double, tag = "2")]
+    pub similarity: f64,
+    /// The beginning of its text.
+    #[prost(string, tag = "3")]
+    pub text: ::prost::alloc::string::String,
+}
+/// Asks to see questions.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchApprovalsRequest {
+    /// Only this tenant's; empty: all.
+    #[prost(string, tag = "1")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Only this type's; empty: all.
+    #[prost(string, tag = "2")]
+    pub agent_type: ::prost::alloc::string::String,
+}
+/// What a watcher is told: the questions that are open, `caught_up` once, then what happens.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchApprovalsResponse {
+    /// What there is to tell.
+    #[prost(oneof = "watch_approvals_response::Event", tags = "1, 2, 3")]
+    pub event: ::core::option::Option<watch_approvals_response::Event>,
+}
+/// Nested message and enum types in `WatchApprovalsResponse`.
+pub mod watch_approvals_response {
+    /// What there is to tell.
+    #[allow(clippy::all)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Event {
+        /// An open question.
+        #[prost(message, tag = "1")]
+        Open(super::Approval),
+        /// A question that was told of and is open no more: decided, or closed with its task.
+        #[prost(message, tag = "2")]
+        Settled(super::Approval),
+        /// From here on the questions are new.
+        #[prost(message, tag = "3")]
+        CaughtUp(super::CaughtUp),
+    }
+}
+/// All questions that were open at the beginning have been told.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CaughtUp {}
 /// Decides a question.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2013,6 +2184,10 @@ pub struct DecideRequest {
     /// the node.
     #[prost(string, optional, tag = "3")]
     pub request_id: ::core::option::Option<::prost::alloc::string::String>,
+    /// Whether a label that the agent type's memory does not know is refused: a guard against typos. While memory
+    /// knows none, none is refused.
+    #[prost(bool, tag = "4")]
+    pub known_label_only: bool,
 }
 /// The decision is on disk.
 #[allow(clippy::all)]
@@ -2181,8 +2356,57 @@ pub mod approvals_client {
             req.extensions_mut().insert(GrpcMethod::new("colony.v1.Approvals", "List"));
             self.inner.unary(req, path, codec).await
         }
+        /// One question with what its agent had before it, and the labels that a decision can name. NOT_FOUND when there
+        /// is none.
+        pub async fn get(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetApprovalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetApprovalResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/colony.v1.Approvals/Get");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Approvals", "Get"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The open questions, then each one as it is asked, and each one as it stops being open. A broken stream is
+        /// opened anew: it begins with what is open then.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchApprovalsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchApprovalsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/colony.v1.Approvals/Watch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("colony.v1.Approvals", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// Decides one. When it returns, the decision is on disk and the task goes on. NOT_FOUND when there is no
-        /// such question, FAILED_PRECONDITION when somebody else has decided or its task has ended.
+        /// such question, FAILED_PRECONDITION when somebody else has decided, its task has ended, or memory does not know
+        /// the label and `known_label_only` is set.
         pub async fn decide(
             &mut self,
             request: impl tonic::IntoRequest<super::DecideRequest>,
@@ -2227,8 +2451,30 @@ pub mod approvals_server {
             tonic::Response<super::ListApprovalsResponse>,
             tonic::Status,
         >;
+        /// One question with what its agent had before it, and the labels that a decision can name. NOT_FOUND when there
+        /// is none.
+        async fn get(
+            &self,
+            request: tonic::Request<super::GetApprovalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetApprovalResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchApprovalsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The open questions, then each one as it is asked, and each one as it stops being open. A broken stream is
+        /// opened anew: it begins with what is open then.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::WatchApprovalsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
         /// Decides one. When it returns, the decision is on disk and the task goes on. NOT_FOUND when there is no
-        /// such question, FAILED_PRECONDITION when somebody else has decided or its task has ended.
+        /// such question, FAILED_PRECONDITION when somebody else has decided, its task has ended, or memory does not know
+        /// the label and `known_label_only` is set.
         async fn decide(
             &self,
             request: tonic::Request<super::DecideRequest>,
@@ -2352,6 +2598,97 @@ pub mod approvals_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/colony.v1.Approvals/Get" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetSvc<T: Approvals>(pub Arc<T>);
+                    impl<
+                        T: Approvals,
+                    > tonic::server::UnaryService<super::GetApprovalRequest>
+                    for GetSvc<T> {
+                        type Response = super::GetApprovalResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetApprovalRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Approvals>::get(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/colony.v1.Approvals/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: Approvals>(pub Arc<T>);
+                    impl<
+                        T: Approvals,
+                    > tonic::server::ServerStreamingService<super::WatchApprovalsRequest>
+                    for WatchSvc<T> {
+                        type Response = super::WatchApprovalsResponse;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchApprovalsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Approvals>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -1,5 +1,7 @@
 //! The arguments: what can be typed, and nothing of what it does.
 
+mod approve;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{
@@ -9,6 +11,9 @@ use clap::{
 use colony_core::task::State;
 use colony_inference::Item;
 
+pub(crate) use self::approve::{
+    AcceptArgs, ApprovalFilterArgs, ApproveCommand, DecideArgs, DoubtChoice,
+};
 use crate::explain::{self, Page};
 
 /// Runs a thousand agents as one swarm.
@@ -19,7 +24,7 @@ use crate::explain::{self, Page};
     about,
     long_about = None,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments or input, 3 no node answers, 4 refused, 5 not found.\n\
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments or input, 3 no node answers in time, 4 refused, 5 not found.\n\
                   Results go to stdout, everything else to stderr; --json prints one object a line."
 )]
 pub(crate) struct Cli {
@@ -194,6 +199,9 @@ pub(crate) struct SubmitArgs {
     /// Wait until all have ended and print them instead of their ids
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Wait at most this long; the tasks go on
+    #[arg(long, requires = "wait", value_name = "TIME", value_parser = span)]
+    pub(crate) wait_for: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -213,9 +221,9 @@ pub(crate) enum TaskCommand {
         #[arg(long, default_value_t = 100, value_name = "N")]
         limit: usize,
     },
-    /// Show a task
+    /// Show a task, and what it asks if it waits for a human
     Get {
-        /// Its id
+        /// Its id, or the beginning of it
         id: String,
         /// With its journal
         #[arg(long)]
@@ -223,7 +231,7 @@ pub(crate) enum TaskCommand {
     },
     /// Follow changes as they become durable
     Watch {
-        /// Only these tasks; without: all
+        /// Only these tasks, by their ids or the beginnings of them; without: all
         ids: Vec<String>,
         /// Stop when all of them have ended
         #[arg(long, requires = "ids")]
@@ -234,7 +242,7 @@ pub(crate) enum TaskCommand {
     },
     /// End live tasks
     Cancel {
-        /// Their ids
+        /// Their ids, or the beginnings of them
         #[arg(required = true)]
         ids: Vec<String>,
         #[command(flatten)]
@@ -244,10 +252,13 @@ pub(crate) enum TaskCommand {
     Revive(ReviveArgs),
     /// Say what the right answer of an ended task is; its agent type learns it
     Feedback {
-        /// Its id
+        /// Its id, or the beginning of it
         id: String,
         /// The right answer
         label: String,
+        /// The label is meant though memory does not know it
+        #[arg(long)]
+        new_label: bool,
     },
 }
 
@@ -263,7 +274,7 @@ pub(crate) struct RetryArgs {
 /// Which tasks to revive: some by their ids, or those that options find.
 #[derive(Debug, Args)]
 pub(crate) struct ReviveArgs {
-    /// Their ids
+    /// Their ids, or the beginnings of them
     #[arg(required_unless_present_any = ["states", "agent_type", "tenant", "reason"],
           conflicts_with_all = ["states", "agent_type", "tenant", "reason"])]
     pub(crate) ids: Vec<String>,
@@ -316,65 +327,6 @@ pub(crate) enum AgentCommand {
     Get {
         /// Its id, such as triage/17
         id: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ApproveCommand {
-    /// List open questions, oldest first
-    List {
-        /// Decided and closed ones too
-        #[arg(long)]
-        all: bool,
-        /// Only this tenant
-        #[arg(long, value_name = "NAME")]
-        tenant: Option<String>,
-        /// Most questions; 0 lists all
-        #[arg(long, default_value_t = 100, value_name = "N")]
-        limit: usize,
-    },
-    /// The proposal is right; or with --label, this is right instead
-    Accept {
-        /// Ids of the questions
-        #[arg(required = true)]
-        ids: Vec<String>,
-        /// What is right instead of the proposal
-        #[arg(long, value_name = "LABEL")]
-        label: Option<String>,
-        /// Memory shall not learn from it
-        #[arg(long)]
-        no_teach: bool,
-        /// Who decides
-        #[arg(
-            long,
-            env = "USER",
-            hide_env_values = true,
-            default_value = "unknown",
-            value_name = "NAME"
-        )]
-        by: String,
-        #[command(flatten)]
-        retry: RetryArgs,
-    },
-    /// It must not be done; the task fails
-    Reject {
-        /// Ids of the questions
-        #[arg(required = true)]
-        ids: Vec<String>,
-        /// Why, in one line
-        #[arg(long, default_value = "rejected by a human", value_name = "TEXT")]
-        reason: String,
-        /// Who decides
-        #[arg(
-            long,
-            env = "USER",
-            hide_env_values = true,
-            default_value = "unknown",
-            value_name = "NAME"
-        )]
-        by: String,
-        #[command(flatten)]
-        retry: RetryArgs,
     },
 }
 
@@ -511,7 +463,7 @@ pub(crate) enum SimCommand {
     /// Run random worlds until one fails, and keep the simplest workload that fails in the same way
     Fuzz {
         /// How many worlds, one seed each
-        #[arg(long, default_value_t = 200, value_name = "N")]
+        #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         seeds: u64,
         /// The first seed
         #[arg(long, default_value_t = 1, value_name = "SEED")]
@@ -542,7 +494,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "FILE.jsonl")]
     pub(crate) tasks: Option<PathBuf>,
     /// Number of tickets; with --tasks the first N of the file
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) count: Option<usize>,
     /// Number of agents, over all types
     #[arg(long, default_value_t = 1_000, value_name = "N")]
@@ -636,6 +588,13 @@ fn pages() -> impl TypedValueParser<Value = Page> {
 fn items() -> impl TypedValueParser<Value = Item> {
     PossibleValuesParser::new(Item::ALL.map(Item::name))
         .try_map(|name| Item::from_name(&name).ok_or("not in the catalog"))
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("a whole number from 1".to_owned()),
+    }
 }
 
 fn window(text: &str) -> Result<usize, String> {

@@ -6,6 +6,7 @@
 pub(crate) mod agents;
 pub(crate) mod approve;
 pub(crate) mod field;
+mod ids;
 pub(crate) mod ledger;
 pub(crate) mod models;
 mod retry;

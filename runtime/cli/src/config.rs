@@ -86,9 +86,15 @@ fn explain(key: &str, out: Output) -> Result<(), Failure> {
     for comment in about {
         let Comment { key, text, default } = comment;
         let said = json!({ "key": key, "default": default, "text": text });
-        out.result(&said, || match default {
-            Some(default) => format!("{key} = {default}\n  {text}"),
-            None => format!("{key}\n  {text}"),
+        out.result(&said, || {
+            let default = default
+                .as_ref()
+                .map_or_else(String::new, |d| format!(" = {d}"));
+            let text = match text.as_str() {
+                "" => String::new(),
+                text => format!("\n  {text}"),
+            };
+            format!("{key}{default}{text}")
         })?;
     }
     Ok(())

@@ -58,6 +58,13 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
         // Life events would tear the bars; what fails is still said.
         "error".clone_into(&mut config.telemetry.log);
     }
+    let types = config.agents.len();
+    if usize::try_from(args.agents).is_ok_and(|agents| agents < types) {
+        let agents = args.agents;
+        return Err(Failure::usage(format!(
+            "--agents {agents}: there are {types} agent types, and each has one agent at least"
+        )));
+    }
     override_counts(&mut config.agents, args.agents);
     logging::start(&config.telemetry)?;
     let home = model::home_of(&config)?;
@@ -115,7 +122,7 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
         out.result(&said, || report::describe(&figures))?;
         out.note(&report::in_words(&figures.learning));
     }
-    verdict(end, &figures, args.data_dir.is_some())
+    verdict(end, &figures, args.data_dir.is_some(), out)
 }
 
 /// The folder of the ledger; a temporary one goes away with the second value.
@@ -181,7 +188,7 @@ async fn sum_up(
     }))
 }
 
-fn verdict(end: End, figures: &Figures, kept: bool) -> Result<(), Failure> {
+fn verdict(end: End, figures: &Figures, kept: bool, out: Output) -> Result<(), Failure> {
     let again = if kept {
         "run it again with the same --data-dir to go on"
     } else {
@@ -189,8 +196,10 @@ fn verdict(end: End, figures: &Figures, kept: bool) -> Result<(), Failure> {
     };
     match end {
         End::Interrupted => Err(Failure::failed("stopped before the end").with_hint(again)),
-        End::Waiting(parked) => {
-            Err(Failure::failed(format!("{parked} tickets wait for a human")).with_hint(again))
+        // Nobody was to review them.
+        End::Waiting(waiting) => {
+            out.note(&format!("{waiting} tickets wait for a human; {again}"));
+            Ok(())
         }
         End::Complete if !figures.conserved => Err(Failure::failed(
             "the ledger does not account for every task: please report this",

@@ -5,7 +5,7 @@
 //! | 0 | done |
 //! | 1 | failed |
 //! | 2 | wrong arguments, configuration or input; nothing was tried |
-//! | 3 | no node answers |
+//! | 3 | no node answers, or not in time |
 //! | 4 | the node refused |
 //! | 5 | there is no such thing |
 
@@ -19,6 +19,9 @@ use crate::output::clean_within;
 
 /// Most characters of a line about an error: it may quote what somebody sent, which may be a file of zeros.
 const LINE_CHARS_MAX: usize = 1_000;
+
+/// The node's reason for refusing a field that cannot be read: an id, a name, a number.
+const UNREADABLE: &str = "CLY0010";
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,10 +131,19 @@ impl Failure {
         let reason = info
             .filter(|info| info.domain == "colony")
             .map(|info| info.reason);
+        if is_out_of_time(status) {
+            return Self::new(
+                Exit::Unreachable,
+                format!("the node at {address} has not answered within --timeout"),
+            )
+            .with_hint("whether it was done is not known; give it more time with --timeout");
+        }
         if is_broken_line(status) {
             return Self::unreachable(address, &root_cause(status));
         }
         let exit = match status.code() {
+            // A field that cannot be read is a slip of whoever typed it, wherever it is noticed.
+            Code::InvalidArgument if reason.as_deref() == Some(UNREADABLE) => Exit::Usage,
             Code::NotFound => Exit::NotFound,
             Code::DeadlineExceeded | Code::Cancelled => Exit::Unreachable,
             Code::Internal | Code::Unknown | Code::DataLoss => Exit::Failed,
@@ -261,6 +273,18 @@ pub(crate) fn is_broken_line(status: &Status) -> bool {
         }
 }
 
+/// Whether our own clock ended the call: somebody may be there, and slow.
+fn is_out_of_time(status: &Status) -> bool {
+    let mut next = status.source();
+    while let Some(error) = next {
+        if error.is::<tonic::TimeoutExpired>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 /// The last error of the chain: the one that names the cause, such as "connection refused".
 pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
@@ -327,6 +351,15 @@ mod tests {
                 .to_string()
                 .starts_with("error: no node answers at here:1")
         );
+    }
+
+    #[test]
+    fn a_field_that_cannot_be_read_is_a_wrong_argument_and_a_broken_rule_a_refusal() {
+        for (code, exit) in [("CLY0010", Exit::Usage), ("CLY0003", Exit::Refused)] {
+            let details = ErrorDetails::with_error_info(code, "colony", HashMap::new());
+            let status = Status::with_error_details(Code::InvalidArgument, "no", details);
+            assert_eq!(Failure::from_status(&status, "here:1").exit, exit, "{code}");
+        }
     }
 
     #[test]

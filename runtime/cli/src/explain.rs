@@ -12,12 +12,12 @@ macro_rules! pages {
 }
 
 /// Every page, in order.
-const PAGES: [(&str, &str); 33] = pages![
+const PAGES: [(&str, &str); 34] = pages![
     "CLY0001", "CLY0002", "CLY0003", "CLY0004", "CLY0005", "CLY0006", "CLY0007", "CLY0008",
     "CLY0009", "CLY0010", "CLY0011", "CLY0012", "CLY0013", "CLY0014", "CLY0015", "CLY0016",
     "CLY0017", "CLY0018", "CLY0019", "CLY0020", "CLY0021", "CLY0022", "CLY0023", "CLY0024",
     "CLY0025", "CLY0026", "CLY0027", "CLY0028", "CLY0029", "CLY0030", "CLY0031", "CLY0032",
-    "CLY0033",
+    "CLY0033", "CLY0034",
 ];
 
 /// What there is to read about a code.

@@ -10,7 +10,7 @@ use std::{
 
 use colony_inference::{
     Item, ModelKind, ModelManifest, ModelStore, Network, PullError, PullEvent,
-    import::{ImportProgress, import},
+    import::{ImportError, ImportProgress, import},
     manifest::Precision,
     pull::{FileState, bytes_missing, is_ready, pull, verify},
 };
@@ -190,8 +190,15 @@ pub(crate) async fn info(name: Option<String>, out: Output) -> Result<(), Failur
         out.note("no models on this machine; `colony model pull` fetches them");
     }
     for folder in folders {
+        let file = folder.join("model.json");
         let manifest = ModelManifest::load(&folder).map_err(|error| {
-            Failure::failed(chain(&error)).with_hint("`colony model pull` fetches the models")
+            if file.exists() {
+                Failure::failed(chain(&error))
+            } else {
+                let folder = folder.display();
+                Failure::not_found(format!("there is no model in {folder}: it has no model.json"))
+                    .with_hint("`colony model info` lists those of this machine, `colony model pull` fetches more")
+            }
         })?;
         let item =
             Item::from_name(&manifest.name).filter(|item| home.model_dir(item.name()) == folder);
@@ -327,7 +334,9 @@ pub(crate) async fn import_file(
     };
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(report)) => show(&report.manifest, &folder, "imported", out),
-        Ok(Err(error)) => Err(Failure::failed(chain(&error))),
+        Ok(Err(error @ ImportError::Write { .. })) => Err(Failure::failed(chain(&error))),
+        // What else there is to say is about the file.
+        Ok(Err(error)) => Err(Failure::usage(chain(&error))),
         Err(panic) => Err(Failure::failed(format!("the import broke off: {panic}"))),
     }
 }

@@ -9,11 +9,11 @@ mod table;
 
 use std::io::{self, Write as _};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use self::escape::{clean_json, clean_lines};
+use self::escape::clean_json;
 pub(crate) use self::{
-    escape::{clean, clean_within},
+    escape::{clean, clean_lines, clean_within},
     table::{sheet, table},
 };
 use crate::errors::Failure;
@@ -104,8 +104,12 @@ impl Output {
 
     /// Something a person may want to know; not a result.
     pub(crate) fn note(self, text: &str) {
-        if self.is_talkative() {
-            say(text);
+        if !self.is_talkative() {
+            return;
+        }
+        match self.format {
+            Format::Json => write_error(&clean_json(&json!({ "note": text }).to_string())),
+            Format::Human => say(text),
         }
     }
 

@@ -16,6 +16,7 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    escalation::Finding,
     memory::MemoryVerdict,
     task::{Answer, Ending, Source},
     unit::Ratio,
@@ -134,6 +135,9 @@ pub struct Thought {
     pub doubt: Option<Doubt>,
     /// Model calls made on the way.
     pub model_calls: Vec<ModelCall>,
+    /// What gives harm away, the gravest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
 }
 
 /// Why a human is asked.
@@ -411,6 +415,7 @@ mod tests {
             answer: Answer::by_rule("a", "test"),
             doubt: None,
             model_calls: vec![],
+            findings: Vec::new(),
         }
     }
 

@@ -210,6 +210,78 @@ uuid_v7! {
     ApprovalId
 }
 
+/// The beginning of an id, as people write it: hexadecimal digits, with the hyphens of the whole id or without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdPrefix {
+    first: Uuid,
+    last: Uuid,
+}
+
+/// Why a text is no beginning of an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdPrefixError {
+    /// It names nothing.
+    #[error("it is empty")]
+    Empty,
+    /// It holds something else than digits.
+    #[error("{character:?} is no hexadecimal digit")]
+    Character {
+        /// The character.
+        character: char,
+    },
+    /// It is longer than an id.
+    #[error("it is longer than the 32 digits of an id")]
+    TooLong,
+}
+
+impl IdPrefix {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`IdPrefixError`].
+    pub fn parse(text: &str) -> Result<Self, IdPrefixError> {
+        let (mut bits, mut digits) = (0_u128, 0_u32);
+        for character in text.chars().filter(|c| *c != '-') {
+            let digit = character
+                .to_digit(16)
+                .ok_or(IdPrefixError::Character { character })?;
+            if digits == 32 {
+                return Err(IdPrefixError::TooLong);
+            }
+            bits = (bits << 4) | u128::from(digit);
+            digits += 1;
+        }
+        if digits == 0 {
+            return Err(IdPrefixError::Empty);
+        }
+        let open = 4 * (32 - digits);
+        let first = bits << open;
+        let last = first | ((1_u128 << open) - 1);
+        Ok(Self {
+            first: Uuid::from_u128(first),
+            last: Uuid::from_u128(last),
+        })
+    }
+
+    /// The lowest id that begins so.
+    #[must_use]
+    pub const fn first(&self) -> Uuid {
+        self.first
+    }
+
+    /// The highest id that begins so.
+    #[must_use]
+    pub const fn last(&self) -> Uuid {
+        self.last
+    }
+
+    /// Whether `id` begins so.
+    #[must_use]
+    pub fn begins(&self, id: Uuid) -> bool {
+        (self.first..=self.last).contains(&id)
+    }
+}
+
 /// Names one request of a client, so that its repeat is known for what it is. Any UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -256,6 +328,8 @@ pub struct Fence(pub u64);
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -274,6 +348,32 @@ mod tests {
             Err(NameError::TooLong {
                 bytes: NAME_BYTES_MAX + 1
             })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_prefix_begins_exactly_the_ids_that_are_written_so(id: u128, other: u128, length in 1_usize..=36) {
+            let (id, other) = (Uuid::from_u128(id), Uuid::from_u128(other));
+            let beginning = &id.to_string()[..length];
+            let prefix = IdPrefix::parse(beginning).expect("the beginning of an id");
+            prop_assert!(prefix.begins(id));
+            prop_assert_eq!(prefix.begins(other), other.to_string().starts_with(beginning.trim_end_matches('-')));
+        }
+    }
+
+    #[test]
+    fn what_is_no_prefix_is_refused() {
+        assert_eq!(IdPrefix::parse(""), Err(IdPrefixError::Empty));
+        assert_eq!(IdPrefix::parse("-"), Err(IdPrefixError::Empty));
+        let character = 'x';
+        assert_eq!(
+            IdPrefix::parse("01x"),
+            Err(IdPrefixError::Character { character })
+        );
+        assert_eq!(
+            IdPrefix::parse(&"0".repeat(33)),
+            Err(IdPrefixError::TooLong)
         );
     }
 

@@ -247,6 +247,7 @@ mod tests {
             answer: Answer::by_rule("it", "t"),
             doubt: None,
             model_calls: vec![],
+            findings: Vec::new(),
         };
         vec![
             entry(0, Note::Output(Output::Perceive(Percept::default()))),

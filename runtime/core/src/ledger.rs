@@ -43,6 +43,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cycle::{Decision, Doubt},
+    escalation::Evidence,
     id::{
         AgentId, ApprovalId, Fence, Incarnation, NodeId, QueueName, RequestId, TaskId, Tenant,
         TypeName,
@@ -312,6 +313,8 @@ pub struct Question {
     pub question: String,
     /// What the agent would do.
     pub proposal: Answer,
+    /// What it had before it when it asked.
+    pub evidence: Evidence,
 }
 
 /// Where a question stands.

@@ -20,4 +20,5 @@ pub mod port;
 pub mod property;
 pub mod span;
 pub mod task;
+pub mod text;
 pub mod unit;

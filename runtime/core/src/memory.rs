@@ -223,6 +223,11 @@ impl Experience {
         Ok(())
     }
 
+    /// The labels that were learned and not taken back, in order.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.prototypes.labels()
+    }
+
     /// Takes a lesson back, as when `query` gets another label.
     pub fn unlearn(&mut self, query: &[f32], label: &str) {
         self.prototypes.unlearn(query, label);

@@ -418,6 +418,7 @@ mod tests {
                     answer,
                     doubt: None,
                     model_calls: vec![],
+                    findings: Vec::new(),
                 }),
                 Next::Do(Step::Execute) => Output::Execute(ExecutionResult::default()),
                 Next::Do(Step::Verify) => Output::Verify(match verdicts.next() {

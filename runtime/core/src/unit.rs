@@ -39,6 +39,15 @@ impl Timestamp {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
+    /// This moment moved back; stops at the beginning of time instead of wrapping.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)),
+        )
+    }
+
     /// This moment moved forward; stops at the end of time instead of wrapping.
     #[must_use]
     pub fn after(self, delay: Duration) -> Self {

@@ -46,6 +46,7 @@ impl Kind for Pager {
             // Nobody is woken at night by a guess: a human agrees first.
             doubt: text.contains("smoke").then_some(Doubt::Risky),
             model_calls: vec![],
+            findings: Vec::new(),
         })
     }
 

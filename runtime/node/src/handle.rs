@@ -6,6 +6,7 @@ use colony_agents::TypeSettings;
 use colony_core::{
     admission::Limits,
     cycle::{Decision, Ruling},
+    escalation::known_label,
     field::{Cell, Location},
     id::{ApprovalId, Incarnation, NodeId, RequestId, TaskId, Tenant},
     journal::{Entry, Past},
@@ -15,7 +16,7 @@ use colony_core::{
 };
 use colony_store::{
     Approval, ApprovalFilter, Change, Counts, Cursor, Decided, Ledger, LedgerError, NewTask,
-    OutboxMessage, Page, Record, Submitted, TaskFilter, Verification,
+    OutboxMessage, PAGE_MAX, Page, Record, Submitted, TaskFilter, Verification,
 };
 use parking_lot::Mutex;
 use rand::RngCore;
@@ -32,7 +33,7 @@ use crate::{
     root::{self, Health},
     roster::{AgentStatus, Roster},
     telemetry::{Telemetry, ago, names},
-    view::{AgentView, ModelTest, ModelView, Status},
+    view::{AgentView, ApprovalTotals, ModelTest, ModelView, Status},
     workers::Workers,
 };
 
@@ -291,6 +292,43 @@ impl NodeHandle {
     /// `NoApproval`, storage.
     pub async fn approval(&self, id: ApprovalId) -> Result<Approval, Problem> {
         Ok(self.inner.ledger.approval(id).await?)
+    }
+
+    /// How many questions a filter finds, whatever page it asks for.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn count_approvals(
+        &self,
+        mut filter: ApprovalFilter,
+    ) -> Result<ApprovalTotals, Problem> {
+        let mut totals = ApprovalTotals::default();
+        (filter.after, filter.limit) = (None, PAGE_MAX);
+        loop {
+            let page = self.inner.ledger.approvals(filter.clone()).await?;
+            for approval in &page.items {
+                *totals.by_doubt.entry(approval.question.doubt).or_default() += 1;
+                totals.oldest = totals.oldest.or(Some(approval.asked_at));
+            }
+            match page.items.last() {
+                Some(last) if page.more => filter.after = Some(last.question.id),
+                Some(_) | None => return Ok(totals),
+            }
+        }
+    }
+
+    /// The labels that the memory of a task's agent type knows, in order.
+    #[must_use]
+    pub fn known_labels(&self, spec: &Spec) -> Vec<String> {
+        self.inner.memory.labels(&spec.tenant, &spec.agent_type)
+    }
+
+    /// Refuses a label that the memory of a task's agent type does not know.
+    ///
+    /// # Errors
+    /// `UnknownLabel`.
+    pub fn check_label(&self, spec: &Spec, label: &str) -> Result<(), Problem> {
+        Ok(known_label(label, &self.known_labels(spec))?)
     }
 
     /// A page of questions, oldest first.

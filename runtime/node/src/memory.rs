@@ -187,6 +187,15 @@ impl Memory {
         }
     }
 
+    /// The labels that the agents of a type know, in order.
+    #[must_use]
+    pub fn labels(&self, tenant: &Tenant, agent_type: &TypeName) -> Vec<String> {
+        let index = self.index(&stream(tenant, agent_type));
+        index.map_or_else(Vec::new, |index| {
+            index.read().labels().map(str::to_owned).collect()
+        })
+    }
+
     /// What a task taught, to be written down in its stream; then memory is to [`follow`](Self::follow).
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use colony_core::escalation::UnknownLabel;
 use colony_inference::InferenceError;
 use colony_store::LedgerError;
 
@@ -40,6 +41,9 @@ pub enum Problem {
         /// Why.
         why: String,
     },
+    /// Memory does not know the label, and only a known one was to be taken.
+    #[error(transparent)]
+    UnknownLabel(#[from] UnknownLabel),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),

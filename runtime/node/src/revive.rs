@@ -90,6 +90,7 @@ impl NodeHandle {
         let mut left = LOOKED_AT_MAX;
         loop {
             let page = TaskFilter {
+                id_prefix: None,
                 tenant: tenant.clone(),
                 states: states.clone(),
                 agent_type: agent_type.clone(),

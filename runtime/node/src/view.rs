@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use colony_core::{
+    cycle::Doubt,
     id::{AgentId, Incarnation, NodeId, TaskId, TypeName},
     unit::Timestamp,
 };
@@ -44,6 +45,15 @@ pub struct ModelView {
     pub tokens_max: usize,
     /// The worker's counters.
     pub figures: WorkerStats,
+}
+
+/// How many questions there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ApprovalTotals {
+    /// By the reason for which they were asked, those that occur.
+    pub by_doubt: BTreeMap<Doubt, u64>,
+    /// When the oldest was asked.
+    pub oldest: Option<Timestamp>,
 }
 
 /// One request through a model, as `colony model test` shows it.

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use colony_core::{
-    cycle::{Decision, Doubt, Output, Percept, Ruling, Teaching},
+    cycle::{Decision, Doubt, Neighbour, Output, Percept, Ruling, Teaching},
+    escalation::{Evidence, Finding},
     id::{Tenant, TypeName},
     journal::{Entry, Note},
+    memory::Candidate,
     task::{Answer, Ending, Priority, Source, Spec, TraceContext},
     unit::{Ratio, Timestamp},
 };
@@ -249,8 +251,55 @@ pub(crate) fn question(question: &Question) -> Vec<u8> {
         doubt: doubt.into(),
         question: question.question.clone(),
         proposal: Some(to_answer(&question.proposal)),
+        // A row that is written again has the bytes that an older version wrote, and so its checksum.
+        evidence: (question.evidence != Evidence::default())
+            .then(|| to_evidence(&question.evidence)),
     }
     .encode_to_vec()
+}
+
+fn to_evidence(evidence: &Evidence) -> v1::Evidence {
+    let findings = evidence.findings.iter().map(|finding| v1::Finding {
+        why: finding.why.clone(),
+        words: finding.words.clone(),
+    });
+    let candidates = evidence.candidates.iter().map(|candidate| v1::Candidate {
+        label: candidate.label.clone(),
+        share: candidate.share,
+    });
+    let neighbours = evidence.neighbours.iter().map(|neighbour| v1::Neighbour {
+        episode: neighbour.episode,
+        label: neighbour.label.clone(),
+        similarity: neighbour.similarity,
+        text: neighbour.text.clone(),
+    });
+    v1::Evidence {
+        findings: findings.collect(),
+        candidates: candidates.collect(),
+        neighbours: neighbours.collect(),
+    }
+}
+
+fn from_evidence(evidence: v1::Evidence) -> Evidence {
+    let findings = evidence.findings.into_iter().map(|finding| Finding {
+        why: finding.why,
+        words: finding.words,
+    });
+    let candidates = evidence.candidates.into_iter().map(|candidate| Candidate {
+        label: candidate.label,
+        share: candidate.share,
+    });
+    let neighbours = evidence.neighbours.into_iter().map(|neighbour| Neighbour {
+        episode: neighbour.episode,
+        label: neighbour.label,
+        similarity: neighbour.similarity,
+        text: neighbour.text,
+    });
+    Evidence {
+        findings: findings.collect(),
+        candidates: candidates.collect(),
+        neighbours: neighbours.collect(),
+    }
 }
 
 pub(crate) fn read_question(
@@ -274,6 +323,7 @@ pub(crate) fn read_question(
         doubt,
         question: question.question,
         proposal: from_answer(WHAT, proposal)?,
+        evidence: question.evidence.map(from_evidence).unwrap_or_default(),
     })
 }
 
@@ -380,6 +430,23 @@ mod tests {
             Err(CodecError::Damaged { what: "spec", .. })
         ));
         assert!(matches!(read_spec(b""), Err(CodecError::Damaged { .. })));
+    }
+
+    /// A checksum covers these bytes, and is made anew when a question is decided.
+    #[test]
+    fn a_question_without_evidence_has_the_bytes_of_an_older_version() {
+        let old = v1::Question {
+            schema: SCHEMA,
+            doubt: v1::Doubt::Risky.into(),
+            question: "shall I?".into(),
+            proposal: Some(to_answer(&Answer::by_rule("yes", "a test"))),
+            evidence: None,
+        };
+        let bytes = old.encode_to_vec();
+        let id = colony_core::id::ApprovalId::new(Timestamp::from_micros(1), [0; 10]);
+        let read = read_question(id, &bytes).expect("readable");
+        assert_eq!(read.evidence, Evidence::default());
+        assert_eq!(question(&read), bytes);
     }
 
     #[test]

@@ -19,9 +19,10 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use colony_core::{
-    cycle::Decision,
+    cycle::{Decision, Doubt},
     id::{
-        AgentId, ApprovalId, Incarnation, NodeId, QueueName, RequestId, TaskId, Tenant, TypeName,
+        AgentId, ApprovalId, IdPrefix, Incarnation, NodeId, QueueName, RequestId, TaskId, Tenant,
+        TypeName,
     },
     journal::Entry,
     task::{Spec, State, TraceContext},
@@ -290,6 +291,8 @@ pub struct TaskFilter {
     pub states: Vec<State>,
     /// Only this type's.
     pub agent_type: Option<TypeName>,
+    /// Only ids that begin so.
+    pub id_prefix: Option<IdPrefix>,
     /// Only tasks with an id below this one: the last of the page before.
     pub before: Option<TaskId>,
     /// Longest page; 0 = [`PAGE_MAX`], and more is cut to it.
@@ -303,10 +306,54 @@ pub struct ApprovalFilter {
     pub tenant: Option<Tenant>,
     /// Not only open ones.
     pub closed_too: bool,
+    /// Only this type's.
+    pub agent_type: Option<TypeName>,
+    /// Only those asked for one of these reasons; empty = all.
+    pub doubts: Vec<Doubt>,
+    /// Only those asked at this moment or before.
+    pub asked_until: Option<Timestamp>,
+    /// Only those that hold this text, in any case: in the task, the question or the proposal.
+    pub search: Option<String>,
+    /// Only this task's.
+    pub task: Option<TaskId>,
+    /// Only ids that begin so.
+    pub id_prefix: Option<IdPrefix>,
     /// Only questions with an id above this one: the last of the page before.
     pub after: Option<ApprovalId>,
     /// Longest page; 0 = [`PAGE_MAX`], and more is cut to it.
     pub limit: u32,
+}
+
+impl ApprovalFilter {
+    /// Whether a question is of those to list, wherever the page begins.
+    #[must_use]
+    pub fn matches(&self, approval: &Approval) -> bool {
+        let Approval { question, spec, .. } = approval;
+        let holds = |text: &String| {
+            let holds = |part: &str| part.to_lowercase().contains(text);
+            holds(&spec.input) || holds(&question.question) || holds(&question.proposal.text)
+        };
+        (self.closed_too || approval.state == QuestionState::Open)
+            && self.tenant.as_ref().is_none_or(|t| spec.tenant == *t)
+            && self
+                .agent_type
+                .as_ref()
+                .is_none_or(|t| spec.agent_type == *t)
+            && (self.doubts.is_empty() || self.doubts.contains(&question.doubt))
+            && self
+                .asked_until
+                .is_none_or(|until| approval.asked_at <= until)
+            && self.task.is_none_or(|task| approval.task == task)
+            && self
+                .id_prefix
+                .is_none_or(|prefix| prefix.begins(question.id.0))
+            && self
+                .search
+                .as_ref()
+                .map(|text| text.to_lowercase())
+                .as_ref()
+                .is_none_or(holds)
+    }
 }
 
 /// How many changes an engine keeps at least: minutes of full load for a watcher that was away.

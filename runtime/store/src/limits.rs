@@ -78,7 +78,10 @@ pub(crate) fn record_bytes(record: &Record) -> usize {
 /// Bytes of payload in a question.
 pub(crate) fn approval_bytes(approval: &Approval) -> usize {
     let question = &approval.question;
-    spec_bytes(&approval.spec) + question.question.len() + answer_bytes(&question.proposal)
+    spec_bytes(&approval.spec)
+        + question.question.len()
+        + answer_bytes(&question.proposal)
+        + question.evidence.bytes()
 }
 
 /// About what a change of a stream of episodes takes.

@@ -553,3 +553,129 @@ fn eighty_columns_are_enough_and_pipes_have_no_colours() {
         piped.stdout
     );
 }
+
+#[test]
+fn every_exit_code_means_what_the_page_says() {
+    let folder = Folder::new().unwrap();
+    let node = Node::start(&folder, &[]).unwrap();
+    let no_model = folder.file("no-model.gguf", "no GGUF").unwrap();
+    let no_model = no_model.to_str().unwrap();
+    // Connections wait in its backlog, and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().to_string();
+    let whole = "ffffffff-ffff-7fff-bfff-ffffffffffff";
+    let of_node: [(&[&str], i32, &str); 9] = [
+        (&["status"], 0, ""),
+        (
+            &[
+                "submit",
+                "--wait",
+                "--wait-for",
+                "1s",
+                "my password is lost",
+            ],
+            1,
+            "1 of 1 tasks have not ended within --wait-for; they go on",
+        ),
+        (&["agent", "get", "bad"], 2, "CLY0010"),
+        (&["task", "list", "--tenant", "No Name"], 2, "CLY0010"),
+        (&["task", "get", "xyz"], 2, "not the beginning of an id"),
+        (&["submit", "--type", "nosuch", "text"], 4, "CLY0003"),
+        (&["task", "get", whole], 5, "CLY0013"),
+        (&["approve", "show", whole], 5, "no question"),
+        (&["model", "test", "nosuch"], 5, "CLY0013"),
+    ];
+    let alone: [(&[&str], i32, &str); 10] = [
+        (&["task", "get", "xyz"], 2, "not the beginning of an id"),
+        (
+            &["model", "import", no_model],
+            2,
+            "not a readable GGUF file",
+        ),
+        (&["model", "import", "/no/such.gguf"], 2, "cannot read"),
+        (
+            &["demo", "--engine", "echo", "--agents", "0"],
+            2,
+            "2 agent types",
+        ),
+        (
+            &["demo", "--engine", "echo", "--agents", "1"],
+            2,
+            "2 agent types",
+        ),
+        (&["demo", "--engine", "echo", "--count", "0"], 2, "from 1"),
+        (&["sim", "fuzz", "--seeds", "0"], 2, "--seeds"),
+        (
+            &["status", "--timeout", "500ms", "--address", &silent],
+            3,
+            "has not answered within --timeout",
+        ),
+        (&["model", "info", "nosuch"], 5, "no model"),
+        (&["config", "explain", "no.such"], 5, "no setting"),
+    ];
+    let check = |args: &[&str], code: i32, said: &str, ended: colony_tests::Finished| {
+        assert_eq!(ended.code, Some(code), "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(said), "{args:?}: {}", ended.stderr);
+    };
+    for (args, code, said) in of_node {
+        check(args, code, said, node.run(args).unwrap());
+    }
+    for (args, code, said) in alone {
+        check(args, code, said, run(args).unwrap());
+    }
+}
+
+#[test]
+fn a_demo_that_nobody_reviews_leaves_what_waits() {
+    let args = [
+        "demo",
+        "--engine",
+        "echo",
+        "--count",
+        "10",
+        "--agents",
+        "2",
+        "--reviewer",
+        "none",
+        "--json",
+    ];
+    let ended = run_within(SOON, command(&args).unwrap()).unwrap();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("10 tickets wait for a human"),
+        "{}",
+        ended.stderr
+    );
+    // What is said beside the results is JSON too.
+    for line in ended.stderr.lines() {
+        let said: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        assert!(said["note"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn a_fifo_is_waited_for_and_says_so() {
+    let folder = Folder::new().unwrap();
+    let node = Node::start(&folder, &[]).unwrap();
+    let fifo = folder.path().join("tickets.fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let said = folder.path().join("fifo.log");
+    let mut submit = command(&["submit", "--type", "echo", "--address", node.address()])
+        .unwrap()
+        .arg("--file")
+        .arg(&fifo)
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    eventually("the note", SOON, || {
+        Ok(fs::read_to_string(&said)?.contains("is a FIFO"))
+    })
+    .unwrap();
+    fs::write(&fifo, "{\"text\": \"hello\"}\n").unwrap();
+    eventually("the end", SOON, || Ok(submit.try_wait()?.is_some())).unwrap();
+    assert!(submit.wait().unwrap().success());
+    assert_eq!(accepted(&node), 1);
+}

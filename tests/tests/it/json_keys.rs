@@ -3,10 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
     time::Duration,
 };
 
-use colony_tests::{Checkout, Folder, Node, eventually, run};
+use colony_tests::{Checkout, Folder, Node, command, eventually, run};
 use serde_json::Value;
 
 /// For a few tasks on a machine that builds at the same time.
@@ -69,6 +71,19 @@ impl Page {
     }
 }
 
+/// What a command that goes on prints first.
+fn first_of(node: &Node, args: &[&str]) -> Vec<Value> {
+    let mut command = command(args).unwrap();
+    command.args(["--json", "--address", node.address()]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let stdout = child.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    vec![serde_json::from_str(&line).unwrap()]
+}
+
 #[test]
 fn the_keys_of_json_are_those_of_the_page() {
     let mut page = Page {
@@ -94,6 +109,8 @@ fn the_keys_of_json_are_those_of_the_page() {
     let questions = || of_node(&["approve", "list"]);
     eventually("two questions", SOON, || Ok(questions().len() == 2)).unwrap();
     page.check("approve list", &questions());
+    let asked = questions()[0]["id"].as_str().unwrap().to_owned();
+    page.check("approve show", &of_node(&["approve", "show", &asked]));
     page.check("task list", &of_node(&["task", "list"]));
     let of = |task: &str| {
         let asked = questions();
@@ -129,6 +146,7 @@ fn the_keys_of_json_are_those_of_the_page() {
     eventually("a third question", SOON, || Ok(!questions().is_empty())).unwrap();
     page.check("task cancel", &of_node(&["task", "cancel", third]));
     page.check("task revive", &of_node(&["task", "revive", third]));
+    page.check("approve watch", &first_of(&node, &["approve", "watch"]));
     page.check("agent list", &of_node(&["agent", "list"]));
     page.check("agent get", &of_node(&["agent", "get", "triage/1"]));
     page.check("field sense", &of_node(&["field", "sense"]));

@@ -12,6 +12,7 @@ mod kills;
 mod outbound;
 mod process;
 mod receiver;
+mod reviewing;
 mod risk;
 mod tasks;
 mod tidy;

@@ -1,140 +1,234 @@
 //! `colony approve`: the humans' side of escalation.
+//!
+//! | command | module |
+//! | --- | --- |
+//! | `list` | here |
+//! | `show` | [`show`] |
+//! | `accept`, `reject` | [`decide`] |
+//! | `review` | [`review`] |
+//! | `watch` | [`watch`] |
+
+mod decide;
+mod review;
+mod show;
+mod watch;
+
+use std::time::Duration;
 
 use colony_proto::v1::{
-    Accepted, Approval, ApprovalState, DecideRequest, Decision, ListApprovalsRequest,
-    decision::Ruling,
+    Approval, ApprovalState, ApprovalTotals, Doubt, ListApprovalsRequest, decision::Ruling,
 };
-use serde_json::json;
 
-use super::{Node, page_size, request_id, retry::with_retry, view};
+pub(crate) use self::decide::with_new_label;
+use super::{Node, page_size, types, view};
 use crate::{
-    args::{ApproveCommand, RetryArgs},
+    args::{ApprovalFilterArgs, ApproveCommand, DoubtChoice},
     errors::Failure,
-    output::{Output, cell, clean_within},
+    output::{Output, cell},
 };
-
-/// Most characters of a question in the list: enough for a proposal and the harm a request could do.
-const QUESTION_CHARS_MAX: usize = 120;
 
 pub(crate) async fn run(node: &Node, command: ApproveCommand, out: Output) -> Result<(), Failure> {
     match command {
-        ApproveCommand::List { all, tenant, limit } => {
+        ApproveCommand::List { filter, all, limit } => {
             let ask = ListApprovalsRequest {
-                tenant: tenant.unwrap_or_default(),
                 closed_too: all,
-                ..ListApprovalsRequest::default()
+                ..find(filter)
             };
-            let (approvals, more) = list(node, ask, limit).await?;
-            let header = ["id", "doubt", "question", "decided", "input"];
-            let rows = approvals
-                .iter()
-                .map(|approval| (view::approval(approval), row(approval)));
-            out.results(&header, rows, "nothing waits for a human")?;
-            if more {
-                out.note(&format!("… and more; --limit 0 lists all ({limit} shown)"));
-            }
-            Ok(())
+            print(node, ask, limit, out).await
         }
-        ApproveCommand::Accept {
-            ids,
-            label,
-            no_teach,
-            by,
-            retry,
-        } => {
-            let ruling = label.map_or(Ruling::Accept(Accepted {}), Ruling::Correct);
-            let decision = Decision {
-                ruling: Some(ruling),
-                teach: Some(!no_teach),
-                by,
-            };
-            decide(node, ids, &decision, retry, out).await
+        ApproveCommand::Show { id } => show::run(node, &id, out).await,
+        ApproveCommand::Review {
+            filter,
+            limit,
+            decide,
+        } => review::run(node, find(filter), limit, decide, out).await,
+        ApproveCommand::Watch { tenant, agent_type } => {
+            watch::run(node, tenant, agent_type, out).await
         }
+        ApproveCommand::Accept(args) => decide::accept(node, args, out).await,
         ApproveCommand::Reject {
             ids,
             reason,
-            by,
-            retry,
-        } => {
-            let decision = Decision {
-                ruling: Some(Ruling::Reject(reason)),
-                teach: Some(false),
-                by,
-            };
-            decide(node, ids, &decision, retry, out).await
-        }
+            decide,
+        } => decide::reject(node, ids, reason, decide, out).await,
     }
 }
 
-/// At most `limit` questions (0: all), and whether there are more.
+/// Asks for what the options find.
+fn find(filter: ApprovalFilterArgs) -> ListApprovalsRequest {
+    let doubts = filter.doubts.into_iter().map(|doubt| match doubt {
+        DoubtChoice::Uncertain => Doubt::Uncertain.into(),
+        DoubtChoice::New => Doubt::New.into(),
+        DoubtChoice::Risky => Doubt::Risky.into(),
+        DoubtChoice::Contradiction => Doubt::Contradiction.into(),
+    });
+    ListApprovalsRequest {
+        tenant: filter.tenant.unwrap_or_default(),
+        agent_type: filter.agent_type.unwrap_or_default(),
+        doubts: doubts.collect(),
+        older_than_ms: filter
+            .older_than
+            .map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        search: filter.search.unwrap_or_default(),
+        ..ListApprovalsRequest::default()
+    }
+}
+
+async fn print(
+    node: &Node,
+    ask: ListApprovalsRequest,
+    limit: usize,
+    out: Output,
+) -> Result<(), Failure> {
+    let all = ask.closed_too;
+    let found = list(node, ask, limit).await?;
+    let mut header = vec!["id", "age", "reason", "proposal"];
+    if all {
+        header.push("decided");
+    }
+    header.push("input");
+    let rows = found
+        .approvals
+        .iter()
+        .map(|approval| (view::approval(approval), row(approval, all)));
+    let nothing = match (found.whole, all) {
+        (true, true) => "nobody has asked a human yet",
+        (true, false) => "nothing waits for a human",
+        (false, _) => "no question is like that",
+    };
+    out.results(&header, rows, nothing)?;
+    if !found.approvals.is_empty() {
+        out.note(&totals(&found.totals));
+    }
+    if found.more {
+        out.note(&format!("… and more; --limit 0 lists all ({limit} shown)"));
+    }
+    Ok(())
+}
+
+/// Questions that were found.
+pub(crate) struct Found {
+    pub(crate) approvals: Vec<Approval>,
+    /// How many there are, whatever the limit.
+    totals: ApprovalTotals,
+    /// Whether there are more than the limit let in.
+    more: bool,
+    /// Whether all questions were asked for.
+    whole: bool,
+}
+
+/// At most `limit` questions (0: all).
 pub(crate) async fn list(
     node: &Node,
     mut ask: ListApprovalsRequest,
     limit: usize,
-) -> Result<(Vec<Approval>, bool), Failure> {
-    let mut approvals = Vec::new();
+) -> Result<Found, Failure> {
+    let whole = ListApprovalsRequest {
+        closed_too: ask.closed_too,
+        ..ListApprovalsRequest::default()
+    };
+    let mut found = Found {
+        approvals: Vec::new(),
+        totals: ApprovalTotals::default(),
+        more: false,
+        whole: ask == whole,
+    };
+    ask.with_totals = true;
     loop {
-        ask.page_size = page_size(limit, approvals.len());
+        ask.page_size = page_size(limit, found.approvals.len());
         let page = node.open(node.approvals().list(node.ask(ask.clone())).await)?;
-        approvals.extend(page.approvals);
+        found.approvals.extend(page.approvals);
+        if let Some(totals) = page.totals {
+            found.totals = totals;
+        }
+        ask.with_totals = false;
         ask.page_token = page.next_page_token;
-        if ask.page_token.is_empty() || page_size(limit, approvals.len()) == 0 {
-            return Ok((approvals, !ask.page_token.is_empty()));
+        found.more = !ask.page_token.is_empty();
+        if !found.more || page_size(limit, found.approvals.len()) == 0 {
+            break;
         }
     }
-}
-
-async fn decide(
-    node: &Node,
-    ids: Vec<String>,
-    decision: &Decision,
-    retry: RetryArgs,
-    out: Output,
-) -> Result<(), Failure> {
-    let mut failed = None;
-    for id in ids {
-        let ask = DecideRequest {
-            approval_id: id.clone(),
-            decision: Some(decision.clone()),
-            request_id: Some(request_id()),
-        };
-        let answer = with_retry(retry.retry_for, out, || {
-            let (mut client, ask) = (node.approvals(), node.ask(ask.clone()));
-            async move { client.decide(ask).await }
-        });
-        match answer.await.map_err(|status| node.failure(&status)) {
-            Ok(answer) => {
-                let (task, state) = (answer.task_id, view::state(answer.state));
-                let said = json!({
-                    "approval_id": id,
-                    "task_id": task,
-                    "state": state,
-                    "decision": view::decision(decision),
-                });
-                out.result(&said, || format!("{id} is decided; task {task} is {state}"))?;
-            }
-            // The others may still be open; the first failure gives the exit code.
-            Err(failure) if failed.is_none() => failed = Some(failure),
-            Err(failure) => out.failure(&failure),
-        }
+    // Questions of a type that is declared no more are listed; a type that never was is a slip.
+    if found.approvals.is_empty() && !ask.agent_type.is_empty() {
+        types::check(node, &ask.agent_type).await?;
     }
-    failed.map_or(Ok(()), Err)
+    Ok(found)
 }
 
-fn row(approval: &Approval) -> Vec<String> {
-    let decided = match approval.decision.as_ref().map(|d| (&d.ruling, &d.by)) {
+/// How many there are, why, and for how long the oldest has waited.
+fn totals(totals: &ApprovalTotals) -> String {
+    let by_doubt: Vec<String> = totals
+        .by_doubt
+        .iter()
+        .map(|count| format!("{} {}", count.approvals, view::doubt(count.doubt)))
+        .collect();
+    let questions = match totals.approvals {
+        1 => "1 question".to_owned(),
+        count => format!("{count} questions"),
+    };
+    let oldest = totals.oldest_age_ms.map_or_else(String::new, |age| {
+        format!("; the oldest was asked {} ago", view::age(age))
+    });
+    format!("{questions}: {}{oldest}", by_doubt.join(", "))
+}
+
+fn row(approval: &Approval, all: bool) -> Vec<String> {
+    let mut cells = vec![
+        approval.id.clone(),
+        view::age(approval.age_ms),
+        view::doubt(approval.doubt).to_owned(),
+        approval
+            .proposal
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), view::proposal),
+    ];
+    if all {
+        cells.push(decided(approval));
+    }
+    cells.push(cell(&approval.input));
+    cells
+}
+
+/// What was decided, and by whom.
+fn decided(approval: &Approval) -> String {
+    match approval.decision.as_ref().map(|d| (&d.ruling, &d.by)) {
         Some((Some(Ruling::Accept(_)), by)) => format!("accepted by {}", cell(by)),
         Some((Some(Ruling::Correct(label)), by)) => format!("{} by {}", cell(label), cell(by)),
         Some((Some(Ruling::Reject(_)), by)) => format!("rejected by {}", cell(by)),
         Some((None, _)) => "?".to_owned(),
-        None if approval.state() == ApprovalState::Closed => "closed".to_owned(),
+        None if approval.state() == ApprovalState::Closed => "closed with its task".to_owned(),
         None => "-".to_owned(),
-    };
-    vec![
-        approval.id.clone(),
-        view::doubt(approval.doubt).to_owned(),
-        clean_within(QUESTION_CHARS_MAX, &approval.question),
-        decided,
-        cell(&approval.input),
-    ]
+    }
+}
+
+/// Whether it could do harm.
+fn is_risky(approval: &Approval) -> bool {
+    approval.doubt() == Doubt::Risky
+}
+
+/// How long a command waits to see what becomes of the tasks that it has decided, in all.
+const AFTERMATH_WAIT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use colony_proto::v1::DoubtCount;
+
+    use super::*;
+
+    #[test]
+    fn totals_say_how_many_why_and_since_when() {
+        let count = |doubt: Doubt, approvals| DoubtCount {
+            doubt: doubt.into(),
+            approvals,
+        };
+        let said = totals(&ApprovalTotals {
+            approvals: 41,
+            by_doubt: vec![count(Doubt::New, 38), count(Doubt::Risky, 3)],
+            oldest_age_ms: Some(2 * 3_600_000),
+        });
+        assert_eq!(
+            said,
+            "41 questions: 38 new, 3 risky; the oldest was asked 2h ago"
+        );
+    }
 }

@@ -3,7 +3,7 @@
 use colony_proto::v1::{ReviveFilter, ReviveRequest, ReviveResponse, revive_request::Which};
 use serde_json::json;
 
-use super::{Node, page_size, request_id, retry::with_retry, view};
+use super::{Node, ids, page_size, request_id, retry::with_retry, view};
 use crate::{
     args::ReviveArgs,
     errors::Failure,
@@ -64,17 +64,8 @@ pub(crate) async fn run(node: &Node, args: ReviveArgs, out: Output) -> Result<()
 async fn each(node: &Node, args: ReviveArgs, out: Output) -> Result<(), Failure> {
     let dry_run = args.dry_run;
     let mut failed = None;
-    for id in args.ids {
-        let ask = ReviveRequest {
-            which: Some(Which::TaskId(id)),
-            dry_run,
-            request_id: Some(request_id()),
-        };
-        let answer = with_retry(args.retry_for, out, || {
-            let (mut client, ask) = (node.tasks(), node.ask(ask.clone()));
-            async move { client.revive(ask).await }
-        });
-        match answer.await.map_err(|status| node.failure(&status)) {
+    for id in &args.ids {
+        match one(node, id, &args, out).await {
             Ok(answer) => say(&answer, dry_run, out)?,
             // The others may be revived all the same; the first failure gives the exit code.
             Err(failure) if failed.is_none() => failed = Some(failure),
@@ -82,6 +73,24 @@ async fn each(node: &Node, args: ReviveArgs, out: Output) -> Result<(), Failure>
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+async fn one(
+    node: &Node,
+    id: &str,
+    args: &ReviveArgs,
+    out: Output,
+) -> Result<ReviveResponse, Failure> {
+    let ask = ReviveRequest {
+        which: Some(Which::TaskId(ids::task(node, id).await?)),
+        dry_run: args.dry_run,
+        request_id: Some(request_id()),
+    };
+    let answer = with_retry(args.retry_for, out, || {
+        let (mut client, ask) = (node.tasks(), node.ask(ask.clone()));
+        async move { client.revive(ask).await }
+    });
+    answer.await.map_err(|status| node.failure(&status))
 }
 
 fn say(answer: &ReviveResponse, dry_run: bool, out: Output) -> Result<(), Failure> {
@@ -92,6 +101,7 @@ fn say(answer: &ReviveResponse, dry_run: bool, out: Output) -> Result<(), Failur
             "revived": !dry_run,
             "was": was,
             "reason": task.reason,
+            "why": null,
         });
         out.result(&said, || {
             let done = if dry_run {
@@ -107,7 +117,13 @@ fn say(answer: &ReviveResponse, dry_run: bool, out: Output) -> Result<(), Failur
         })?;
     }
     for task in &answer.not_revived {
-        let said = json!({ "task_id": task.task_id, "revived": false, "why": task.why });
+        let said = json!({
+            "task_id": task.task_id,
+            "revived": false,
+            "was": null,
+            "reason": null,
+            "why": task.why,
+        });
         out.result(&said, || {
             format!("{} was not revived: {}", task.task_id, clean(&task.why))
         })?;

@@ -14,6 +14,7 @@ use std::{
     collections::BTreeSet,
     fs::File,
     io::{BufReader, Read as _, stdin},
+    os::unix::fs::FileTypeExt as _,
     path::Path,
     time::Duration,
 };
@@ -44,7 +45,7 @@ enum Input {
 
 impl Input {
     /// Opens it. A file that cannot be read is found here, before anything is asked of a node.
-    fn open(args: &SubmitArgs) -> Result<Self, Failure> {
+    fn open(args: &SubmitArgs, out: Output) -> Result<Self, Failure> {
         match (&args.text, &args.file) {
             (Some(text), _) if text == "-" => read_text().map(Self::Text),
             (Some(text), _) => Ok(Self::Text(text.clone())),
@@ -54,6 +55,11 @@ impl Input {
             }),
             (None, Some(path)) => {
                 let name = path.display().to_string();
+                if is_fifo(path) {
+                    out.note(&format!(
+                        "{name} is a FIFO: waiting until somebody writes to it"
+                    ));
+                }
                 match File::open(path) {
                     Ok(file) => Ok(Self::Lines {
                         name,
@@ -69,12 +75,13 @@ impl Input {
 
 pub(crate) async fn run(node: &Node, args: SubmitArgs, out: Output) -> Result<(), Failure> {
     let defaults = Defaults::from_args(&args, run_key())?;
-    let input = Input::open(&args)?;
+    let input = Input::open(&args, out)?;
     let mut sender = Sender {
         node,
         out,
         retry_for: args.retry_for,
         wait: args.wait,
+        wait_for: args.wait_for,
         accepted: Vec::new(),
         last_line: 0,
     };
@@ -162,6 +169,8 @@ struct Sender<'a> {
     out: Output,
     retry_for: Duration,
     wait: bool,
+    /// Longest wait for the ends; none: no limit.
+    wait_for: Option<Duration>,
     /// Ids in order.
     accepted: Vec<String>,
     /// The line of the last of them.
@@ -296,6 +305,36 @@ impl Sender<'_> {
     /// Waits for the ends of all tasks and prints them; gives the number of those without an answer.
     async fn print_ends(&self) -> Result<usize, Failure> {
         let mut open: BTreeSet<&String> = self.accepted.iter().collect();
+        let ends = self.wait_for_ends(&mut open);
+        match self.wait_for {
+            None => ends.await?,
+            Some(limit) => match tokio::time::timeout(limit, ends).await {
+                Ok(ended) => ended?,
+                Err(_) => {
+                    let what = format!(
+                        "{} of {} tasks have not ended within --wait-for; they go on",
+                        open.len(),
+                        self.accepted.len()
+                    );
+                    return Err(Failure::failed(what));
+                }
+            },
+        }
+        let mut without = 0;
+        for id in &self.accepted {
+            let task = self.get(id).await?;
+            without += usize::from(task.answer.is_none());
+            let printed = self.out.result(&view::task(&task), || {
+                let outcome = view::outcome(&task).unwrap_or_else(|| "-".to_owned());
+                format!("{id}  {}  {outcome}", view::state(task.state))
+            });
+            printed.map_err(Failure::out_loud)?;
+        }
+        Ok(without)
+    }
+
+    /// Follows all tasks until they have ended; takes out of `open` those that have.
+    async fn wait_for_ends(&self, open: &mut BTreeSet<&String>) -> Result<(), Failure> {
         // The node follows at most 10,000 tasks a stream.
         for ids in self.accepted.chunks(10_000) {
             let ask = WatchRequest {
@@ -316,17 +355,7 @@ impl Sender<'_> {
                 }
             }
         }
-        let mut without = 0;
-        for id in &self.accepted {
-            let task = self.get(id).await?;
-            without += usize::from(task.answer.is_none());
-            let printed = self.out.result(&view::task(&task), || {
-                let outcome = view::outcome(&task).unwrap_or_else(|| "-".to_owned());
-                format!("{id}  {}  {outcome}", view::state(task.state))
-            });
-            printed.map_err(Failure::out_loud)?;
-        }
-        Ok(without)
+        Ok(())
     }
 
     async fn get(&self, id: &str) -> Result<Task, Failure> {
@@ -352,6 +381,11 @@ fn is_fault(status: &Status) -> bool {
             | Code::OutOfRange
             | Code::ResourceExhausted
     )
+}
+
+/// Whether to open it would wait for a writer.
+fn is_fifo(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
 fn read_text() -> Result<String, Failure> {

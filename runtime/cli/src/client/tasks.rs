@@ -1,11 +1,14 @@
 //! `colony task`: list, get, watch, cancel, feedback; revive stands beside.
 
 use colony_proto::v1::{
-    CancelRequest, FeedbackRequest, GetTaskRequest, ListTasksRequest, Task, WatchRequest,
+    Approval, CancelRequest, FeedbackRequest, GetTaskRequest, ListApprovalsRequest,
+    ListTasksRequest, Task, TaskState, WatchRequest,
 };
 use serde_json::{Value, json};
 
-use super::{Node, page_size, request_id, retry::with_retry, revive, types, view, watch::Watch};
+use super::{
+    Node, approve, ids, page_size, request_id, retry::with_retry, revive, types, view, watch::Watch,
+};
 use crate::{
     args::{RetryArgs, TaskCommand},
     errors::Failure,
@@ -31,14 +34,14 @@ pub(crate) async fn run(node: &Node, command: TaskCommand, out: Output) -> Resul
             };
             list(node, ask, limit, out).await
         }
-        TaskCommand::Get { id, journal } => get(node, id, journal, out).await,
+        TaskCommand::Get { id, journal } => show(node, &id, journal, out).await,
         TaskCommand::Watch {
             ids,
             until_ended,
             after,
         } => {
             let ask = WatchRequest {
-                task_ids: ids,
+                task_ids: ids::tasks(node, ids).await?,
                 after_cursor: after,
                 until_ended,
             };
@@ -53,12 +56,19 @@ pub(crate) async fn run(node: &Node, command: TaskCommand, out: Output) -> Resul
         }
         TaskCommand::Cancel { ids, retry } => cancel(node, ids, retry, out).await,
         TaskCommand::Revive(args) => revive::run(node, args, out).await,
-        TaskCommand::Feedback { id, label } => {
+        TaskCommand::Feedback {
+            id,
+            label,
+            new_label,
+        } => {
+            let id = ids::task(node, &id).await?;
             let ask = node.ask(FeedbackRequest {
                 task_id: id.clone(),
                 label: label.clone(),
+                known_label_only: !new_label,
             });
-            node.open(node.tasks().feedback(ask).await)?;
+            let taught = node.open(node.tasks().feedback(ask).await);
+            taught.map_err(approve::with_new_label)?;
             let said = json!({ "task_id": id, "label": label });
             out.result(&said, || format!("{id}: {} is learned", clean(&label)))
         }
@@ -95,9 +105,19 @@ async fn list(
     Ok(())
 }
 
-async fn get(node: &Node, id: String, journal: bool, out: Output) -> Result<(), Failure> {
+/// A task.
+pub(super) async fn get(node: &Node, id: &str) -> Result<Task, Failure> {
+    let ask = GetTaskRequest {
+        task_id: id.to_owned(),
+        ..GetTaskRequest::default()
+    };
+    let answer = node.open(node.tasks().get(node.ask(ask)).await)?;
+    Ok(answer.task.unwrap_or_default())
+}
+
+async fn show(node: &Node, id: &str, journal: bool, out: Output) -> Result<(), Failure> {
     let mut ask = GetTaskRequest {
-        task_id: id,
+        task_id: ids::task(node, id).await?,
         journal,
         journal_page_token: String::new(),
     };
@@ -110,13 +130,27 @@ async fn get(node: &Node, id: String, journal: bool, out: Output) -> Result<(), 
             break answer.task.unwrap_or_default();
         }
     };
+    let question = question(node, &task).await?;
     let mut json = view::task(&task);
-    if journal && let Value::Object(fields) = &mut json {
-        let entries = entries.iter().map(view::journal_entry).collect();
-        fields.insert("journal".to_owned(), Value::Array(entries));
+    if let Value::Object(fields) = &mut json {
+        let question = question.as_ref().map(view::approval);
+        fields.insert("question".to_owned(), question.into());
+        if journal {
+            let entries = entries.iter().map(view::journal_entry).collect();
+            fields.insert("journal".to_owned(), Value::Array(entries));
+        }
     }
     out.result(&json, || {
-        let mut text = sheet(view::task_sheet(&task));
+        let mut facts = view::task_sheet(&task);
+        if let Some(question) = &question {
+            facts.push(("asks a human".to_owned(), clean(&question.question)));
+            let reason = view::doubt(question.doubt).to_owned();
+            facts.push(("reason".to_owned(), reason));
+            facts.push(("question".to_owned(), question.id.clone()));
+            let next = format!("colony approve show {}", question.id);
+            facts.push(("decide".to_owned(), next));
+        }
+        let mut text = sheet(facts);
         for entry in &entries {
             let what = [entry.kind.as_str(), entry.step.as_str()].join(" ");
             let (at, body) = (view::time(entry.at_us), clean(&entry.body_json));
@@ -130,6 +164,19 @@ async fn get(node: &Node, id: String, journal: bool, out: Output) -> Result<(), 
     })
 }
 
+/// What a waiting task waits for.
+async fn question(node: &Node, task: &Task) -> Result<Option<Approval>, Failure> {
+    if task.state() != TaskState::Waiting {
+        return Ok(None);
+    }
+    let ask = ListApprovalsRequest {
+        task_id: task.id.clone(),
+        ..ListApprovalsRequest::default()
+    };
+    let page = node.open(node.approvals().list(node.ask(ask)).await)?;
+    Ok(page.approvals.into_iter().next())
+}
+
 async fn cancel(
     node: &Node,
     ids: Vec<String>,
@@ -138,6 +185,17 @@ async fn cancel(
 ) -> Result<(), Failure> {
     let mut failed = None;
     for id in ids {
+        let id = match ids::task(node, &id).await {
+            Ok(id) => id,
+            Err(failure) if failed.is_none() => {
+                failed = Some(failure);
+                continue;
+            }
+            Err(failure) => {
+                out.failure(&failure);
+                continue;
+            }
+        };
         let ask = CancelRequest {
             task_id: id.clone(),
             request_id: Some(request_id()),

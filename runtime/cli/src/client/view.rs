@@ -151,15 +151,21 @@ pub(crate) fn task_row(task: &Task) -> Vec<String> {
     ]
 }
 
+/// An answer, in a few words.
+pub(crate) fn answer_in_short(answer: &Answer) -> String {
+    let (text, source) = (cell(&answer.text), source(answer.source));
+    format!("{text} ({source}, {:.2})", answer.confidence)
+}
+
+/// An answer and how sure its agent was.
+pub(crate) fn proposal(answer: &Answer) -> String {
+    format!("{} {:.2}", cell(&answer.text), answer.confidence)
+}
+
 /// What came out of a task, in a few words.
 pub(crate) fn outcome(task: &Task) -> Option<String> {
     match (&task.answer, &task.failure) {
-        (Some(answer), _) => Some(format!(
-            "{} ({}, {:.2})",
-            cell(&answer.text),
-            source(answer.source),
-            answer.confidence
-        )),
+        (Some(answer), _) => Some(answer_in_short(answer)),
         (None, Some(failure)) => Some(cell(failure)),
         (None, None) => None,
     }
@@ -285,6 +291,7 @@ pub(crate) fn approval(approval: &Approval) -> Value {
         "question": approval.question,
         "proposal": approval.proposal.as_ref().map(answer),
         "asked_at_us": approval.asked_at_us,
+        "age_ms": approval.age_ms,
         "state": approval_state(approval.state),
         "decision": approval.decision.as_ref().map(decision),
     })
@@ -340,6 +347,19 @@ pub(crate) fn pheromone(pheromone: &Pheromone) -> Value {
     })
 }
 
+/// Whether its task ended before anybody answered.
+pub(crate) fn is_closed(approval: &Approval) -> bool {
+    approval.state() == ApprovalState::Closed
+}
+
+/// A length of time in its largest unit, as `--older-than` takes it.
+pub(crate) fn age(ms: u64) -> String {
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m")];
+    let unit = units.into_iter().find(|(length, _)| ms >= *length);
+    let (length, name) = unit.unwrap_or((1_000, "s"));
+    format!("{}{name}", ms / length)
+}
+
 /// Microseconds since the epoch as RFC 3339 in UTC, to the millisecond.
 pub(crate) fn time(us: u64) -> String {
     let (days, rest) = (us / 86_400_000_000, us % 86_400_000_000);
@@ -371,6 +391,19 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        for (ms, said) in [
+            (0, "0s"),
+            (59_999, "59s"),
+            (60_000, "1m"),
+            (7_200_000, "2h"),
+            (3 * 86_400_000, "3d"),
+        ] {
+            assert_eq!(age(ms), said);
+        }
+    }
 
     #[test]
     fn times_are_read_by_people() {

@@ -26,15 +26,23 @@ pub(super) struct Comment {
 pub(super) fn all() -> Vec<Comment> {
     let mut found: Vec<Comment> = Vec::new();
     let (mut section, mut above) = (Comment::section("", ""), Vec::new());
+    // Of a list of tables the first one speaks for all, and what it holds is no default.
+    let (mut in_list, mut told) = (false, false);
     for line in FILE.lines() {
         if let Some(header) = line.strip_prefix('[') {
             let key = header.trim_matches(['[', ']']);
+            in_list = header.starts_with('[');
+            told = in_list && found.iter().any(|comment| comment.key == key);
             section = Comment::section(key, &above.join(" "));
             above.clear();
             if !found.iter().any(|comment| comment.key == key) {
                 found.push(section.clone());
             }
         } else if let Some((key, value)) = setting(line) {
+            if told {
+                above.clear();
+                continue;
+            }
             let text = if above.is_empty() {
                 section.text.clone()
             } else {
@@ -44,7 +52,7 @@ pub(super) fn all() -> Vec<Comment> {
             found.push(Comment {
                 key: format!("{}.{key}", section.key),
                 text,
-                default: (!line.starts_with('#')).then(|| value.to_owned()),
+                default: (!line.starts_with('#') && !in_list).then(|| value.to_owned()),
             });
         } else if let Some(comment) = line.strip_prefix('#') {
             above.push(comment.trim());
@@ -105,6 +113,24 @@ mod tests {
         {
             assert!(comment(&setting.key).text.len() > 10, "{}", setting.key);
         }
+    }
+
+    #[test]
+    fn a_list_of_tables_is_explained_once() {
+        let found = all();
+        let within: Vec<_> = found
+            .iter()
+            .filter(|comment| comment.key.starts_with("risk.patterns"))
+            .collect();
+        let keys: Vec<&str> = within.iter().map(|comment| comment.key.as_str()).collect();
+        let expected =
+            ["", ".name", ".why", ".all", ".within"].map(|key| format!("risk.patterns{key}"));
+        assert_eq!(keys, expected);
+        assert!(
+            within
+                .iter()
+                .all(|comment| comment.default.is_none() && !comment.text.is_empty())
+        );
     }
 
     #[test]

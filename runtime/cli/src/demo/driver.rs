@@ -364,7 +364,11 @@ impl<'a> Driver<'a> {
             let task = node.open(node.tasks().get(node.ask(ask)).await)?;
             let mut outcome = Outcome::read(&task);
             if let Some(label) = label.filter(|_| !outcome.taught) {
-                let ask = node.ask(FeedbackRequest { task_id: id, label });
+                let ask = node.ask(FeedbackRequest {
+                    task_id: id,
+                    label,
+                    ..FeedbackRequest::default()
+                });
                 // Echo agents have no memory to teach; what they did is scored all the same.
                 outcome.taught = node.tasks().feedback(ask).await.is_ok();
             }
@@ -411,8 +415,8 @@ impl<'a> Driver<'a> {
         self.asking = true;
         let node = self.node.clone();
         self.work.push(Box::pin(async move {
-            let (questions, _) = approve::list(&node, ListApprovalsRequest::default(), 0).await?;
-            Ok(Done::Questions(questions))
+            let questions = approve::list(&node, ListApprovalsRequest::default(), 0).await?;
+            Ok(Done::Questions(questions.approvals))
         }));
     }
 
@@ -432,6 +436,7 @@ impl<'a> Driver<'a> {
                     approval_id: id.clone(),
                     decision: Some(decision),
                     request_id: Some(request_id()),
+                    known_label_only: false,
                 };
                 // Somebody else may have been quicker with `colony approve`; if not, it is still open.
                 let decided = node.approvals().decide(node.ask(ask)).await;

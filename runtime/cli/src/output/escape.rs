@@ -6,15 +6,7 @@
 
 use std::fmt::Write as _;
 
-/// Whether a terminal would obey `c`, or show nothing, where a reader would want to know that it is there. What
-/// joins letters and emojis is left alone.
-fn steers(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        || matches!(c,
-            '\u{ad}' | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
-}
+use colony_core::text::steers;
 
 /// Text for one line: line breaks become `⏎`, tabs spaces, and what steers a terminal an escape.
 pub(crate) fn clean(text: &str) -> String {

@@ -1,17 +1,25 @@
 //! Tables without frames, as wide as the terminal and no wider.
 //!
 //! On a terminal a row of a list stays one line: what is too long is cut, but for the first column, which names the
-//! thing. Facts about one thing are wrapped instead. Where there is no terminal nothing is cut, so that `grep` and
+//! thing, and ids are shortened to beginnings that only they have. Facts about one thing are wrapped instead. Where there is no terminal nothing is cut, so that `grep` and
 //! `awk` find whole values.
 
-use std::io;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
+use colony_core::id::IdPrefix;
 use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table, presets};
 
 use super::clean;
 
 /// Narrower than this nothing can be arranged; a terminal that says so is not believed.
 const WIDTH_MIN: u16 = 40;
+/// Characters of a whole id.
+const ID_CHARS: usize = 36;
+/// Characters that are left of an id at least: those before its first hyphen.
+const ID_CHARS_MIN: usize = 8;
 /// Between two columns.
 const GAP: u16 = 2;
 
@@ -23,8 +31,42 @@ enum TooLong {
 }
 
 /// One row a line below a header.
-pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
-    arranged(header, rows, width(), TooLong::Cut)
+pub(crate) fn table(header: &[&str], mut rows: Vec<Vec<String>>) -> String {
+    let width = width();
+    if width.is_some() {
+        shorten(&mut rows);
+    }
+    arranged(header, rows, width, TooLong::Cut)
+}
+
+/// Cuts ids to the shortest beginnings by which commands know them among those shown.
+fn shorten(rows: &mut [Vec<String>]) {
+    let is_id = |text: &str| text.len() == ID_CHARS && IdPrefix::parse(text).is_ok();
+    let cells = rows.iter().flatten().filter(|cell| is_id(cell));
+    let ids: BTreeSet<String> = cells.cloned().collect();
+    let shared = |a: &str, b: &str| a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+    let ids: Vec<&String> = ids.iter().collect();
+    // In order, so that the longest beginning is shared with a neighbour.
+    let length = |at: usize| {
+        let before = at.checked_sub(1).map(|before| shared(ids[at], ids[before]));
+        let after = ids.get(at + 1).map(|after| shared(ids[at], after));
+        let shared = before.max(after).unwrap_or_default();
+        let length = (shared + 1).max(ID_CHARS_MIN);
+        // A hyphen at the end says nothing.
+        if ids[at].as_bytes()[length - 1] == b'-' {
+            length + 1
+        } else {
+            length
+        }
+    };
+    let lengths: BTreeMap<String, usize> = (0..ids.len())
+        .map(|at| (ids[at].clone(), length(at)))
+        .collect();
+    for cell in rows.iter_mut().flatten() {
+        if let Some(length) = lengths.get(cell) {
+            cell.truncate(*length);
+        }
+    }
 }
 
 /// Names and values below each other.
@@ -125,6 +167,32 @@ mod tests {
             "{text}"
         );
         assert!(text.contains('…'), "{text}");
+    }
+
+    #[test]
+    fn ids_are_shortened_to_beginnings_that_only_they_have() {
+        let ids = [
+            "018f3a52-7b1c-7c3e-9f53-1d2c3b4a5968",
+            "018f3a52-7b1c-7d00-9f53-1d2c3b4a5968",
+            "018f3a53-0000-7d00-9f53-1d2c3b4a5968",
+            "01900000-0000-7d00-9f53-1d2c3b4a5968",
+        ];
+        let mut rows: Vec<Vec<String>> = ids
+            .iter()
+            .map(|id| vec![(*id).to_owned(), "triage/17".to_owned(), ids[3].to_owned()])
+            .collect();
+        shorten(&mut rows);
+        let first: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+        assert_eq!(
+            first,
+            [
+                "018f3a52-7b1c-7c",
+                "018f3a52-7b1c-7d",
+                "018f3a53",
+                "01900000"
+            ]
+        );
+        assert_eq!(rows[0][1..], ["triage/17", "01900000"]);
     }
 
     #[test]

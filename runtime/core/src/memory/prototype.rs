@@ -78,6 +78,11 @@ impl Prototypes {
         self.by_label.get(label)
     }
 
+    /// Their names, in order.
+    pub(super) fn labels(&self) -> impl Iterator<Item = &str> {
+        self.by_label.keys().map(String::as_str)
+    }
+
     /// Cosine of `query` to each label's centroid, in label order.
     pub(super) fn cosines(&self, query: &[f32]) -> Vec<(&str, f64)> {
         let labels = self.by_label.iter();

@@ -10,10 +10,12 @@ use std::{
 
 use colony_core::{
     cycle::{Decision, Doubt, Output, Ruling, Teaching},
+    escalation::Evidence,
     field::{Cell, Signal},
-    id::{AgentId, ApprovalId, RequestId, TaskId, Tenant, TypeName},
+    id::{AgentId, ApprovalId, IdPrefix, RequestId, TaskId, Tenant, TypeName},
     journal::{Entry, Note},
     task::{Answer, Ending, Priority, Source, Spec, State},
+    text::steers,
     unit::{Ratio, Timestamp},
 };
 use colony_proto::v1::{self, decision, submitted::Outcome};
@@ -25,7 +27,7 @@ use super::status;
 use crate::{
     Submission,
     revive::{Revival, Revived},
-    view::{self, AgentView, ModelView},
+    view::{self, AgentView, ApprovalTotals, ModelView},
 };
 
 /// Longest page, and the page of those who name no length.
@@ -176,10 +178,35 @@ pub(super) fn parse_line(text: String, field: &str) -> Result<String, Status> {
             text.len()
         ));
     }
-    match text.chars().find(|c| c.is_control()) {
-        Some(c) => refused(&format!("holds the control character {c:?}")),
+    match text.chars().find(|c| steers(*c)) {
+        Some(c) if c.is_control() => refused(&format!("holds the control character {c:?}")),
+        Some(c) => {
+            let why = "holds a character that is not seen or turns the direction of writing";
+            refused(&format!("{why}, {}", c.escape_unicode()))
+        }
         None => Ok(text),
     }
+}
+
+/// The beginning of an id; empty is all ids.
+pub(super) fn parse_id_prefix(text: &str) -> Result<Option<IdPrefix>, Status> {
+    parse_optional(text, |text| {
+        IdPrefix::parse(text).map_err(|error| status::argument("id_prefix", &error))
+    })
+}
+
+/// One number of `doubts`. One that is not known is refused: left out, it would find more than was asked for.
+pub(super) fn parse_doubt(number: i32) -> Result<Doubt, Status> {
+    Ok(match v1::Doubt::try_from(number) {
+        Ok(v1::Doubt::Unspecified) | Err(_) => {
+            let why = "holds a reason that this node does not know";
+            return Err(status::argument("doubts", &why));
+        }
+        Ok(v1::Doubt::Uncertain) => Doubt::Uncertain,
+        Ok(v1::Doubt::New) => Doubt::New,
+        Ok(v1::Doubt::Risky) => Doubt::Risky,
+        Ok(v1::Doubt::Contradiction) => Doubt::Contradiction,
+    })
 }
 
 /// A task handed in at `now`; `path` is what the caller calls it.
@@ -224,20 +251,21 @@ pub(super) fn parse_submission(
     })
 }
 
-pub(super) fn parse_state(state: v1::TaskState) -> Result<State, Status> {
-    Ok(match state {
-        v1::TaskState::Unspecified => {
+/// One number of `states`. One that is not known is refused: left out, it would find more than was asked for.
+pub(super) fn parse_state(number: i32) -> Result<State, Status> {
+    Ok(match v1::TaskState::try_from(number) {
+        Ok(v1::TaskState::Unspecified) | Err(_) => {
             let why = "holds a state that this node does not know";
             return Err(status::argument("states", &why));
         }
-        v1::TaskState::Ready => State::Ready,
-        v1::TaskState::Claimed => State::Claimed,
-        v1::TaskState::Waiting => State::Waiting,
-        v1::TaskState::Done => State::Done,
-        v1::TaskState::Failed => State::Failed,
-        v1::TaskState::Cancelled => State::Cancelled,
-        v1::TaskState::Expired => State::Expired,
-        v1::TaskState::Dead => State::Dead,
+        Ok(v1::TaskState::Ready) => State::Ready,
+        Ok(v1::TaskState::Claimed) => State::Claimed,
+        Ok(v1::TaskState::Waiting) => State::Waiting,
+        Ok(v1::TaskState::Done) => State::Done,
+        Ok(v1::TaskState::Failed) => State::Failed,
+        Ok(v1::TaskState::Cancelled) => State::Cancelled,
+        Ok(v1::TaskState::Expired) => State::Expired,
+        Ok(v1::TaskState::Dead) => State::Dead,
     })
 }
 
@@ -438,14 +466,56 @@ pub(super) fn revival_to_wire(revival: Revival) -> v1::ReviveResponse {
     }
 }
 
-pub(super) fn approval_to_wire(approval: &Approval) -> v1::Approval {
-    let question = &approval.question;
-    let doubt = match question.doubt {
+const fn doubt_to_wire(doubt: Doubt) -> v1::Doubt {
+    match doubt {
         Doubt::Uncertain => v1::Doubt::Uncertain,
         Doubt::New => v1::Doubt::New,
         Doubt::Risky => v1::Doubt::Risky,
         Doubt::Contradiction => v1::Doubt::Contradiction,
-    };
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn totals_to_wire(totals: &ApprovalTotals, now: Timestamp) -> v1::ApprovalTotals {
+    let by_doubt = totals.by_doubt.iter();
+    let by_doubt = by_doubt.map(|(doubt, approvals)| v1::DoubtCount {
+        doubt: doubt_to_wire(*doubt).into(),
+        approvals: *approvals,
+    });
+    v1::ApprovalTotals {
+        approvals: totals.by_doubt.values().sum(),
+        by_doubt: by_doubt.collect(),
+        oldest_age_ms: totals.oldest.map(|oldest| millis(now.since(oldest))),
+    }
+}
+
+pub(super) fn evidence_to_wire(evidence: &Evidence) -> v1::Evidence {
+    let findings = evidence.findings.iter().map(|finding| v1::Finding {
+        why: finding.why.clone(),
+        words: finding.words.clone(),
+    });
+    let candidates = evidence.candidates.iter().map(|candidate| v1::Candidate {
+        label: candidate.label.clone(),
+        share: candidate.share,
+    });
+    let neighbours = evidence.neighbours.iter().map(|neighbour| v1::Neighbour {
+        label: neighbour.label.clone(),
+        similarity: neighbour.similarity,
+        text: neighbour.text.clone(),
+    });
+    v1::Evidence {
+        findings: findings.collect(),
+        candidates: candidates.collect(),
+        neighbours: neighbours.collect(),
+    }
+}
+
+pub(super) fn approval_to_wire(approval: &Approval, now: Timestamp) -> v1::Approval {
+    let question = &approval.question;
+    let doubt = doubt_to_wire(question.doubt);
     let state = match &approval.state {
         QuestionState::Open => v1::ApprovalState::Open,
         QuestionState::Answered { .. } => v1::ApprovalState::Answered,
@@ -464,6 +534,7 @@ pub(super) fn approval_to_wire(approval: &Approval) -> v1::Approval {
         asked_at_us: approval.asked_at.as_micros(),
         state: state.into(),
         decision: approval.state.decision().map(decision_to_wire),
+        age_ms: millis(now.since(approval.asked_at)),
     }
 }
 
@@ -576,7 +647,7 @@ pub(super) fn status_to_wire(
         version: status.version.to_owned(),
         incarnation: status.incarnation.0,
         started_at_us: status.started_at.as_micros(),
-        uptime_ms: u64::try_from(status.uptime.as_millis()).unwrap_or(u64::MAX),
+        uptime_ms: millis(status.uptime),
         accepted: counts.accepted,
         tasks: tasks.collect(),
         agents: agents.collect(),

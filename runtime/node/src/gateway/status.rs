@@ -27,6 +27,7 @@
 //! | CLY0031 | `UNAVAILABLE` | a component of the node does not answer in time | after 1 s |
 //! | CLY0032 | `UNAVAILABLE` | a model's engine is away and being opened again | after RetryInfo |
 //! | CLY0033 | `ALREADY_EXISTS` | the request id belongs to another request | no |
+//! | CLY0034 | `FAILED_PRECONDITION` | memory does not know the label, and only a known one was to be taken | no |
 //!
 //! Every status carries `google.rpc.ErrorInfo` (reason = the code, domain = `colony`), refused arguments
 //! carry `BadRequest` with the field, and what may be tried again carries `RetryInfo`. CLY0012 carries
@@ -218,6 +219,7 @@ impl From<Problem> for Status {
             Problem::Failed { .. } => spec("CLY0030", Code::Unavailable).retry(RETRY_STOPPING),
             Problem::Silent { .. } => spec("CLY0031", Code::Unavailable).retry(RETRY_SILENT),
             Problem::NotLearnable { .. } => spec("CLY0015", Code::FailedPrecondition).plain(),
+            Problem::UnknownLabel(_) => spec("CLY0034", Code::FailedPrecondition).plain(),
             Problem::Ledger(error) => ledger(error),
             Problem::Model(error) => inference(error),
         }

@@ -9,10 +9,10 @@ use tonic::{Request, Response, Status};
 use super::{
     GrpcServer,
     convert::{
-        entry_to_wire, parse_line, parse_optional, parse_page_size, parse_page_token,
-        parse_request_id, parse_state, parse_submission, parse_task_id, parse_tenant_filter,
-        parse_type, revival_to_wire, revived_to_wire, state_to_wire, submitted_to_wire,
-        task_to_wire,
+        entry_to_wire, parse_id_prefix, parse_line, parse_optional, parse_page_size,
+        parse_page_token, parse_request_id, parse_state, parse_submission, parse_task_id,
+        parse_tenant_filter, parse_type, revival_to_wire, revived_to_wire, state_to_wire,
+        submitted_to_wire, task_to_wire,
     },
     pages::{ANSWER_BYTES_MAX, fit, next_token},
     status::{self, Submitting},
@@ -97,10 +97,8 @@ impl Tasks for GrpcServer {
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
         let request = request.into_inner();
-        let states = request
-            .states()
-            .map(parse_state)
-            .collect::<Result<_, _>>()?;
+        let states = request.states.iter().map(|state| parse_state(*state));
+        let states = states.collect::<Result<_, _>>()?;
         let page = self
             .node
             .tasks(TaskFilter {
@@ -109,6 +107,7 @@ impl Tasks for GrpcServer {
                 agent_type: parse_optional(&request.agent_type, |name| {
                     parse_type(name, "agent_type")
                 })?,
+                id_prefix: parse_id_prefix(&request.id_prefix)?,
                 before: parse_page_token(&request.page_token, "page_token", TaskId::parse)?,
                 limit: parse_page_size(request.page_size),
             })
@@ -186,6 +185,10 @@ impl Tasks for GrpcServer {
         let request = request.into_inner();
         let id = parse_task_id(&request.task_id, "task_id")?;
         let label = parse_line(request.label, "label")?;
+        if request.known_label_only {
+            let record = self.node.task(id).await?;
+            self.node.check_label(&record.spec, &label)?;
+        }
         self.node.feedback(id, &label).await?;
         Ok(Response::new(v1::FeedbackResponse {}))
     }
@@ -202,7 +205,7 @@ impl GrpcServer {
 }
 
 fn revive_filter(filter: v1::ReviveFilter) -> Result<ReviveFilter, Status> {
-    let states = filter.states().map(parse_state);
+    let states = filter.states.iter().map(|state| parse_state(*state));
     let states = states.collect::<Result<Vec<_>, _>>()?;
     if let Some(state) = states.iter().find(|state| !state.is_revivable()) {
         let why = format!("{state} tasks cannot be revived; dead, cancelled and expired ones can");

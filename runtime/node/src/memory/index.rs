@@ -136,6 +136,10 @@ impl EpisodeIndex {
         self.last
     }
 
+    pub(super) fn labels(&self) -> impl Iterator<Item = &str> {
+        self.experience.labels()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.episodes.len()
     }

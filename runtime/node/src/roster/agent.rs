@@ -20,6 +20,7 @@ use std::{sync::Arc, time::Duration};
 use colony_agents::{PortError, StepError};
 use colony_core::{
     cycle::{Learning, Next, Output, Step, Verdict},
+    escalation::Evidence,
     id::AgentId,
     journal::{Note, Past},
     ledger::{Disposition, Trouble, retry},
@@ -274,6 +275,7 @@ impl Agent {
                     doubt,
                     question,
                     proposal: thought.answer.clone(),
+                    evidence: Evidence::of(job.work()),
                 };
                 self.commit(me, job, Settlement::Wait(Box::new(question)), state);
             }

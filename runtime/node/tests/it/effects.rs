@@ -32,6 +32,7 @@ impl Kind for Caller {
             answer: Answer::by_rule("it", "always"),
             doubt: None,
             model_calls: vec![],
+            findings: Vec::new(),
         })
     }
 

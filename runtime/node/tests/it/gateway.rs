@@ -7,6 +7,7 @@ mod connecting;
 mod deciding;
 mod health;
 mod paging;
+mod reviewing;
 mod reviving;
 mod submitting;
 mod texts;

@@ -112,6 +112,7 @@ impl Kind for Teacher {
             answer: Answer::by_rule("fine", "it is a test"),
             doubt: None,
             model_calls: vec![],
+            findings: Vec::new(),
         })
     }
 

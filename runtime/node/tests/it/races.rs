@@ -64,6 +64,7 @@ impl Kind for Slow {
             answer: Answer::by_rule("fine", "slowly"),
             doubt: None,
             model_calls: Vec::new(),
+            findings: Vec::new(),
         })
     }
 }

@@ -235,6 +235,7 @@ impl Kind for Fragile {
             answer,
             doubt: None,
             model_calls: vec![],
+            findings: Vec::new(),
         })
     }
 }

@@ -61,6 +61,9 @@ impl Tables {
                 && agent_type
                     .as_ref()
                     .is_none_or(|t| row.spec.agent_type == *t)
+                && filter
+                    .id_prefix
+                    .is_none_or(|prefix| prefix.begins(row.head.id.0))
         };
         let mut page = PageFiller::new(filter.limit);
         for row in self.tasks.newest_first(before) {
@@ -82,16 +85,15 @@ impl Tables {
     }
 
     pub(super) fn approvals(&self, filter: &ApprovalFilter) -> Page<Approval> {
-        let open = |row: &ApprovalRow| row.state == crate::ledger::QuestionState::Open;
         let mut page = PageFiller::new(filter.limit);
         for (id, row) in &self.approvals {
-            let fits = filter.after.is_none_or(|after| *id > after)
-                && (filter.closed_too || open(row))
-                && filter.tenant.as_ref().is_none_or(|t| row.spec.tenant == *t);
-            if !fits {
+            if filter.after.is_some_and(|after| *id <= after) {
                 continue;
             }
             let approval = approval(row);
+            if !filter.matches(&approval) {
+                continue;
+            }
             let bytes = approval_bytes(&approval);
             if !page.put(approval, bytes) {
                 break;

@@ -6,10 +6,11 @@ mod streams;
 use std::sync::Arc;
 
 use colony_core::{
-    id::{ApprovalId, TaskId, Tenant, TypeName},
+    id::{ApprovalId, IdPrefix, TaskId, Tenant, TypeName},
     journal::Entry,
     ledger::Record,
     task::{Spec, State},
+    unit::Timestamp,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
@@ -150,14 +151,16 @@ impl ReadTxn<'_> {
     ) -> Done<()> {
         let sql = format!(
             "SELECT id FROM {table} WHERE id < ?1 AND (?2 IS NULL OR tenant = ?2)
-             AND (?3 IS NULL OR queue = ?3) {only} ORDER BY id DESC LIMIT ?4"
+             AND (?3 IS NULL OR queue = ?3) AND id > ?5 {only} ORDER BY id DESC LIMIT ?4"
         );
+        let (above, below) = around(filter.id_prefix);
         let mut statement = self.db.prepare_cached(&sql)?;
         let mut rows = statement.query(params![
-            Id::from(before),
+            Id(before.0.min(below)),
             filter.tenant.as_ref().map(Tenant::as_str),
             filter.agent_type.as_ref().map(TypeName::as_str),
-            Number(limit as u64)
+            Number(limit as u64),
+            Id(above)
         ])?;
         while let Some(row) = rows.next()? {
             ids.push(row.get::<_, Id>(0)?.task());
@@ -205,19 +208,27 @@ impl ReadTxn<'_> {
     }
 
     pub(super) fn approvals(&mut self, filter: &ApprovalFilter) -> Done<Page<Approval>> {
-        let only = if filter.closed_too {
-            ""
-        } else {
-            "AND state = 0"
+        // SQLite knows that a partial index is good for a statement where that repeats its condition.
+        let only = match (filter.closed_too, filter.task.is_some()) {
+            (true, true) => "AND task = ?5",
+            (true, false) => "AND ?5 IS NULL",
+            (false, true) => "AND task = ?5 AND state = 0 AND state < 2",
+            (false, false) => "AND ?5 IS NULL AND state = 0",
         };
         let db = self.db;
         let mut statement = db.prepare_cached(&format!(
-            "{} WHERE id > ?1 AND (?2 IS NULL OR tenant = ?2) {only} ORDER BY id",
+            "{} WHERE id > ?1 AND id < ?2 AND (?3 IS NULL OR tenant = ?3) AND asked_us <= ?4
+             {only} ORDER BY id",
             select!(approvals)
         ))?;
+        let (above, below) = around(filter.id_prefix);
+        let after = filter.after.map_or(above, |after| after.0.max(above));
         let mut rows = statement.query(params![
-            filter.after.map_or(Id(Uuid::nil()), Id::from),
+            Id(after),
+            Id(below),
             filter.tenant.as_ref().map(Tenant::as_str),
+            Number(filter.asked_until.map_or(u64::MAX, Timestamp::as_micros)),
+            filter.task.map(Id::from),
         ])?;
         let mut page = PageFiller::new(filter.limit);
         while let Some(row) = rows.next()? {
@@ -229,6 +240,9 @@ impl ReadTxn<'_> {
                 continue;
             };
             let approval = approval(found, spec);
+            if !filter.matches(&approval) {
+                continue;
+            }
             let bytes = approval_bytes(&approval);
             if !page.put(approval, bytes) {
                 break;
@@ -266,6 +280,17 @@ impl ReadTxn<'_> {
         let found = QUARANTINED.all(self.db, sql, [], row::quarantined)?;
         Ok(found.into_iter().filter_map(|row| self.keep(row)).collect())
     }
+}
+
+/// The ids around those that begin so. None is nil, and none the highest there is.
+fn around(prefix: Option<IdPrefix>) -> (Uuid, Uuid) {
+    prefix.map_or((Uuid::nil(), Uuid::max()), |prefix| {
+        let (first, last) = (prefix.first().as_u128(), prefix.last().as_u128());
+        (
+            Uuid::from_u128(first.saturating_sub(1)),
+            Uuid::from_u128(last.saturating_add(1)),
+        )
+    })
 }
 
 fn approval(row: ApprovalRow, spec: Arc<Spec>) -> Approval {

@@ -71,6 +71,8 @@ macro_rules! on_engine {
                 reading: tasks_are_paged_newest_first,
                 reading: a_page_ends_by_bytes,
                 reading: questions_are_paged_oldest_first,
+                reading: questions_are_found_by_what_is_looked_for,
+                reading: tasks_are_found_by_the_beginning_of_their_ids,
                 reading: changes_have_no_gaps,
                 races: cancel_beside_commit,
                 races: expire_beside_commit,

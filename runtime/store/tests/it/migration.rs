@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use colony_core::{
+    escalation::Evidence,
     id::{AgentId, ApprovalId, Fence, NodeId, TaskId},
     task::{Ending, State},
     unit::Timestamp,
@@ -177,11 +178,13 @@ fn finished_rows(db: &Connection) {
 }
 
 fn question_rows(db: &Connection) {
+    // As it was written before questions had evidence.
     let asked = v1::Question {
         schema: 1,
         doubt: v1::Doubt::Risky.into(),
         question: "shall I?".into(),
         proposal: Some(answer()),
+        evidence: None,
     };
     let decision = v1::Decision {
         schema: 1,
@@ -305,6 +308,7 @@ async fn a_file_of_the_first_schema_is_read_whole() {
     let questions = w.ledger.approvals(all).await.unwrap().items;
     let states: Vec<_> = questions.iter().map(|asked| &asked.state).collect();
     assert_eq!(states[0], &QuestionState::Open);
+    assert_eq!(questions[0].question.evidence, Evidence::default());
     assert!(matches!(states[1], QuestionState::Taken { decision, .. } if decision.by == "ann"));
     assert_eq!(states[2], &QuestionState::Closed);
 

@@ -10,9 +10,11 @@ use std::{
 };
 
 use colony_core::{
-    cycle::{Decision, Doubt, Output, Percept, Ruling, Teaching},
+    cycle::{Decision, Doubt, Neighbour, Output, Percept, Ruling, Teaching},
+    escalation::{Evidence, Finding},
     id::{AgentId, ApprovalId, Incarnation, NodeId, QueueName, RequestId, TaskId, TypeName},
     journal::{Entry, Note},
+    memory::Candidate,
     port::Clock,
     task::{Answer, Ending, Spec, State},
     unit::Timestamp,
@@ -260,6 +262,22 @@ impl World {
             doubt: Doubt::Risky,
             question: "shall I?".into(),
             proposal: Answer::by_rule("yes", "a test"),
+            evidence: Evidence {
+                findings: vec![Finding {
+                    why: "it burns".into(),
+                    words: "on fire".into(),
+                }],
+                candidates: vec![Candidate {
+                    label: "printing".into(),
+                    share: 0.75,
+                }],
+                neighbours: vec![Neighbour {
+                    episode: 3,
+                    label: "printing".into(),
+                    similarity: 0.5,
+                    text: "the printer smokes".into(),
+                }],
+            },
         }
     }
 

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::{DAWN, entry, new_task, node, spec};
 use crate::{
     cycle::{Decision, Doubt, Ruling, Teaching},
+    escalation::Evidence,
     id::{ApprovalId, Fence, Incarnation, RequestId, TaskId},
     journal::Entry,
     ledger::{
@@ -276,6 +277,7 @@ impl History {
             doubt: Doubt::Risky,
             question: "shall I?".into(),
             proposal: Answer::by_rule("yes", "a test"),
+            evidence: Evidence::default(),
         };
         let reason = "no".to_owned();
         let settlement = match settlement {

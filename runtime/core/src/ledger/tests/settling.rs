@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::{DAWN, claimed, entry, node, ready, spec};
 use crate::{
     cycle::{Decision, Doubt, Ruling, Teaching},
+    escalation::Evidence,
     id::{ApprovalId, Fence, Incarnation, RequestId},
     ledger::{
         ClaimRef, ClientRequest, ClientVerb, Commit, Counts, Policy, Question, QuestionState,
@@ -41,6 +42,7 @@ fn question(number: u8) -> Question {
         doubt: Doubt::Risky,
         question: "shall I?".into(),
         proposal: Answer::by_rule("yes", "a test"),
+        evidence: Evidence::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use colony_core::{
+    escalation::UnknownLabel,
     id::{ApprovalId, Fence, TypeName},
     task::State,
     unit::Timestamp,
@@ -174,6 +175,18 @@ fn rows() -> Vec<(Status, &'static str, Code, bool)> {
         (
             Problem::NotLearnable { why: why() }.into(),
             "CLY0015",
+            FailedPrecondition,
+            false,
+        ),
+        (
+            Problem::from(UnknownLabel {
+                label: what(),
+                meant: None,
+                known: vec![],
+                more: 0,
+            })
+            .into(),
+            "CLY0034",
             FailedPrecondition,
             false,
         ),

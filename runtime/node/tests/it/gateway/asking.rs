@@ -32,7 +32,7 @@ async fn what_waits_for_a_human_is_listed_decided_once_and_taught() {
             teach: None,
             by: by.to_owned(),
         }),
-        request_id: None,
+        ..v1::DecideRequest::default()
     };
     let correct = || Some(Ruling::Correct("password_reset".to_owned()));
     for bad in [
@@ -70,6 +70,7 @@ async fn what_waits_for_a_human_is_listed_decided_once_and_taught() {
     let feedback = v1::FeedbackRequest {
         task_id: id,
         label: "password_reset".to_owned(),
+        ..v1::FeedbackRequest::default()
     };
     api.tasks().feedback(feedback).await.expect("learned");
     api.conserves(1).await;

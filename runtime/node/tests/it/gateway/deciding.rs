@@ -21,6 +21,7 @@ fn decide(approval_id: &str, by: &str, request_id: Option<&str>) -> v1::DecideRe
             by: by.to_owned(),
         }),
         request_id: request_id.map(str::to_owned),
+        known_label_only: false,
     }
 }
 

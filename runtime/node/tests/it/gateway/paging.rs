@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use colony_core::{
     cycle::{Doubt, Effect},
+    escalation::Evidence,
     id::ApprovalId,
     journal::{EffectKey, Entry, Note},
     task::{Answer, INPUT_BYTES_MAX},
@@ -59,6 +60,7 @@ async fn eighty_large_questions_are_listed_over_several_pages() {
             doubt: Doubt::Risky,
             question: "shall it be done?".to_owned(),
             proposal: Answer::by_rule(large.clone(), "always"),
+            evidence: Evidence::default(),
         };
         expected.push(question.id.to_string());
         let wait = Settlement::Wait(Box::new(question));

@@ -142,6 +142,7 @@ async fn other_fields(api: &Api, text: &str) -> Vec<Status> {
     let feedback = v1::FeedbackRequest {
         task_id: id(),
         label: id(),
+        ..v1::FeedbackRequest::default()
     };
     found.extend(tasks.feedback(feedback).await.err());
     let watch = v1::WatchRequest {
@@ -165,7 +166,7 @@ async fn other_fields(api: &Api, text: &str) -> Vec<Status> {
     let decide = v1::DecideRequest {
         approval_id: id(),
         decision: Some(decision),
-        request_id: None,
+        ..v1::DecideRequest::default()
     };
     found.extend(approvals.decide(decide).await.err());
     let mut models = ModelsClient::new(api.channel.clone());

@@ -1,12 +1,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use colony_core::{
-    id::Tenant,
-    task::{INPUT_BYTES_MAX, State},
+    cycle::Doubt,
+    id::{ApprovalId, IdPrefix, Tenant},
+    task::{Answer, INPUT_BYTES_MAX, State},
+    unit::Timestamp,
 };
-use colony_store::{ApprovalFilter, LedgerError, PAGE_BYTES_MAX, TaskFilter, property};
+use colony_store::{ApprovalFilter, LedgerError, PAGE_BYTES_MAX, Settlement, TaskFilter, property};
 
-use crate::world::{World, done, give_up, kind, spec};
+use crate::world::{World, accept, done, give_up, kind, spec};
 
 pub(crate) async fn tasks_are_paged_newest_first(w: World) {
     let mut ids = Vec::new();
@@ -116,6 +118,121 @@ pub(crate) async fn questions_are_paged_oldest_first(w: World) {
     filter.after = None;
     filter.tenant = Some(Tenant::new("acme").unwrap());
     assert_eq!(page(filter).await, (asked[2..3].to_vec(), false));
+}
+
+pub(crate) async fn questions_are_found_by_what_is_looked_for(w: World) {
+    let mut asked = Vec::new();
+    for n in 0..4_u64 {
+        let mut spec = spec(if n % 2 == 0 { "even" } else { "odd" });
+        spec.input = format!("Ticket {n}: the PRINTER is on fire").into();
+        w.submit(spec).await;
+        let claim = w.claim_all(&[("even", 1), ("odd", 1)]).await.remove(0);
+        let mut question = w.question();
+        question.doubt = if n < 2 { Doubt::New } else { Doubt::Risky };
+        question.proposal = Answer::by_rule(format!("queue-{n}"), "a test");
+        let wait = Settlement::Wait(Box::new(question.clone()));
+        w.settle(claim.reference(), wait).await.unwrap();
+        asked.push((question.id, claim.head.id));
+        w.pass(Duration::from_secs(60));
+    }
+    let found = async |filter: ApprovalFilter| {
+        let page = w.ledger.approvals(filter).await.unwrap();
+        let place = |id: ApprovalId| asked.iter().position(|(known, _)| *known == id).unwrap();
+        let places: Vec<_> = page.items.iter().map(|a| place(a.question.id)).collect();
+        assert!(!page.more);
+        places
+    };
+    let all = ApprovalFilter::default;
+    let of_type = ApprovalFilter {
+        agent_type: Some(kind("odd")),
+        ..all()
+    };
+    assert_eq!(found(of_type).await, [1, 3]);
+    let risky = ApprovalFilter {
+        doubts: vec![Doubt::Risky],
+        ..all()
+    };
+    assert_eq!(found(risky.clone()).await, [2, 3]);
+    let both = ApprovalFilter {
+        doubts: vec![Doubt::Risky, Doubt::New],
+        ..all()
+    };
+    assert_eq!(found(both).await, [0, 1, 2, 3]);
+    // The second was asked three minutes ago.
+    let old = ApprovalFilter {
+        asked_until: Some(Timestamp::from_micros(
+            w.now().as_micros() - 3 * 60 * 1_000_000,
+        )),
+        ..all()
+    };
+    assert_eq!(found(old).await, [0, 1]);
+    for (text, places) in [
+        ("printer", vec![0, 1, 2, 3]),
+        ("ticket 2", vec![2]),
+        ("QUEUE-3", vec![3]),
+        ("shall i", vec![0, 1, 2, 3]),
+        ("scanner", vec![]),
+    ] {
+        let filter = ApprovalFilter {
+            search: Some(text.to_owned()),
+            ..all()
+        };
+        assert_eq!(found(filter).await, places, "{text}");
+    }
+    let of_task = |closed_too| ApprovalFilter {
+        task: Some(asked[2].1),
+        closed_too,
+        ..all()
+    };
+    assert_eq!(found(of_task(false)).await, [2]);
+    let whole = asked[1].0.to_string();
+    for length in [36, 35, 24] {
+        let filter = ApprovalFilter {
+            id_prefix: Some(IdPrefix::parse(&whole[..length]).unwrap()),
+            ..all()
+        };
+        assert_eq!(found(filter).await, [1], "{length} characters");
+    }
+    let mut prefixed = ApprovalFilter {
+        id_prefix: Some(IdPrefix::parse(&whole[..2]).unwrap()),
+        ..all()
+    };
+    assert_eq!(found(prefixed.clone()).await, [0, 1, 2, 3]);
+    prefixed.after = Some(asked[1].0);
+    assert_eq!(found(prefixed).await, [2, 3]);
+    w.ledger
+        .decide(asked[2].0, w.request_id(), accept())
+        .await
+        .unwrap();
+    assert!(found(of_task(false)).await.is_empty());
+    assert_eq!(found(of_task(true)).await, [2]);
+    assert_eq!(found(risky).await, [3]);
+}
+
+pub(crate) async fn tasks_are_found_by_the_beginning_of_their_ids(w: World) {
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(w.submit(spec("t")).await);
+        w.pass(Duration::from_secs(3600));
+    }
+    w.ledger.cancel(ids[1], w.request_id()).await.unwrap();
+    let found = async |text: &str, before| {
+        let filter = TaskFilter {
+            id_prefix: Some(IdPrefix::parse(text).unwrap()),
+            before,
+            ..TaskFilter::default()
+        };
+        let page = w.ledger.list(filter).await.unwrap();
+        let ids: Vec<_> = page.items.iter().map(|record| record.head.id).collect();
+        ids
+    };
+    for id in &ids {
+        assert_eq!(found(&id.to_string(), None).await, [*id]);
+        assert_eq!(found(&id.to_string()[..9], None).await, [*id]);
+    }
+    assert_eq!(found("01", None).await, [ids[2], ids[1], ids[0]]);
+    assert_eq!(found("01", Some(ids[1])).await, [ids[0]]);
+    assert!(found("ffff", None).await.is_empty());
 }
 
 pub(crate) async fn changes_have_no_gaps(w: World) {

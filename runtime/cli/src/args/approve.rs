@@ -1,0 +1,147 @@
+//! The arguments of `colony approve`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{RetryArgs, span};
+
+/// Options that find questions.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ApprovalFilterArgs {
+    /// Only this tenant
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+    /// Only this agent type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) agent_type: Option<String>,
+    /// Only those asked for this reason; may be repeated
+    #[arg(long = "reason", value_name = "REASON")]
+    pub(crate) doubts: Vec<DoubtChoice>,
+    /// Only those that have waited at least this long
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub(crate) older_than: Option<Duration>,
+    /// Only those that hold this text, in any case: in the task, the question or the proposal
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) search: Option<String>,
+}
+
+impl ApprovalFilterArgs {
+    /// Whether it finds every question.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.tenant.is_none()
+            && self.agent_type.is_none()
+            && self.doubts.is_empty()
+            && self.older_than.is_none()
+            && self.search.is_none()
+    }
+}
+
+/// Why a human is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DoubtChoice {
+    /// The agent is not sure enough
+    Uncertain,
+    /// Unlike anything known
+    New,
+    /// Could do harm
+    Risky,
+    /// The submitter expected something else
+    Contradiction,
+}
+
+/// Who decides, and for how long the request is repeated.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DecideArgs {
+    /// Who decides
+    #[arg(
+        long,
+        env = "USER",
+        hide_env_values = true,
+        default_value = "unknown",
+        value_name = "NAME"
+    )]
+    pub(crate) by: String,
+    #[command(flatten)]
+    pub(crate) retry: RetryArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApproveCommand {
+    /// List open questions, oldest first
+    List {
+        #[command(flatten)]
+        filter: ApprovalFilterArgs,
+        /// Decided and closed ones too
+        #[arg(long)]
+        all: bool,
+        /// Most questions; 0 lists all
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: usize,
+    },
+    /// Show a question: the whole text, what the agent had before it, and the labels that memory knows
+    Show {
+        /// Its id, or the beginning of it
+        id: String,
+    },
+    /// Decide questions one after the other, with single keys
+    Review {
+        #[command(flatten)]
+        filter: ApprovalFilterArgs,
+        /// Most questions; 0 takes all
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: usize,
+        #[command(flatten)]
+        decide: DecideArgs,
+    },
+    /// Follow questions: those that are open, then each as it is asked, decided or closed
+    Watch {
+        /// Only this tenant
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+        /// Only this agent type
+        #[arg(long = "type", value_name = "TYPE")]
+        agent_type: Option<String>,
+    },
+    /// The proposal is right; or with --label, this is right instead
+    Accept(AcceptArgs),
+    /// It must not be done; the task fails
+    Reject {
+        /// Ids of the questions, or the beginnings of them
+        #[arg(required = true)]
+        ids: Vec<String>,
+        /// Why, in one line
+        #[arg(long, default_value = "rejected by a human", value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        decide: DecideArgs,
+    },
+}
+
+/// Which questions to accept: some by their ids, or those that options find.
+#[derive(Debug, Args)]
+pub(crate) struct AcceptArgs {
+    /// Ids of the questions, or the beginnings of them
+    #[arg(required_unless_present_any = ["tenant", "agent_type", "doubts", "older_than", "search"],
+          conflicts_with_all = ["tenant", "agent_type", "doubts", "older_than", "search"])]
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) filter: ApprovalFilterArgs,
+    /// Most questions that the options take; 0 takes all
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub(crate) limit: usize,
+    /// What is right instead of the proposal
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) label: Option<String>,
+    /// The label is meant though memory does not know it
+    #[arg(long, requires = "label")]
+    pub(crate) new_label: bool,
+    /// Where there are several, accept risky ones too
+    #[arg(long)]
+    pub(crate) risky: bool,
+    /// Memory shall not learn from it
+    #[arg(long)]
+    pub(crate) no_teach: bool,
+    #[command(flatten)]
+    pub(crate) decide: DecideArgs,
+}
