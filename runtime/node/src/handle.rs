@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use colony_agents::TypeSettings;
 use colony_core::{
     admission::Limits,
-    cycle::{Decision, Ruling},
+    cycle::Decision,
     field::{Cell, Location},
     id::{ApprovalId, Incarnation, NodeId, RequestId, TaskId, Tenant},
     journal::{Entry, Past},
@@ -143,7 +143,8 @@ impl NodeHandle {
                     None => false,
                 };
                 if !repeats {
-                    span.fail(&refusal.to_string());
+                    span.fail("refused", &refusal.to_string());
+                    root.fail("refused", &refusal.to_string());
                     return Err(Problem::Refused { index, refusal });
                 }
             }
@@ -152,7 +153,7 @@ impl NodeHandle {
             let id = id.unwrap_or_else(|| port::task_id(now, &mut **node.ids.0.lock()));
             if root.is_recording() {
                 root.set(names::TASK_ID, id.to_string());
-                root.set(names::AGENT_TYPE, spec.agent_type.to_string());
+                root.set(names::GEN_AI_AGENT_NAME, spec.agent_type.to_string());
                 root.set(names::TENANT, spec.tenant.to_string());
                 // Ends when the task is acknowledged.
                 roots.push(root);
@@ -259,17 +260,16 @@ impl NodeHandle {
         request: RequestId,
         decision: Decision,
     ) -> Result<Decided, Problem> {
-        let ruling = match &decision.ruling {
-            Ruling::Accept => "accept",
-            Ruling::Correct(_) => "correct",
-            Ruling::Reject { .. } => "reject",
-        };
-        let decided = self.inner.ledger.decide(id, request, decision).await?;
-        self.trace_approval(id, ruling).await;
+        let decided = self
+            .inner
+            .ledger
+            .decide(id, request, decision.clone())
+            .await?;
+        self.trace_approval(id, &decision).await;
         Ok(decided)
     }
 
-    async fn trace_approval(&self, id: ApprovalId, ruling: &'static str) {
+    async fn trace_approval(&self, id: ApprovalId, decision: &Decision) {
         let node = &*self.inner;
         if !node.telemetry.is_on() {
             return;
@@ -285,7 +285,8 @@ impl NodeHandle {
         if span.is_recording() {
             span.set(names::TASK_ID, approval.task.to_string());
             span.set(names::DOUBT, approval.question.doubt.as_str());
-            span.set(names::RULING, ruling);
+            span.set(names::DECISION, decision.ruling.as_str());
+            span.set(names::DECIDED_BY, decision.by.clone());
         }
     }
 

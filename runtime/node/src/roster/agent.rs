@@ -321,7 +321,7 @@ impl Agent {
             Err(failure) => failure,
         };
         if let Some(span) = &mut span {
-            span.fail(&failure.to_string());
+            span.fail(failure.kind(), &failure.to_string());
         }
         drop(span);
         let learning = job.work().next() == Next::Do(Step::Learn);
@@ -525,6 +525,7 @@ impl Agent {
         }
         job.tries = 0;
         job.journal.written(&commit);
+        job.settled(&commit.settlement);
         match commit.settlement {
             Settlement::Continue => self.advance(me, job, state),
             Settlement::Wait(question) => {

@@ -7,4 +7,5 @@ mod memory;
 mod outage;
 mod races;
 mod risk;
+mod traces;
 mod walk;
