@@ -14,8 +14,8 @@ use colony_core::{
     unit::{Ratio, Timestamp},
 };
 use colony_store::{
-    Approval, ApprovalFilter, Change, Counts, Cursor, Decided, Ledger, LedgerError, NewTask,
-    OutboxMessage, Page, Record, Submitted, TaskFilter, Verification,
+    Approval, ApprovalFilter, Change, Counts, Cursor, Decided, Ledger, LedgerError, MessageId,
+    NewTask, OutboxFilter, Page, Posted, Record, Submitted, TaskFilter, Verification,
 };
 use parking_lot::Mutex;
 use rand::RngCore;
@@ -336,17 +336,26 @@ impl NodeHandle {
         self.inner.ledger.latest()
     }
 
-    /// Messages of the outbox to a destination after the given row, oldest first.
+    /// A page of the outbox, oldest first.
     ///
     /// # Errors
     /// Storage.
-    pub async fn outbox(
-        &self,
-        destination: &str,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<(u64, OutboxMessage)>, Problem> {
-        Ok(self.inner.ledger.outbox(destination, after, limit).await?)
+    pub async fn outbox(&self, filter: OutboxFilter) -> Result<Page<Posted>, Problem> {
+        Ok(self.inner.ledger.outbox(filter).await?)
+    }
+
+    /// The highest number of a message of the outbox made durable; wakes who delivers them.
+    #[must_use]
+    pub fn posted(&self) -> watch::Receiver<u64> {
+        self.inner.ledger.posted()
+    }
+
+    /// Notes that messages were delivered; returns those that are not there.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn acknowledge(&self, messages: Vec<MessageId>) -> Result<Vec<MessageId>, Problem> {
+        Ok(self.inner.ledger.acknowledge(messages).await?)
     }
 
     /// How many tasks are in each state.

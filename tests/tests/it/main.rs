@@ -10,6 +10,7 @@ mod docs;
 mod json_keys;
 mod kills;
 mod outbound;
+mod outbox;
 mod process;
 mod receiver;
 mod risk;
