@@ -12,6 +12,7 @@ mod kills;
 mod outbound;
 mod outbox;
 mod process;
+mod python;
 mod receiver;
 mod risk;
 mod tasks;
