@@ -16,7 +16,7 @@
 //! task is traced is decided once, at submit; an untraced task costs nothing here. The root span ends with
 //! the acknowledgement, so that a crash does not leave the trace without its root; everything later is a descendant
 //! through the trace context that is written down with the task. How a task ended is told by `endings`, whoever
-//! ended it. Why so: docs/adr/0003-telemetry.md.
+//! ended it. Why so: docs/adr/0003-telemetry.md; what a reader sees: docs/guides/traces.md.
 
 pub(crate) mod endings;
 pub mod names;

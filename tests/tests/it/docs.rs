@@ -373,6 +373,25 @@ fn the_code_of_the_guide_is_the_code_of_its_example() {
 }
 
 #[test]
+fn the_guide_to_traces_explains_every_attribute() {
+    let checkout = Checkout::here().unwrap();
+    let names = checkout
+        .text("runtime/node/src/telemetry/names.rs")
+        .unwrap();
+    let (attributes, _operations) = names.split_once("pub mod operation").unwrap();
+    let set: BTreeSet<&str> = attributes
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub const "))
+        .map(|constant| constant.split('"').nth(1).unwrap())
+        .collect();
+    let guide = checkout.text("docs/guides/traces.md").unwrap();
+    let rows = guide.lines().filter(|line| line.starts_with("| `"));
+    let explained: BTreeSet<&str> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
+    assert!(set.len() > 20, "{set:?}");
+    assert_eq!(explained, set);
+}
+
+#[test]
 fn the_readme_begins_with_the_two_commands() {
     let checkout = Checkout::here().unwrap();
     let readme = checkout.text("README.md").unwrap();

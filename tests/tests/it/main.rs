@@ -17,3 +17,4 @@ mod receiver;
 mod risk;
 mod tasks;
 mod tidy;
+mod trace_store;

@@ -1,5 +1,5 @@
 //! Names of attributes: OpenTelemetry's semantic conventions where they exist (`gen_ai.*`, `error.type`),
-//! `colony.*` for the rest.
+//! `colony.*` for the rest. What each says to a reader: docs/guides/traces.md, held to this list by a test.
 
 /// The task's id.
 pub const TASK_ID: &str = "colony.task.id";
