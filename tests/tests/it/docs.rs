@@ -354,21 +354,22 @@ fn marked(source: &str, name: &str) -> String {
 }
 
 #[test]
-fn the_code_of_the_guide_is_the_code_of_its_example() {
+fn the_code_of_a_guide_is_the_code_of_its_example() {
     let checkout = Checkout::here().unwrap();
-    let guide = checkout.text("docs/guides/first-agent.md").unwrap();
-    let example = checkout
-        .text("runtime/node/examples/first_kind.rs")
-        .unwrap();
-    let blocks: Vec<&str> = guide
-        .split("```rust\n// ")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
-    assert_eq!(blocks.len(), 3, "blocks of code in the guide");
-    for block in blocks {
-        let (name, code) = block.split_once('\n').unwrap();
-        assert_eq!(code, marked(&example, name), "snippet {name}");
+    for (guide, example) in [("first-agent", "first_kind"), ("own-node", "own_node")] {
+        let guide = checkout.text(&format!("docs/guides/{guide}.md")).unwrap();
+        let example = format!("runtime/node/examples/{example}.rs");
+        let example = checkout.text(&example).unwrap();
+        let blocks: Vec<&str> = guide
+            .split("```rust\n// ")
+            .skip(1)
+            .map(|rest| rest.split("```").next().unwrap())
+            .collect();
+        assert_eq!(blocks.len(), 3, "blocks of code in the guide");
+        for block in blocks {
+            let (name, code) = block.split_once('\n').unwrap();
+            assert_eq!(code, marked(&example, name), "snippet {name}");
+        }
     }
 }
 
