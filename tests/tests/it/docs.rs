@@ -373,6 +373,48 @@ fn the_code_of_a_guide_is_the_code_of_its_example() {
     }
 }
 
+/// The lines that the node logs, as they stand in the code.
+fn logged(checkout: &Checkout) -> String {
+    let sources = checkout.ending(&[".rs"]);
+    let sources = sources.filter(|file| file.starts_with("runtime/"));
+    sources.map(|file| checkout.text(file).unwrap()).collect()
+}
+
+#[test]
+fn what_the_guide_alerts_on_is_there() {
+    let checkout = Checkout::here().unwrap();
+    let guide = checkout.text("docs/guides/alerts.md").unwrap();
+    let (code, settings) = (logged(&checkout), checkout.text("colony.toml").unwrap());
+    let cli = checkout.text("docs/reference/cli.md").unwrap();
+    let of_status = cli
+        .lines()
+        .find(|line| line.starts_with("| `colony status` |"));
+    let mut seen = (0, 0, 0);
+    let rows = guide.lines().filter(|line| line.starts_with("| "));
+    for row in rows.skip_while(|row| !row.starts_with("| --- ")) {
+        let quotes = row.split('"').skip(1).step_by(2);
+        for line in quotes {
+            assert!(code.contains(&format!("\"{line}")), "nobody logs {line:?}");
+            seen.0 += 1;
+        }
+        for word in row.split('`').skip(1).step_by(2) {
+            if let Some(key) = word.strip_prefix("status.") {
+                let key = key.split('.').next().unwrap();
+                assert!(of_status.unwrap().contains(&format!("`{key}`")), "{word}");
+                seen.1 += 1;
+            } else if let Some((_, key)) = word.rsplit_once('.')
+                && !word.contains(' ')
+            {
+                let key = format!("\n{key} = ");
+                assert!(settings.contains(&key), "no setting {word:?}");
+                seen.2 += 1;
+            }
+        }
+    }
+    let (lines, facts, settings) = seen;
+    assert!(lines > 8 && facts > 5 && settings > 5, "{seen:?}");
+}
+
 #[test]
 fn the_guide_to_traces_explains_every_attribute() {
     let checkout = Checkout::here().unwrap();
