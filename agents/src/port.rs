@@ -82,6 +82,18 @@ impl PortError {
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Busy { .. })
     }
+
+    /// What kind of error it is, in one word: `error.type` of the call's span.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unconfigured { .. } => "unconfigured",
+            Self::Busy { .. } => "busy",
+            Self::Failed { .. } => "failed",
+            Self::Refused { .. } => "refused",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// Turns text into a vector.

@@ -14,7 +14,7 @@ use colony_core::{
     task::{Ending, State},
 };
 use colony_proto::v1::decision;
-use colony_store::{ApprovalFilter, Ledger, LedgerError, OutboxMessage, Record};
+use colony_store::{ApprovalFilter, Ledger, LedgerError, OutboxFilter, OutboxMessage, Record};
 
 use crate::{
     facts::{Facts, Planned},
@@ -25,9 +25,6 @@ use crate::{
     workload::Matter,
     world::World,
 };
-
-/// Messages of the outbox read at once.
-const PAGE: u32 = 1_000;
 
 /// Looks at everything. It leaves no line in the history.
 pub(crate) fn at_end(world: &Arc<World>) -> Result<(), Failure> {
@@ -103,12 +100,16 @@ async fn read(ledger: &colony_store::memory::MemoryLedger) -> Result<Contents, L
         tasks.push(Kept { record, journal });
     }
     let mut letters = Vec::new();
-    let mut after = 0;
+    let mut filter = OutboxFilter {
+        destination: Some(LETTERS.to_owned()),
+        acknowledged_too: true,
+        ..OutboxFilter::default()
+    };
     loop {
-        let page = ledger.outbox(LETTERS, after, PAGE).await?;
-        let Some((last, _)) = page.last() else { break };
-        after = *last;
-        letters.extend(page.into_iter().map(|(_, message)| message));
+        let page = ledger.outbox(filter.clone()).await?;
+        let Some(last) = page.items.last() else { break };
+        filter.after = last.number;
+        letters.extend(page.items.into_iter().map(|posted| posted.message));
     }
     let mut filter = ApprovalFilter {
         closed_too: true,

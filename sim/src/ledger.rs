@@ -25,9 +25,9 @@ use colony_core::{
 };
 use colony_store::{
     Agent, Approval, ApprovalFilter, Change, ClaimRequest, Claimed, Commit, Committed, Counts,
-    Cursor, Decided, Episode, EpisodeChange, EpisodeStream, Health, Ledger, LedgerError, NewTask,
-    Others, OutboxMessage, Page, Record, Registered, Snapshot, SnapshotKey, Submitted, TaskFilter,
-    Verification, memory::MemoryLedger,
+    Cursor, Decided, Episode, EpisodeChange, EpisodeStream, Health, Ledger, LedgerError, MessageId,
+    NewTask, Others, OutboxFilter, Page, Posted, Record, Registered, Snapshot, SnapshotKey,
+    Submitted, TaskFilter, Verification, memory::MemoryLedger,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -163,6 +163,10 @@ impl Ledger for FaultyLedger {
         self.engine.latest()
     }
 
+    fn posted(&self) -> watch::Receiver<u64> {
+        self.engine.posted()
+    }
+
     fn health(&self) -> watch::Receiver<Health> {
         self.engine.health()
     }
@@ -283,14 +287,14 @@ impl Ledger for FaultyLedger {
         self.through(Call::List, None, changes).await
     }
 
-    async fn outbox(
-        &self,
-        destination: &str,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<(u64, OutboxMessage)>, LedgerError> {
-        let messages = self.engine.outbox(destination, after, limit);
-        self.through(Call::List, None, messages).await
+    async fn outbox(&self, filter: OutboxFilter) -> Result<Page<Posted>, LedgerError> {
+        let page = self.engine.outbox(filter);
+        self.through(Call::List, None, page).await
+    }
+
+    async fn acknowledge(&self, messages: Vec<MessageId>) -> Result<Vec<MessageId>, LedgerError> {
+        let unknown = self.engine.acknowledge(messages);
+        self.through(Call::Commit, None, unknown).await
     }
 
     async fn learn(&self, episodes: Vec<Episode>) -> Result<Vec<u64>, LedgerError> {

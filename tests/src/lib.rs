@@ -6,9 +6,11 @@
 mod binary;
 mod checkout;
 mod node;
+mod python;
 mod wait;
 
 pub use binary::{Finished, colony, command, run, run_within};
 pub use checkout::{Checkout, data_file, offline, skipped};
 pub use node::{Folder, Node};
+pub use python::Packages;
 pub use wait::{eventually, eventually_some};

@@ -1,6 +1,7 @@
 //! The arguments: what can be typed, and nothing of what it does.
 
 mod approve;
+mod outbox;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,6 +15,7 @@ use colony_inference::Item;
 pub(crate) use self::approve::{
     AcceptArgs, ApprovalFilterArgs, ApproveCommand, DecideArgs, DoubtChoice,
 };
+pub(crate) use self::outbox::OutboxCommand;
 use crate::explain::{self, Page};
 
 /// Runs a thousand agents as one swarm.
@@ -75,6 +77,9 @@ pub(crate) enum Command {
     /// Decide what agents ask of humans
     #[command(subcommand)]
     Approve(ApproveCommand),
+    /// What agents want done in the world outside, such as filed tickets
+    #[command(subcommand)]
+    Outbox(OutboxCommand),
     /// Sense the pheromones that agents leave for each other
     #[command(subcommand)]
     Field(FieldCommand),

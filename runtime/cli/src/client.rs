@@ -9,6 +9,7 @@ pub(crate) mod field;
 mod ids;
 pub(crate) mod ledger;
 pub(crate) mod models;
+pub(crate) mod outbox;
 mod retry;
 pub(crate) mod revive;
 pub(crate) mod status;
@@ -24,7 +25,8 @@ use colony_core::{id::RequestId, port::RandomSource as _};
 use colony_node::ports::SystemRandom;
 use colony_proto::v1::{
     agents_client::AgentsClient, approvals_client::ApprovalsClient, cluster_client::ClusterClient,
-    field_client::FieldClient, models_client::ModelsClient, tasks_client::TasksClient,
+    field_client::FieldClient, models_client::ModelsClient, outbox_client::OutboxClient,
+    tasks_client::TasksClient,
 };
 use tonic::{
     Request, Response, Status,
@@ -108,6 +110,10 @@ impl Node {
 
     pub(crate) fn approvals(&self) -> ApprovalsClient<Channel> {
         ApprovalsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn outbox(&self) -> OutboxClient<Channel> {
+        OutboxClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub(crate) fn models(&self) -> ModelsClient<Channel> {

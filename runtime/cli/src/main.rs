@@ -112,6 +112,7 @@ async fn dispatch(command: Command, global: &Global, out: Output) -> Result<(), 
         Command::Task(command) => client::tasks::run(&node()?, command, out).await,
         Command::Agent(command) => client::agents::run(&node()?, command, out).await,
         Command::Approve(command) => client::approve::run(&node()?, command, out).await,
+        Command::Outbox(command) => client::outbox::run(&node()?, command, out).await,
         Command::Field(command) => client::field::run(&node()?, command, out).await,
         Command::Status => client::status::run(&node()?, out).await,
         Command::Ledger(LedgerCommand::Verify { data_dir: None }) => {

@@ -284,6 +284,18 @@ pub enum Ruling {
     },
 }
 
+impl Ruling {
+    /// The name used in traces.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Correct(_) => "correct",
+            Self::Reject { .. } => "reject",
+        }
+    }
+}
+
 /// Everything an agent knows of its task.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Work {

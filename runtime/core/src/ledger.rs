@@ -76,6 +76,9 @@ pub struct Policy {
     /// How long a deduplication key is remembered.
     #[serde(with = "span")]
     pub dedupe_ttl: Duration,
+    /// How long an acknowledged message of the outbox is kept, at least.
+    #[serde(with = "span")]
+    pub outbox_ttl: Duration,
     /// Most live tasks; beyond it a submit is refused.
     pub live_max: u64,
     /// What each tenant's claims weigh against the others'; 1 where it is not named.
@@ -91,9 +94,20 @@ impl Default for Policy {
             suspect_losses: 3,
             head_start: Duration::from_secs(60),
             dedupe_ttl: Duration::from_secs(30 * 24 * 3600),
+            outbox_ttl: Duration::from_secs(7 * 24 * 3600),
             live_max: 1_000_000,
             tenant_weights: BTreeMap::new(),
         }
+    }
+}
+
+impl Policy {
+    /// What was acknowledged up to this moment is forgotten at `now`, once its task has ended: while that lives,
+    /// a commit that is repeated finds its messages by their keys.
+    #[must_use]
+    pub fn outbox_horizon(&self, now: Timestamp) -> Timestamp {
+        let ttl = u64::try_from(self.outbox_ttl.as_micros()).unwrap_or(u64::MAX);
+        Timestamp::from_micros(now.as_micros().saturating_sub(ttl))
     }
 }
 
@@ -374,6 +388,26 @@ pub struct OutboxMessage {
     pub destination: String,
     /// What is delivered.
     pub payload: serde_json::Value,
+}
+
+impl OutboxMessage {
+    /// What names it for ever.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        MessageId {
+            key: self.key.clone(),
+            index: self.index,
+        }
+    }
+}
+
+/// Names a message of the outbox for ever: whoever delivers it twice is known by it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MessageId {
+    /// The effect that the message is.
+    pub key: EffectKey,
+    /// Its place among the messages of the effect, from 0.
+    pub index: u32,
 }
 
 /// Something learned: a percept and its right answer.

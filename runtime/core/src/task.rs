@@ -255,6 +255,19 @@ pub enum Source {
     Human,
 }
 
+impl Source {
+    /// The name used in traces and on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rule => "rule",
+            Self::Memory => "memory",
+            Self::Model => "model",
+            Self::Human => "human",
+        }
+    }
+}
+
 /// What came out of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {

@@ -4,7 +4,7 @@
 //!   connections (bounded, closed when unused) ─► load_shed (room for one more? time limit) ─► services ─► NodeHandle
 //!                 ◄── status: every problem becomes a status with a stable code and details ◄──────────────┘
 //! ```
-//! The services (tasks, agents, approvals, models, field, cluster) translate, by `convert`, and decide nothing.
+//! The services (tasks, agents, approvals, outbox, models, field, cluster) translate, by `convert`, and decide nothing.
 //! Called by the `colony` binary with a TCP listener and by the simulator with a simulated one. Promises:
 //! nothing is acknowledged that is not in the ledger; every refusal says what to change or when to come
 //! back; a list is cut into pages that clients take by default; when the node stops, requests in hand are
@@ -20,6 +20,7 @@ mod field;
 mod health;
 mod load_shed;
 mod models;
+mod outbox;
 mod pages;
 mod status;
 mod tasks;
@@ -30,7 +31,8 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 
 use colony_proto::v1::{
     agents_server::AgentsServer, approvals_server::ApprovalsServer, cluster_server::ClusterServer,
-    field_server::FieldServer, models_server::ModelsServer, tasks_server::TasksServer,
+    field_server::FieldServer, models_server::ModelsServer, outbox_server::OutboxServer,
+    tasks_server::TasksServer,
 };
 use futures_util::Stream;
 use tokio::{
@@ -133,6 +135,7 @@ where
         .add_service(with_limits!(TasksServer))
         .add_service(with_limits!(AgentsServer))
         .add_service(with_limits!(ApprovalsServer))
+        .add_service(with_limits!(OutboxServer))
         .add_service(with_limits!(ModelsServer))
         .add_service(with_limits!(FieldServer))
         .add_service(with_limits!(ClusterServer));

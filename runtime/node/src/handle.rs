@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use colony_agents::TypeSettings;
 use colony_core::{
     admission::Limits,
-    cycle::{Decision, Ruling},
+    cycle::Decision,
     escalation::known_label,
     field::{Cell, Location},
     id::{ApprovalId, Incarnation, NodeId, RequestId, TaskId, Tenant},
@@ -15,8 +15,8 @@ use colony_core::{
     unit::{Ratio, Timestamp},
 };
 use colony_store::{
-    Approval, ApprovalFilter, Change, Counts, Cursor, Decided, Ledger, LedgerError, NewTask,
-    OutboxMessage, PAGE_MAX, Page, Record, Submitted, TaskFilter, Verification,
+    Approval, ApprovalFilter, Change, Counts, Cursor, Decided, Ledger, LedgerError, MessageId,
+    NewTask, OutboxFilter, PAGE_MAX, Page, Posted, Record, Submitted, TaskFilter, Verification,
 };
 use parking_lot::Mutex;
 use rand::RngCore;
@@ -140,14 +140,14 @@ impl NodeHandle {
             // The ledger refuses it, unless it is the repeat of a task that was let in.
             let refusal = admitted.err();
             if let Some(refusal) = &refusal {
-                span.fail(&refusal.to_string());
+                span.fail("refused", &refusal.to_string());
             }
             drop(span);
             spec.trace = root.context();
             let id = id.unwrap_or_else(|| port::task_id(now, &mut **node.ids.0.lock()));
             if root.is_recording() {
                 root.set(names::TASK_ID, id.to_string());
-                root.set(names::AGENT_TYPE, spec.agent_type.to_string());
+                root.set(names::GEN_AI_AGENT_NAME, spec.agent_type.to_string());
                 root.set(names::TENANT, spec.tenant.to_string());
                 // Ends when the task is acknowledged.
                 roots.push(root);
@@ -256,17 +256,16 @@ impl NodeHandle {
         request: RequestId,
         decision: Decision,
     ) -> Result<Decided, Problem> {
-        let ruling = match &decision.ruling {
-            Ruling::Accept => "accept",
-            Ruling::Correct(_) => "correct",
-            Ruling::Reject { .. } => "reject",
-        };
-        let decided = self.inner.ledger.decide(id, request, decision).await?;
-        self.trace_approval(id, ruling).await;
+        let decided = self
+            .inner
+            .ledger
+            .decide(id, request, decision.clone())
+            .await?;
+        self.trace_approval(id, &decision).await;
         Ok(decided)
     }
 
-    async fn trace_approval(&self, id: ApprovalId, ruling: &'static str) {
+    async fn trace_approval(&self, id: ApprovalId, decision: &Decision) {
         let node = &*self.inner;
         if !node.telemetry.is_on() {
             return;
@@ -282,7 +281,8 @@ impl NodeHandle {
         if span.is_recording() {
             span.set(names::TASK_ID, approval.task.to_string());
             span.set(names::DOUBT, approval.question.doubt.as_str());
-            span.set(names::RULING, ruling);
+            span.set(names::DECISION, decision.ruling.as_str());
+            span.set(names::DECIDED_BY, decision.by.clone());
         }
     }
 
@@ -369,17 +369,26 @@ impl NodeHandle {
         self.inner.ledger.latest()
     }
 
-    /// Messages of the outbox to a destination after the given row, oldest first.
+    /// A page of the outbox, oldest first.
     ///
     /// # Errors
     /// Storage.
-    pub async fn outbox(
-        &self,
-        destination: &str,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<(u64, OutboxMessage)>, Problem> {
-        Ok(self.inner.ledger.outbox(destination, after, limit).await?)
+    pub async fn outbox(&self, filter: OutboxFilter) -> Result<Page<Posted>, Problem> {
+        Ok(self.inner.ledger.outbox(filter).await?)
+    }
+
+    /// The highest number of a message of the outbox made durable; wakes who delivers them.
+    #[must_use]
+    pub fn posted(&self) -> watch::Receiver<u64> {
+        self.inner.ledger.posted()
+    }
+
+    /// Notes that messages were delivered; returns those that are not there.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn acknowledge(&self, messages: Vec<MessageId>) -> Result<Vec<MessageId>, Problem> {
+        Ok(self.inner.ledger.acknowledge(messages).await?)
     }
 
     /// How many tasks are in each state.

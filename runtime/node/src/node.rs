@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   start: root ► ledger.register ► field, memory ► market ► roster (agents offer themselves) ► sweep
-//!   stop:  gateway refuses ► market claims nothing more ► agents give back ► memory, field saved ► ledger
+//!   stop:  gateway refuses ► market claims nothing more ► agents give back ► endings traced ► memory, field saved ► ledger
 //! ```
 
 use std::{
@@ -39,7 +39,10 @@ use crate::{
     root::{self, Health},
     roster::{self, AgentDeps, AgentGroup, Restarts, Roster},
     sweep::SweepArgs,
-    telemetry::Telemetry,
+    telemetry::{
+        Telemetry,
+        endings::{self, Endings},
+    },
     workers::{EmbedPort, GeneratePort, Workers},
 };
 
@@ -142,6 +145,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Node {
     handle: NodeHandle,
+    /// Traces how tasks end; none when spans go nowhere.
+    endings: Option<endings::Handle>,
     drain: Duration,
 }
 
@@ -155,11 +160,14 @@ impl Node {
             .map_err(|problems| StartError::Settings { problems })?;
         let clock = Arc::clone(&dependencies.clock);
         let root = root::Handle::start(&dependencies.ledger, clock).await?;
+        let endings = Endings::of(&dependencies.ledger, &dependencies.telemetry);
         match Self::assemble(config, dependencies, types, &root).await {
             Ok(handle) => {
+                let endings = endings.map(|endings| endings.start(&root));
                 root.started().await;
                 Ok(Self {
                     handle,
+                    endings,
                     drain: config.roster.drain_timeout,
                 })
             }
@@ -356,12 +364,15 @@ impl Node {
     ///
     /// Not cancel-safe: dropped before it returns, the node is left half stopped; the ledger is whole all the
     /// same.
-    pub async fn stop(self) -> bool {
+    pub async fn stop(mut self) -> bool {
         self.draining().await;
         let node = self.handle.inner();
         node.market.close(self.drain).await;
         let all = node.roster.leave(self.drain).await;
         node.market.stop();
+        if let Some(endings) = self.endings.take() {
+            endings.finish(self.drain).await;
+        }
         if let Err(error) = node.memory.save_all().await {
             tracing::warn!(%error, "memory not saved, it is learned again at the next start");
         }
@@ -540,6 +551,7 @@ fn ports(
             })?;
             Arc::new(EmbedPort {
                 embedder,
+                engine: workers.engine,
                 port: model_port(name),
                 breakers: breakers.clone(),
                 telemetry: telemetry.clone(),
@@ -554,6 +566,7 @@ fn ports(
             })?;
             Arc::new(GeneratePort {
                 generator,
+                engine: workers.engine,
                 port: model_port(name),
                 breakers: breakers.clone(),
                 telemetry: telemetry.clone(),

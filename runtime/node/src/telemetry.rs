@@ -3,20 +3,29 @@
 //! ```text
 //!   submit (root) ─┬─ admission
 //!                  ├─ market.award
-//!                  ├─ perceive ── embed minilm ······· link ······· batch (a trace of its own)
-//!                  ├─ retrieve
-//!                  ├─ reason ──── chat smollm2 ······· link ······· batch
-//!                  ├─ execute ─── execute_tool ticket.file
-//!                  ├─ verify
-//!                  ├─ approval (from question to ruling)
-//!                  └─ learn
+//!                  ├─ invoke_agent triage ─┬─ perceive ── embeddings minilm ·· link ·· batch embed (a trace of its own)
+//!                  │  (one for each claim) ├─ retrieve
+//!                  │                       ├─ reason ──── chat smollm2 ······· link ·· batch prefill, batch decode
+//!                  │                       ├─ execute ─── execute_tool ticket.file
+//!                  │                       ├─ verify
+//!                  │                       └─ learn
+//!                  ├─ approval (from question to decision)
+//!                  └─ task (from submit to its end: how it ended)
 //! ```
 //! The provider is handed in: nothing here is global, so that several nodes live in one process. Whether a
 //! task is traced is decided once, at submit; an untraced task costs nothing here. The root span ends with
-//! the acknowledgement, so that a crash leaves no children without a parent; everything later is its child
-//! through the trace context that is written down with the task.
+//! the acknowledgement, so that a crash does not leave the trace without its root; everything later is a descendant
+//! through the trace context that is written down with the task. How a task ended is told by `endings`, whoever
+//! ended it. Why so: docs/adr/0003-telemetry.md; what a reader sees: docs/guides/traces.md.
 
-use std::{fmt, sync::Arc, time::Duration};
+pub(crate) mod endings;
+pub mod names;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use colony_core::{port::RandomSource, task::TraceContext, unit::Timestamp};
 use opentelemetry::{
@@ -29,41 +38,6 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan};
 use parking_lot::Mutex;
 use rand::RngCore;
-
-/// Names of attributes: OpenTelemetry's semantic conventions where they exist (`gen_ai.*`), `colony.*`
-/// for the rest.
-pub mod names {
-    /// The task's id.
-    pub const TASK_ID: &str = "colony.task.id";
-    /// The agent type.
-    pub const AGENT_TYPE: &str = "colony.agent.type";
-    /// The agent.
-    pub const AGENT_ID: &str = "colony.agent.id";
-    /// The tenant.
-    pub const TENANT: &str = "colony.tenant";
-    /// Bids compared.
-    pub const BIDDERS: &str = "colony.market.bidders";
-    /// The winner's score.
-    pub const SCORE: &str = "colony.market.score";
-    /// Batch number.
-    pub const BATCH_ID: &str = "colony.batch.id";
-    /// Rows in a batch.
-    pub const BATCH_ROWS: &str = "colony.batch.rows";
-    /// Why a human was asked.
-    pub const DOUBT: &str = "colony.approval.doubt";
-    /// What was ruled.
-    pub const RULING: &str = "colony.approval.ruling";
-    /// Operation of a model or tool call.
-    pub const GEN_AI_OPERATION: &str = "gen_ai.operation.name";
-    /// The model asked for.
-    pub const GEN_AI_MODEL: &str = "gen_ai.request.model";
-    /// Tokens read.
-    pub const GEN_AI_INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
-    /// Tokens written.
-    pub const GEN_AI_OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
-    /// The tool called.
-    pub const GEN_AI_TOOL: &str = "gen_ai.tool.name";
-}
 
 /// Makes spans.
 #[derive(Clone)]
@@ -149,13 +123,37 @@ impl Telemetry {
     /// A span below `parent`; costs nothing when the parent is not sampled.
     #[must_use]
     pub fn child(&self, parent: TraceContext, name: impl Into<SpanName>) -> Span {
-        self.span(parent, name, SpanKind::Internal)
+        if !parent.sampled || self.tracer.is_none() {
+            return Span::untraced(parent);
+        }
+        self.start(parent, name, SpanKind::Internal, &[], None)
     }
 
-    /// A span below `parent` for a call that leaves the agent.
+    /// A span below `parent` for an operation of the GenAI conventions, named after it and what it is done with.
     #[must_use]
-    pub fn call(&self, parent: TraceContext, name: impl Into<SpanName>) -> Span {
-        self.span(parent, name, SpanKind::Client)
+    pub fn operation(&self, parent: TraceContext, operation: &'static str, with: &str) -> Span {
+        self.gen_ai(parent, operation, with, SpanKind::Internal)
+    }
+
+    /// The same for a call that leaves the agent.
+    #[must_use]
+    pub fn call(&self, parent: TraceContext, operation: &'static str, with: &str) -> Span {
+        self.gen_ai(parent, operation, with, SpanKind::Client)
+    }
+
+    fn gen_ai(
+        &self,
+        parent: TraceContext,
+        operation: &'static str,
+        with: &str,
+        kind: SpanKind,
+    ) -> Span {
+        if !parent.sampled || self.tracer.is_none() {
+            return Span::untraced(parent);
+        }
+        let mut span = self.start(parent, format!("{operation} {with}"), kind, &[], None);
+        span.set(names::GEN_AI_OPERATION, operation);
+        span
     }
 
     /// A span below `parent` that began `ago`.
@@ -165,6 +163,14 @@ impl Telemetry {
             return Span::untraced(parent);
         }
         self.start(parent, name, SpanKind::Internal, &[], Some(ago))
+    }
+
+    /// A span below `parent` that began and ended in the past.
+    #[must_use]
+    pub fn past(&self, parent: TraceContext, name: &'static str, past: Past) -> Span {
+        let mut span = self.since(parent, name, past.began);
+        span.ended = Some(wall_time(past.ended));
+        span
     }
 
     /// The span of a batch: a trace of its own, linked to every call that rides in it. Nothing when none
@@ -184,17 +190,6 @@ impl Telemetry {
         )
     }
 
-    fn span(&self, parent: TraceContext, name: impl Into<SpanName>, kind: SpanKind) -> Span {
-        if !parent.sampled || self.tracer.is_none() {
-            return Span::untraced(parent);
-        }
-        self.start(parent, name, kind, &[], None)
-    }
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "span times are wall times by OpenTelemetry's rules"
-    )]
     fn start(
         &self,
         parent: TraceContext,
@@ -208,7 +203,7 @@ impl Telemetry {
         };
         let mut builder = SpanBuilder::from_name(name.into().0).with_kind(kind);
         if let Some(ago) = ago {
-            builder = builder.with_start_time(std::time::SystemTime::now() - ago);
+            builder = builder.with_start_time(wall_time(ago));
         }
         if !links.is_empty() {
             let links = links
@@ -232,8 +227,26 @@ impl Telemetry {
         Span {
             context,
             span: Some(Box::new(span)),
+            ended: None,
         }
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "span times are wall times by OpenTelemetry's rules"
+)]
+fn wall_time(ago: Duration) -> SystemTime {
+    SystemTime::now() - ago
+}
+
+/// How long ago something began and ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Past {
+    /// Its beginning.
+    pub began: Duration,
+    /// Its end; shorter.
+    pub ended: Duration,
 }
 
 /// The name of a span: a constant, or built for model and tool calls.
@@ -272,6 +285,8 @@ fn to_otel(context: TraceContext) -> SpanContext {
 pub struct Span {
     context: TraceContext,
     span: Option<Box<SdkSpan>>,
+    /// When it ended, if that was before it is dropped.
+    ended: Option<SystemTime>,
 }
 
 impl Span {
@@ -281,6 +296,7 @@ impl Span {
         Self {
             context,
             span: None,
+            ended: None,
         }
     }
 
@@ -303,10 +319,19 @@ impl Span {
         }
     }
 
-    /// Marks it as failed.
-    pub fn fail(&mut self, what: &str) {
+    /// Marks it as failed: the kind of error in one word, and what happened.
+    pub fn fail(&mut self, error_type: &'static str, what: &str) {
         if let Some(span) = &mut self.span {
+            span.set_attribute(KeyValue::new(names::ERROR_TYPE, error_type));
             span.set_status(Status::error(what.to_owned()));
+        }
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        if let (Some(span), Some(ended)) = (&mut self.span, self.ended) {
+            span.end_with_timestamp(ended);
         }
     }
 }

@@ -143,6 +143,11 @@ impl BatchObserver for BatchSpans {
             names::BATCH_ROWS,
             i64::try_from(report.rows).unwrap_or(i64::MAX),
         );
+        span.set(
+            names::BATCH_TOKENS,
+            i64::try_from(report.tokens).unwrap_or(i64::MAX),
+        );
+        span.set(names::BATCH_KIND, report.kind.as_str());
         span.set(names::GEN_AI_MODEL, report.model.clone());
     }
 }

@@ -34,8 +34,8 @@ use uuid::Uuid;
 pub use crate::error::LedgerError;
 
 pub use colony_core::ledger::{
-    ClaimRef, Commit, Counts as AttemptCounts, Episode, InboxItem, OutboxMessage, Policy, Question,
-    QuestionState, Record, Settlement, TaskHead,
+    ClaimRef, Commit, Counts as AttemptCounts, Episode, InboxItem, MessageId, OutboxMessage,
+    Policy, Question, QuestionState, Record, Settlement, TaskHead,
     submit::{NewTask, Submitted},
 };
 
@@ -356,6 +356,47 @@ impl ApprovalFilter {
     }
 }
 
+/// A message of the outbox as it stands in the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Posted {
+    /// Counts up within the ledger, over all destinations: later ones have higher numbers, also those committed
+    /// late. No number is given twice.
+    pub number: u64,
+    /// When it was posted.
+    pub posted_at: Timestamp,
+    /// When it was acknowledged.
+    pub acknowledged_at: Option<Timestamp>,
+    /// What is delivered.
+    pub message: OutboxMessage,
+}
+
+impl Posted {
+    /// Tells this message from another one with the same number, as a ledger has that went on from an older copy.
+    /// A checksum, like [`Change::fingerprint`].
+    #[must_use]
+    pub fn fingerprint(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.number.to_le_bytes());
+        hasher.update(self.message.key.as_str().as_bytes());
+        hasher.update(&self.message.index.to_le_bytes());
+        hasher.update(&self.posted_at.as_micros().to_le_bytes());
+        hasher.finalize()
+    }
+}
+
+/// Which messages of the outbox to list. Oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct OutboxFilter {
+    /// Only those to this destination.
+    pub destination: Option<String>,
+    /// Not only those that nobody has acknowledged.
+    pub acknowledged_too: bool,
+    /// Only messages with a number above this one: the last of the page before.
+    pub after: u64,
+    /// Longest page; 0 = [`PAGE_MAX`], and more is cut to it.
+    pub limit: u32,
+}
+
 /// How many changes an engine keeps at least: minutes of full load for a watcher that was away.
 pub const CHANGES_KEPT: u64 = 100_000;
 
@@ -459,6 +500,9 @@ pub trait Ledger: Send + Sync + fmt::Debug {
 
     /// The highest cursor made durable; wakes watchers.
     fn latest(&self) -> watch::Receiver<Cursor>;
+
+    /// The highest number of a message of the outbox made durable; wakes who delivers them.
+    fn posted(&self) -> watch::Receiver<u64>;
 
     /// Whether it works.
     fn health(&self) -> watch::Receiver<Health>;
@@ -566,16 +610,19 @@ pub trait Ledger: Send + Sync + fmt::Debug {
     /// `OutOfRange` when that change is not kept any more, or when `after` lies in the future; storage.
     async fn changes(&self, after: Cursor, limit: u32) -> Result<Vec<Change>, LedgerError>;
 
-    /// Messages of the outbox to a destination after the given row, oldest first: (row, message).
+    /// A page of the outbox, oldest first.
     ///
     /// # Errors
     /// Storage.
-    async fn outbox(
-        &self,
-        destination: &str,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<(u64, OutboxMessage)>, LedgerError>;
+    async fn outbox(&self, filter: OutboxFilter) -> Result<Page<Posted>, LedgerError>;
+
+    /// Notes that messages were delivered; a repeat does nothing. Returns those that are not there: never posted,
+    /// or forgotten after they were acknowledged. Also forgets what was acknowledged long enough ago
+    /// ([`Policy::outbox_horizon`]).
+    ///
+    /// # Errors
+    /// Storage.
+    async fn acknowledge(&self, messages: Vec<MessageId>) -> Result<Vec<MessageId>, LedgerError>;
 
     /// Keeps episodes that no claim carries, such as feedback after the end; the last one of a task
     /// counts, and forgets the one before. What a task teaches already is not learned again. Returns their

@@ -16,10 +16,10 @@ mod sqlite;
 pub use ledger::{
     Agent, Approval, ApprovalFilter, AttemptCounts, CHANGES_KEPT, Change, Claim, ClaimRef,
     ClaimRequest, Claimed, Commit, Committed, Counts, Cursor, Decided, Episode, EpisodeChange,
-    EpisodeStream, Health, InboxItem, Ledger, LedgerError, NewTask, Others, OutboxMessage,
-    PAGE_BYTES_MAX, PAGE_MAX, Page, Policy, Quarantined, Question, QuestionState, Record,
-    Registered, Settlement, Snapshot, SnapshotKey, Submitted, TaskFilter, TaskHead, Track,
-    Verification,
+    EpisodeStream, Health, InboxItem, Ledger, LedgerError, MessageId, NewTask, Others,
+    OutboxFilter, OutboxMessage, PAGE_BYTES_MAX, PAGE_MAX, Page, Policy, Posted, Quarantined,
+    Question, QuestionState, Record, Registered, Settlement, Snapshot, SnapshotKey, Submitted,
+    TaskFilter, TaskHead, Track, Verification,
 };
 pub use memory::MemoryLedger;
 pub use sqlite::SqliteLedger;

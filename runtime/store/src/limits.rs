@@ -5,7 +5,7 @@ use colony_core::{
     task::{Answer, Ending, Spec},
 };
 
-use crate::ledger::{Approval, EpisodeChange, PAGE_BYTES_MAX, PAGE_MAX, Page};
+use crate::ledger::{Approval, EpisodeChange, OutboxMessage, PAGE_BYTES_MAX, PAGE_MAX, Page};
 
 /// Most writes that wait for the disk; beyond it the answer is `Busy`. 64 submitters of 64 tasks each.
 pub(crate) const QUEUE_MAX: usize = 4_096;
@@ -82,6 +82,11 @@ pub(crate) fn approval_bytes(approval: &Approval) -> usize {
         + question.question.len()
         + answer_bytes(&question.proposal)
         + question.evidence.bytes()
+}
+
+/// Bytes of payload in a message of the outbox.
+pub(crate) fn message_bytes(message: &OutboxMessage) -> usize {
+    message.payload.to_string().len()
 }
 
 /// About what a change of a stream of episodes takes.

@@ -42,8 +42,8 @@ use crate::{
     ledger::{
         Agent, Approval, ApprovalFilter, Change, ClaimRequest, Claimed, Commit, Committed, Counts,
         Cursor, Decided, Episode, EpisodeChange, EpisodeStream, Health, Ledger, LedgerError,
-        NewTask, Others, OutboxMessage, Page, Policy, Record, Registered, Snapshot, SnapshotKey,
-        Submitted, TaskFilter, Verification,
+        MessageId, NewTask, Others, OutboxFilter, Page, Policy, Posted, Record, Registered,
+        Snapshot, SnapshotKey, Submitted, TaskFilter, Verification,
     },
     limits::QUEUE_MAX,
 };
@@ -60,6 +60,7 @@ struct Shared {
     sync_delay: Duration,
     inner: Mutex<Inner>,
     latest: watch::Sender<Cursor>,
+    posted: watch::Sender<u64>,
     ready_wakes: watch::Sender<u64>,
     health: watch::Sender<Health>,
 }
@@ -152,6 +153,7 @@ impl MemoryLedger {
 
     fn around(tables: Tables, id: Uuid, clock: Arc<dyn Clock>, sync_delay: Duration) -> Self {
         let (latest, _) = watch::channel(tables.cursor());
+        let (posted, _) = watch::channel(tables.outbox_last);
         let (ready_wakes, _) = watch::channel(0);
         let (health, _) = watch::channel(Health::Working);
         let inner = Inner {
@@ -169,6 +171,7 @@ impl MemoryLedger {
             sync_delay,
             inner: Mutex::new(inner),
             latest,
+            posted,
             ready_wakes,
             health,
         };
@@ -329,6 +332,9 @@ impl Shared {
         let cursor = tables.cursor();
         self.latest
             .send_if_modified(|seen| std::mem::replace(seen, cursor) != cursor);
+        let posted = tables.outbox_last;
+        self.posted
+            .send_if_modified(|seen| std::mem::replace(seen, posted) != posted);
         if tables.take_woken() {
             self.ready_wakes.send_modify(|wakes| *wakes += 1);
         }
@@ -384,6 +390,10 @@ impl Ledger for MemoryLedger {
 
     fn latest(&self) -> watch::Receiver<Cursor> {
         self.shared.latest.subscribe()
+    }
+
+    fn posted(&self) -> watch::Receiver<u64> {
+        self.shared.posted.subscribe()
     }
 
     fn health(&self) -> watch::Receiver<Health> {
@@ -463,13 +473,13 @@ impl Ledger for MemoryLedger {
         self.read(|tables| tables.changes(after, limit))?
     }
 
-    async fn outbox(
-        &self,
-        destination: &str,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<(u64, OutboxMessage)>, LedgerError> {
-        self.read(|tables| tables.outbox(destination, after, limit))
+    async fn outbox(&self, filter: OutboxFilter) -> Result<Page<Posted>, LedgerError> {
+        self.read(|tables| tables.outbox(&filter))
+    }
+
+    async fn acknowledge(&self, messages: Vec<MessageId>) -> Result<Vec<MessageId>, LedgerError> {
+        self.write(|tables, now| tables.acknowledge(messages, now))
+            .await
     }
 
     async fn learn(&self, episodes: Vec<Episode>) -> Result<Vec<u64>, LedgerError> {

@@ -16,7 +16,7 @@
 //! | `approvals` | questions to humans and their decisions; those answered and not taken are the inboxes |
 //! | `requests` | what clients asked of a task under ids of their own, by (task, request) |
 //! | `dedupe` | deduplication keys, outliving their tasks |
-//! | `outbox` | messages to the world outside, once per (effect, place) |
+//! | `outbox` | messages to the world outside, once per (effect, place), and whether they were delivered |
 //! | `episodes` | what was learned and forgotten, by number |
 //! | `agents`, `snapshots` | who learned it, by revision; components' states, by (node, name) |
 //! | `nodes` | lives, and the last claim that took something |
@@ -101,8 +101,8 @@ use crate::{
     ledger::{
         Agent, Approval, ApprovalFilter, Change, ClaimRequest, Claimed, Commit, Committed, Counts,
         Cursor, Decided, Episode, EpisodeChange, EpisodeStream, Health, Ledger, LedgerError,
-        NewTask, Others, OutboxMessage, Page, Registered, Snapshot, SnapshotKey, Submitted,
-        TaskFilter, Verification,
+        MessageId, NewTask, Others, OutboxFilter, Page, Posted, Registered, Snapshot, SnapshotKey,
+        Submitted, TaskFilter, Verification,
     },
     limits,
 };
@@ -122,6 +122,7 @@ pub struct SqliteLedger {
     open: Mutex<Option<Open>>,
     // What the writer says.
     latest: watch::Receiver<Cursor>,
+    posted: watch::Receiver<u64>,
     wakes: watch::Receiver<u64>,
     health: watch::Receiver<Health>,
     syncs: Arc<AtomicU64>,
@@ -185,6 +186,7 @@ impl SqliteLedger {
         let readers = Readers::spawn(path)?;
         let (writes, queue) = mpsc::channel(limits::QUEUE_MAX);
         let (latest_in, latest) = watch::channel(counters.cursor);
+        let (posted_in, posted) = watch::channel(counters.outbox);
         let (wakes_in, wakes) = watch::channel(0);
         let (health_in, health) = watch::channel(Health::Working);
         let syncs = Arc::new(AtomicU64::new(0));
@@ -199,6 +201,7 @@ impl SqliteLedger {
             memory,
             signals: Signals {
                 latest: latest_in,
+                posted: posted_in,
                 wakes: wakes_in,
                 health: health_in,
                 syncs: Arc::clone(&syncs),
@@ -221,6 +224,7 @@ impl SqliteLedger {
                 readers,
             })),
             latest,
+            posted,
             wakes,
             health,
             syncs,
@@ -350,6 +354,10 @@ impl Ledger for SqliteLedger {
         seen(&self.latest)
     }
 
+    fn posted(&self) -> watch::Receiver<u64> {
+        seen(&self.posted)
+    }
+
     fn health(&self) -> watch::Receiver<Health> {
         seen(&self.health)
     }
@@ -435,17 +443,12 @@ impl Ledger for SqliteLedger {
             .await
     }
 
-    async fn outbox(
-        &self,
-        destination: &str,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<(u64, OutboxMessage)>, LedgerError> {
-        let destination = destination.to_owned();
-        self.read(Lane::Scan, move |txn| {
-            txn.outbox(&destination, after, limit)
-        })
-        .await
+    async fn outbox(&self, filter: OutboxFilter) -> Result<Page<Posted>, LedgerError> {
+        self.read(Lane::Scan, move |txn| txn.outbox(&filter)).await
+    }
+
+    async fn acknowledge(&self, messages: Vec<MessageId>) -> Result<Vec<MessageId>, LedgerError> {
+        self.write(move |txn| txn.acknowledge(&messages)).await
     }
 
     async fn learn(&self, episodes: Vec<Episode>) -> Result<Vec<u64>, LedgerError> {

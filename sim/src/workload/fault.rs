@@ -105,7 +105,7 @@ pub enum Call {
     Submit,
     /// `Ledger::claim`.
     Claim,
-    /// `Ledger::commit`.
+    /// `Ledger::commit` and `acknowledge`.
     Commit,
     /// `Ledger::decide`.
     Decide,

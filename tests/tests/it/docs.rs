@@ -354,22 +354,84 @@ fn marked(source: &str, name: &str) -> String {
 }
 
 #[test]
-fn the_code_of_the_guide_is_the_code_of_its_example() {
+fn the_code_of_a_guide_is_the_code_of_its_example() {
     let checkout = Checkout::here().unwrap();
-    let guide = checkout.text("docs/guides/first-agent.md").unwrap();
-    let example = checkout
-        .text("runtime/node/examples/first_kind.rs")
-        .unwrap();
-    let blocks: Vec<&str> = guide
-        .split("```rust\n// ")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
-    assert_eq!(blocks.len(), 3, "blocks of code in the guide");
-    for block in blocks {
-        let (name, code) = block.split_once('\n').unwrap();
-        assert_eq!(code, marked(&example, name), "snippet {name}");
+    for (guide, example) in [("first-agent", "first_kind"), ("own-node", "own_node")] {
+        let guide = checkout.text(&format!("docs/guides/{guide}.md")).unwrap();
+        let example = format!("runtime/node/examples/{example}.rs");
+        let example = checkout.text(&example).unwrap();
+        let blocks: Vec<&str> = guide
+            .split("```rust\n// ")
+            .skip(1)
+            .map(|rest| rest.split("```").next().unwrap())
+            .collect();
+        assert_eq!(blocks.len(), 3, "blocks of code in the guide");
+        for block in blocks {
+            let (name, code) = block.split_once('\n').unwrap();
+            assert_eq!(code, marked(&example, name), "snippet {name}");
+        }
     }
+}
+
+/// The lines that the node logs, as they stand in the code.
+fn logged(checkout: &Checkout) -> String {
+    let sources = checkout.ending(&[".rs"]);
+    let sources = sources.filter(|file| file.starts_with("runtime/"));
+    sources.map(|file| checkout.text(file).unwrap()).collect()
+}
+
+#[test]
+fn what_the_guide_alerts_on_is_there() {
+    let checkout = Checkout::here().unwrap();
+    let guide = checkout.text("docs/guides/alerts.md").unwrap();
+    let (code, settings) = (logged(&checkout), checkout.text("colony.toml").unwrap());
+    let cli = checkout.text("docs/reference/cli.md").unwrap();
+    let of_status = cli
+        .lines()
+        .find(|line| line.starts_with("| `colony status` |"));
+    let mut seen = (0, 0, 0);
+    let rows = guide.lines().filter(|line| line.starts_with("| "));
+    for row in rows.skip_while(|row| !row.starts_with("| --- ")) {
+        let quotes = row.split('"').skip(1).step_by(2);
+        for line in quotes {
+            assert!(code.contains(&format!("\"{line}")), "nobody logs {line:?}");
+            seen.0 += 1;
+        }
+        for word in row.split('`').skip(1).step_by(2) {
+            if let Some(key) = word.strip_prefix("status.") {
+                let key = key.split('.').next().unwrap();
+                assert!(of_status.unwrap().contains(&format!("`{key}`")), "{word}");
+                seen.1 += 1;
+            } else if let Some((_, key)) = word.rsplit_once('.')
+                && !word.contains(' ')
+            {
+                let key = format!("\n{key} = ");
+                assert!(settings.contains(&key), "no setting {word:?}");
+                seen.2 += 1;
+            }
+        }
+    }
+    let (lines, facts, settings) = seen;
+    assert!(lines > 8 && facts > 5 && settings > 5, "{seen:?}");
+}
+
+#[test]
+fn the_guide_to_traces_explains_every_attribute() {
+    let checkout = Checkout::here().unwrap();
+    let names = checkout
+        .text("runtime/node/src/telemetry/names.rs")
+        .unwrap();
+    let (attributes, _operations) = names.split_once("pub mod operation").unwrap();
+    let set: BTreeSet<&str> = attributes
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub const "))
+        .map(|constant| constant.split('"').nth(1).unwrap())
+        .collect();
+    let guide = checkout.text("docs/guides/traces.md").unwrap();
+    let rows = guide.lines().filter(|line| line.starts_with("| `"));
+    let explained: BTreeSet<&str> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
+    assert!(set.len() > 20, "{set:?}");
+    assert_eq!(explained, set);
 }
 
 #[test]

@@ -149,6 +149,11 @@ fn the_keys_of_json_are_those_of_the_page() {
     page.check("approve watch", &first_of(&node, &["approve", "watch"]));
     page.check("agent list", &of_node(&["agent", "list"]));
     page.check("agent get", &of_node(&["agent", "get", "triage/1"]));
+    let filed = || of_node(&["outbox", "list"]);
+    eventually("a filed ticket", SOON, || Ok(!filed().is_empty())).unwrap();
+    page.check("outbox list", &filed());
+    let message = filed()[0]["id"].as_str().unwrap().to_owned();
+    page.check("outbox ack", &of_node(&["outbox", "ack", &message]));
     page.check("field sense", &of_node(&["field", "sense"]));
     page.check("model list", &of_node(&["model", "list"]));
     page.check("model test", &of_node(&["model", "test", "minilm"]));

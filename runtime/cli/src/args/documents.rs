@@ -34,7 +34,7 @@ fn documents() -> Vec<PathBuf> {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else {
+            } else if path.extension().is_none_or(|ending| ending != "png") {
                 found.push(path);
             }
         }

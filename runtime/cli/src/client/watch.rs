@@ -77,22 +77,28 @@ impl Watch {
         out.note("the stream broke; taking it up again");
         self.ask.after_cursor = Some(self.cursor.clone());
         self.resumed = true;
-        let mut attempt = 0;
-        loop {
-            match begin(node, self.ask.clone()).await {
-                Ok((stream, _)) => {
-                    self.stream = stream;
-                    return Ok(());
-                }
-                Err(status)
-                    if attempt < ATTEMPTS_MAX
-                        && (status.code() == Code::Unavailable || is_broken_line(&status)) =>
-                {
-                    attempt += 1;
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Err(status) => return Err(node.failure(&status)),
+        let begun = patiently(|| begin(node, self.ask.clone())).await;
+        (self.stream, _) = begun.map_err(|status| node.failure(&status))?;
+        Ok(())
+    }
+}
+
+/// Opens a stream as soon as the node is back.
+pub(super) async fn patiently<T, Fut>(open: impl Fn() -> Fut) -> Result<T, Status>
+where
+    Fut: Future<Output = Result<T, Status>>,
+{
+    let mut attempt = 0;
+    loop {
+        match open().await {
+            Err(status)
+                if attempt < ATTEMPTS_MAX
+                    && (status.code() == Code::Unavailable || is_broken_line(&status)) =>
+            {
+                attempt += 1;
+                tokio::time::sleep(PAUSE).await;
             }
+            opened => return opened,
         }
     }
 }
@@ -110,7 +116,7 @@ async fn begin(
 }
 
 /// Whether the line broke, rather than the request being wrong.
-fn is_break(code: Code) -> bool {
+pub(super) fn is_break(code: Code) -> bool {
     matches!(
         code,
         Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled | Code::Aborted

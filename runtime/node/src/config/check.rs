@@ -218,6 +218,11 @@ impl Checks {
             ledger.dedupe_ttl,
             MILLISECOND..=365 * DAY,
         );
+        self.span(
+            "ledger.outbox_ttl",
+            ledger.outbox_ttl,
+            MILLISECOND..=365 * DAY,
+        );
         let roster = &config.roster;
         self.span(
             "roster.step_timeout",

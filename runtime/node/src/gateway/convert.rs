@@ -13,13 +13,15 @@ use colony_core::{
     escalation::Evidence,
     field::{Cell, Signal},
     id::{AgentId, ApprovalId, IdPrefix, RequestId, TaskId, Tenant, TypeName},
-    journal::{Entry, Note},
+    journal::{EffectKey, Entry, Note},
     task::{Answer, Ending, Priority, Source, Spec, State},
     text::steers,
     unit::{Ratio, Timestamp},
 };
 use colony_proto::v1::{self, decision, submitted::Outcome};
-use colony_store::{Approval, Cursor, QuestionState, Record, Submitted, Verification};
+use colony_store::{
+    Approval, Cursor, MessageId, Posted, QuestionState, Record, Submitted, Verification,
+};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -162,6 +164,19 @@ pub(super) fn parse_cursor(text: &str) -> Result<WatchCursor, Status> {
             "after_cursor",
             &"is none that this service gave; watch without one to get one",
         )
+    })
+}
+
+pub(super) fn parse_message_id(id: v1::MessageId, field: &str) -> Result<MessageId, Status> {
+    if id.effect_key.is_empty() {
+        return Err(status::argument(
+            &format!("{field}.effect_key"),
+            &"must be given",
+        ));
+    }
+    Ok(MessageId {
+        key: EffectKey::from(id.effect_key),
+        index: id.index,
     })
 }
 
@@ -548,6 +563,21 @@ fn decision_to_wire(decision: &Decision) -> v1::Decision {
         ruling: Some(ruling),
         teach: Some(decision.teaching == Teaching::Teach),
         by: decision.by.clone(),
+    }
+}
+
+pub(super) fn message_to_wire(posted: &Posted) -> v1::OutboxMessage {
+    let message = &posted.message;
+    v1::OutboxMessage {
+        id: Some(v1::MessageId {
+            effect_key: message.key.to_string(),
+            index: message.index,
+        }),
+        task_id: message.task.to_string(),
+        destination: message.destination.clone(),
+        payload_json: message.payload.to_string(),
+        posted_at_us: posted.posted_at.as_micros(),
+        acknowledged_at_us: posted.acknowledged_at.map(Timestamp::as_micros),
     }
 }
 

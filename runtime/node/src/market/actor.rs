@@ -379,7 +379,7 @@ impl Market {
             let mut span = self.needs.telemetry.child(claim.trace(), "market.award");
             if span.is_recording() {
                 span.set(names::TASK_ID, reference.task.to_string());
-                span.set(names::AGENT_ID, award.agent.to_string());
+                span.set(names::GEN_AI_AGENT_ID, award.agent.to_string());
                 span.set(names::SCORE, award.score.get());
                 span.set(names::BIDDERS, i64::from(award.bidders));
             }

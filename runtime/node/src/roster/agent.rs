@@ -314,7 +314,7 @@ impl Agent {
             Err(failure) => failure,
         };
         if let Some(span) = &mut span {
-            span.fail(&failure.to_string());
+            span.fail(failure.kind(), &failure.to_string());
         }
         drop(span);
         let Some(trouble) = failure.trouble() else {
@@ -489,6 +489,7 @@ impl Agent {
         }
         job.tries = 0;
         job.journal.written(&commit);
+        job.settled(&commit.settlement);
         match commit.settlement {
             Settlement::Continue => self.advance(me, job, state),
             Settlement::Wait(question) => {

@@ -14,8 +14,9 @@ use colony_core::{
     journal::Past,
     mutant,
     port::Clock,
+    task::Ending,
 };
-use colony_store::{Claim, Ledger};
+use colony_store::{AttemptCounts, Claim, Ledger, Settlement};
 use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
@@ -26,7 +27,10 @@ use crate::{
     market,
     memory::Memory,
     pipe::Running,
-    telemetry::{Span, Telemetry, names},
+    telemetry::{
+        Span, Telemetry,
+        names::{self, operation},
+    },
 };
 
 /// What every agent of a type shares: its declaration and its ways to other components.
@@ -79,6 +83,8 @@ pub(crate) struct Job {
     /// Laid out once for all steps: most of what is in it is shared by every agent of the type, and
     /// to count its owners anew for each step costs more than a step that does nothing.
     env: Arc<StepEnv>,
+    /// The agent's work on the task, from the award to the settlement: the parent of its steps.
+    pub(crate) invocation: Span,
     /// The step under way.
     pub(crate) span: Option<Span>,
     /// What is under way: a read, a step or a commit. Ends with the job.
@@ -92,6 +98,18 @@ pub(crate) struct Job {
 struct StepEnv {
     ctx: StepContext,
     deps: Arc<AgentDeps>,
+}
+
+impl StepFailure {
+    /// What kind of error it is, in one word: `error.type` of the step's span.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Step(StepError::Port(error)) => error.kind(),
+            Self::Step(_) => "failed",
+            Self::Panicked(_) => "panic",
+            Self::TimedOut(_) => "timeout",
+        }
+    }
 }
 
 impl Job {
@@ -127,6 +145,7 @@ impl Job {
             risk: Arc::clone(&deps.risk),
             effects: Arc::clone(&journal) as Arc<dyn Effects>,
         };
+        let invocation = invocation(&deps.telemetry, &claim, &ctx);
         let env = StepEnv {
             ctx,
             deps: Arc::clone(deps),
@@ -135,6 +154,7 @@ impl Job {
             claim,
             journal,
             env: Arc::new(env),
+            invocation,
             span: None,
             running: Running::default(),
             tries: 0,
@@ -169,21 +189,38 @@ impl Job {
         &mut Arc::make_mut(&mut self.env).ctx
     }
 
+    /// Notes in the invocation's span what became of the claim, and ends it with the job.
+    pub(crate) fn settled(&mut self, settlement: &Settlement) {
+        let span = &mut self.invocation;
+        if !span.is_recording() {
+            return;
+        }
+        let (name, failure) = match settlement {
+            Settlement::Continue => return,
+            Settlement::Wait(_) => ("wait", None),
+            Settlement::End(Ending::Done(_)) => ("end", None),
+            Settlement::End(Ending::Failed { reason }) => ("end", Some(reason)),
+            Settlement::Release { counts, reason, .. } => match counts {
+                AttemptCounts::Not => ("release", None),
+                AttemptCounts::Failed => ("release", Some(reason)),
+            },
+        };
+        span.set(names::SETTLEMENT, name);
+        if let Some(reason) = failure {
+            span.fail("failed", reason);
+        }
+    }
+
     /// Begins `step`. The future owns everything it needs.
     pub(crate) fn begin(
         &mut self,
         step: Step,
     ) -> impl Future<Output = Result<Box<Output>, StepFailure>> + Send + use<> {
         self.journal.rewind();
-        let spec = &self.claim.spec;
         let telemetry = &self.env.deps.telemetry;
-        let mut span = telemetry.child(spec.trace, step.as_str());
+        let mut span = telemetry.child(self.invocation.context(), step.as_str());
         if span.is_recording() {
-            let agent = &self.env.ctx.call.agent;
             span.set(names::TASK_ID, self.claim.head.id.to_string());
-            span.set(names::AGENT_ID, agent.to_string());
-            span.set(names::AGENT_TYPE, spec.agent_type.to_string());
-            span.set(names::TENANT, spec.tenant.to_string());
         }
         // What a step asks of a model comes back before the step is given up: waiting in a queue is no
         // reason to take it for dead.
@@ -213,6 +250,28 @@ impl Job {
             }
         }
     }
+}
+
+/// The span of an agent's work on a task.
+fn invocation(telemetry: &Telemetry, claim: &Claim, ctx: &StepContext) -> Span {
+    let spec = &claim.spec;
+    let agent_type = spec.agent_type.as_str();
+    let mut span = telemetry.operation(spec.trace, operation::INVOKE_AGENT, agent_type);
+    if span.is_recording() {
+        span.set(names::TASK_ID, claim.head.id.to_string());
+        span.set(names::TENANT, spec.tenant.to_string());
+        span.set(names::GEN_AI_PROVIDER, "colony");
+        span.set(names::GEN_AI_AGENT_ID, ctx.call.agent.to_string());
+        span.set(names::GEN_AI_AGENT_NAME, agent_type.to_owned());
+        span.set(
+            names::GEN_AI_AGENT_VERSION,
+            ctx.settings.version.to_string(),
+        );
+        if let Some(model) = &ctx.settings.model {
+            span.set(names::GEN_AI_MODEL, model.clone());
+        }
+    }
+    span
 }
 
 /// How long a step's calls may take of the time that the step has.

@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::job::AgentDeps;
-use crate::telemetry::names;
+use crate::telemetry::names::{self, operation};
 
 /// Shortest time a tool is given, however late it is: the call has left, and its answer is worth having.
 const CALL_MIN: Duration = Duration::from_millis(10);
@@ -237,9 +237,12 @@ impl Effects for JournalBuffer {
             let what = format!("{port} has failed too often and is not asked for a while");
             return Err(PortError::Busy { port: "tool", what });
         }
-        let mut span = self.deps.telemetry.call(call.trace, "execute_tool");
-        span.set(names::GEN_AI_OPERATION, "execute_tool");
-        span.set(names::GEN_AI_TOOL, tool.name());
+        let telemetry = &self.deps.telemetry;
+        let mut span = telemetry.operation(call.trace, operation::EXECUTE_TOOL, tool.name());
+        if span.is_recording() {
+            span.set(names::GEN_AI_TOOL, tool.name());
+            span.set(names::GEN_AI_TOOL_CALL_ID, key.as_str().to_owned());
+        }
         if external {
             self.flush().await?;
         }
@@ -267,7 +270,7 @@ impl Effects for JournalBuffer {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
-                span.fail(&error.to_string());
+                span.fail(error.kind(), &error.to_string());
                 return Err(error);
             }
         };

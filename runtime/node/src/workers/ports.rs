@@ -6,19 +6,25 @@ use async_trait::async_trait;
 use colony_agents::{CallContext, Embed, Generate, PortError, Prompt, PromptFormat, Reply};
 use colony_core::unit::Ratio;
 use colony_inference::{
-    BatchStats, ChatMessage, ChatRole, EmbedRequest, Embedder, GenerateRequest, Generator,
-    InferenceError,
+    BatchStats, ChatMessage, ChatRole, EmbedRequest, Embedder, FinishReason, GenerateRequest,
+    Generator, InferenceError,
 };
+use opentelemetry::{Array, Value};
 
 use crate::{
     breakers::Breakers,
-    telemetry::{Span, Telemetry, names},
+    telemetry::{
+        Span, Telemetry,
+        names::{self, operation},
+    },
 };
 
 /// An embedding model behind the port `embed`.
 #[derive(Debug)]
 pub(crate) struct EmbedPort {
     pub(crate) embedder: Arc<dyn Embedder>,
+    /// What runs it: the provider in the call's span.
+    pub(crate) engine: &'static str,
     pub(crate) port: String,
     pub(crate) breakers: Breakers,
     pub(crate) telemetry: Telemetry,
@@ -28,6 +34,8 @@ pub(crate) struct EmbedPort {
 #[derive(Debug)]
 pub(crate) struct GeneratePort {
     pub(crate) generator: Arc<dyn Generator>,
+    /// What runs it: the provider in the call's span.
+    pub(crate) engine: &'static str,
     pub(crate) port: String,
     pub(crate) breakers: Breakers,
     pub(crate) telemetry: Telemetry,
@@ -73,25 +81,35 @@ fn note(span: &mut Span, stats: &BatchStats, read: u32) {
     }
 }
 
-fn begin(telemetry: &Telemetry, call: &CallContext, operation: &'static str, model: &str) -> Span {
-    if !call.trace.sampled {
-        return Span::untraced(call.trace);
+/// The span of a call to `model`, which `engine` runs.
+fn begin(
+    telemetry: &Telemetry,
+    call: &CallContext,
+    operation: &'static str,
+    (engine, model): (&'static str, &str),
+) -> Span {
+    let mut span = telemetry.call(call.trace, operation, model);
+    if span.is_recording() {
+        span.set(names::GEN_AI_PROVIDER, engine);
+        span.set(names::GEN_AI_MODEL, model.to_owned());
     }
-    let mut span = telemetry.call(call.trace, format!("{operation} {model}"));
-    span.set(names::GEN_AI_OPERATION, operation);
-    span.set(names::GEN_AI_MODEL, model.to_owned());
     span
+}
+
+/// Why the model stopped, in the words of the conventions: a stop text is a stop.
+const fn finish_reason(finish: FinishReason) -> &'static str {
+    match finish {
+        FinishReason::Stop | FinishReason::StopText => "stop",
+        FinishReason::Length => "length",
+    }
 }
 
 #[async_trait]
 impl Embed for EmbedPort {
     async fn embed(&self, text: &str, call: &CallContext) -> Result<Arc<[f32]>, PortError> {
-        let mut span = begin(
-            &self.telemetry,
-            call,
-            "embeddings",
-            &self.embedder.info().model,
-        );
+        let model = self.embedder.info().model;
+        let by = (self.engine, model.as_str());
+        let mut span = begin(&self.telemetry, call, operation::EMBEDDINGS, by);
         let mut request = EmbedRequest::new(text);
         request.tenant = call.tenant.clone();
         request.priority = call.priority;
@@ -105,8 +123,9 @@ impl Embed for EmbedPort {
                 Ok(embedded.vector)
             }
             Err(error) => {
-                span.fail(&error.to_string());
-                Err(refusal("embed", &error))
+                let refused = refusal("embed", &error);
+                span.fail(refused.kind(), &error.to_string());
+                Err(refused)
             }
         }
     }
@@ -116,7 +135,17 @@ impl Embed for EmbedPort {
 impl Generate for GeneratePort {
     async fn generate(&self, prompt: Prompt, call: &CallContext) -> Result<Reply, PortError> {
         let model = self.generator.info().model;
-        let mut span = begin(&self.telemetry, call, "chat", &model);
+        let by = (self.engine, model.as_str());
+        let mut span = begin(&self.telemetry, call, operation::CHAT, by);
+        if span.is_recording() {
+            let output = if prompt.schema.is_some() {
+                "json"
+            } else {
+                "text"
+            };
+            span.set(names::GEN_AI_OUTPUT_TYPE, output);
+            span.set(names::GEN_AI_MAX_TOKENS, i64::from(prompt.tokens_max));
+        }
         let mut request = match prompt.format {
             PromptFormat::Chat => GenerateRequest::chat(vec![
                 ChatMessage::new(ChatRole::System, prompt.system.as_ref()),
@@ -139,10 +168,13 @@ impl Generate for GeneratePort {
         match generated {
             Ok(generated) => {
                 note(&mut span, &generated.stats, generated.prompt_tokens);
-                span.set(
-                    names::GEN_AI_OUTPUT_TOKENS,
-                    i64::from(generated.completion_tokens),
-                );
+                if span.is_recording() {
+                    let written = i64::from(generated.completion_tokens);
+                    span.set(names::GEN_AI_OUTPUT_TOKENS, written);
+                    let reasons = vec![finish_reason(generated.finish).into()];
+                    let reasons = Value::Array(Array::String(reasons));
+                    span.set(names::GEN_AI_FINISH_REASONS, reasons);
+                }
                 Ok(Reply {
                     model,
                     text: generated.text,
@@ -152,8 +184,9 @@ impl Generate for GeneratePort {
                 })
             }
             Err(error) => {
-                span.fail(&error.to_string());
-                Err(refusal("generate", &error))
+                let refused = refusal("generate", &error);
+                span.fail(refused.kind(), &error.to_string());
+                Err(refused)
             }
         }
     }

@@ -15,7 +15,7 @@ use colony_core::{
 use colony_node::Node;
 use serde_json::{Value, json};
 
-use crate::walk::{agent_type, config, dependencies, ledger, submit, until};
+use crate::walk::{agent_type, config, dependencies, ledger, submit, tickets, until};
 
 /// Makes these effects, one after the other.
 #[derive(Debug)]
@@ -105,8 +105,8 @@ async fn a_step_tried_again_keeps_the_keys_of_its_effects_and_files_once() {
     let handle = node.handle();
     let ids = submit(&handle, vec![Spec::new(agent_type("caller"), "help")]).await;
     until(&handle, &ids, &[State::Done]).await;
-    let filed = handle.outbox("tickets", 0, 10).await;
-    assert_eq!(filed.expect("readable").len(), 1);
+    let filed = handle.outbox(tickets()).await;
+    assert_eq!(filed.expect("readable").items.len(), 1);
     let keys = line.keys.lock().expect("no panic").clone();
     assert_eq!(keys.len(), 6);
     assert!(keys[..3].iter().all(|key| *key == keys[0]), "{keys:?}");

@@ -21,8 +21,8 @@ use colony_node::{Health as NodeHealth, Node, Problem};
 use colony_store::{
     Agent, Approval, ApprovalFilter, Change, ClaimRequest, Claimed, Commit, Committed, Counts,
     Cursor, Decided, Episode, EpisodeChange, EpisodeStream, Health, Ledger, LedgerError,
-    MemoryLedger, NewTask, Others, OutboxMessage, Page, Policy, Record, Registered, Snapshot,
-    SnapshotKey, Submitted, TaskFilter, Verification,
+    MemoryLedger, MessageId, NewTask, Others, OutboxFilter, Page, Policy, Posted, Record,
+    Registered, Snapshot, SnapshotKey, Submitted, TaskFilter, Verification,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -100,6 +100,10 @@ impl Ledger for Faulty {
 
     fn latest(&self) -> watch::Receiver<Cursor> {
         self.inner.latest()
+    }
+
+    fn posted(&self) -> watch::Receiver<u64> {
+        self.inner.posted()
     }
 
     fn health(&self) -> watch::Receiver<Health> {
@@ -180,13 +184,12 @@ impl Ledger for Faulty {
         self.inner.changes(after, limit).await
     }
 
-    async fn outbox(
-        &self,
-        destination: &str,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<(u64, OutboxMessage)>, LedgerError> {
-        self.inner.outbox(destination, after, limit).await
+    async fn outbox(&self, filter: OutboxFilter) -> Result<Page<Posted>, LedgerError> {
+        self.inner.outbox(filter).await
+    }
+
+    async fn acknowledge(&self, messages: Vec<MessageId>) -> Result<Vec<MessageId>, LedgerError> {
+        self.inner.acknowledge(messages).await
     }
 
     async fn learn(&self, episodes: Vec<Episode>) -> Result<Vec<u64>, LedgerError> {

@@ -6,6 +6,7 @@ mod asking;
 mod connecting;
 mod deciding;
 mod health;
+mod outbox;
 mod paging;
 mod reviewing;
 mod reviving;

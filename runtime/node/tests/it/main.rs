@@ -5,6 +5,8 @@ mod faulty;
 mod gateway;
 mod memory;
 mod outage;
+mod own_node;
 mod races;
 mod risk;
+mod traces;
 mod walk;

@@ -20,7 +20,7 @@ use colony_node::{
     telemetry::Telemetry,
     workers::Workers,
 };
-use colony_store::{ApprovalFilter, Ledger, Policy, Submitted, memory::MemoryLedger};
+use colony_store::{ApprovalFilter, Ledger, OutboxFilter, Policy, Submitted, memory::MemoryLedger};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 
 pub(crate) fn agent_type(name: &str) -> TypeName {
@@ -98,6 +98,15 @@ pub(crate) async fn until(handle: &NodeHandle, tasks: &[TaskId], states: &[State
     };
     let waited = tokio::time::timeout(Duration::from_secs(30), all).await;
     assert!(waited.is_ok(), "tasks did not become {states:?} in 30 s");
+}
+
+/// Everything that was filed.
+pub(crate) fn tickets() -> OutboxFilter {
+    OutboxFilter {
+        destination: Some("tickets".to_owned()),
+        acknowledged_too: true,
+        ..OutboxFilter::default()
+    }
 }
 
 /// Waits until memory holds so many episodes: it follows what a commit has written.
@@ -183,9 +192,10 @@ async fn what_is_new_waits_for_a_human_and_is_filed_as_ruled() {
     until(&handle, &ids, &[State::Waiting]).await;
     assert!(
         handle
-            .outbox("tickets", 0, 10)
+            .outbox(tickets())
             .await
             .expect("readable")
+            .items
             .is_empty()
     );
     let filter = ApprovalFilter {
@@ -211,9 +221,9 @@ async fn what_is_new_waits_for_a_human_and_is_filed_as_ruled() {
         (answer.text.as_str(), answer.source),
         ("password_reset", Source::Human)
     );
-    let filed = handle.outbox("tickets", 0, 10).await.expect("readable");
+    let filed = handle.outbox(tickets()).await.expect("readable").items;
     assert_eq!(filed.len(), 1);
-    assert_eq!(filed[0].1.payload["queue"], "password_reset");
+    assert_eq!(filed[0].message.payload["queue"], "password_reset");
     until_episodes(&handle, 1).await;
     node.stop().await;
 }
@@ -349,7 +359,9 @@ async fn a_task_is_one_trace_without_orphans() {
         "retrieve",
         "reason",
         "execute",
-        "execute_tool",
+        "execute_tool ticket.file",
+        "invoke_agent triage",
+        "task",
         "verify",
         "learn",
         "approval",

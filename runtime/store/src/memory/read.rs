@@ -18,9 +18,9 @@ use super::{
 use crate::{
     ledger::{
         Agent, Approval, ApprovalFilter, Change, Counts, Cursor, EpisodeChange, EpisodeStream,
-        LedgerError, OutboxMessage, Page, Snapshot, SnapshotKey, TaskFilter, Verification,
+        LedgerError, OutboxFilter, Page, Posted, Snapshot, SnapshotKey, TaskFilter, Verification,
     },
-    limits::{PageFiller, approval_bytes, change_bytes, record_bytes, size},
+    limits::{PageFiller, approval_bytes, change_bytes, message_bytes, record_bytes, size},
     property::{conservation, gapless},
 };
 
@@ -131,18 +131,21 @@ impl Tables {
         Ok(changes)
     }
 
-    pub(super) fn outbox(
-        &self,
-        destination: &str,
-        after: u64,
-        limit: u32,
-    ) -> Vec<(u64, OutboxMessage)> {
-        self.outbox
-            .range(after.saturating_add(1)..)
-            .filter(|(_, message)| message.destination == destination)
-            .take(size(limit))
-            .map(|(row, message)| (*row, message.clone()))
-            .collect()
+    pub(super) fn outbox(&self, filter: &OutboxFilter) -> Page<Posted> {
+        let mut page = PageFiller::new(filter.limit);
+        let after = self.outbox.range(filter.after.saturating_add(1)..);
+        for (_, posted) in after {
+            let to = filter.destination.as_ref();
+            if to.is_some_and(|to| *to != posted.message.destination)
+                || (posted.acknowledged_at.is_some() && !filter.acknowledged_too)
+            {
+                continue;
+            }
+            if !page.put(posted.clone(), message_bytes(&posted.message)) {
+                break;
+            }
+        }
+        page.finish()
     }
 
     pub(super) fn episode_streams(&self) -> Vec<EpisodeStream> {

@@ -8,7 +8,6 @@ use std::{
 
 use colony_core::{
     id::{AgentId, ApprovalId, Incarnation, NodeId, QueueName, TaskId, Tenant},
-    journal::EffectKey,
     ledger::{ClientRequest, ReadyGroup, Shares, Transition, settle},
     property::{check, lawful},
     task::{Spec, State},
@@ -17,7 +16,7 @@ use colony_core::{
 
 use super::tasks::{TaskRow, Tasks};
 use crate::ledger::{
-    Agent, CHANGES_KEPT, Change, Cursor, EpisodeChange, EpisodeStream, OutboxMessage, Policy,
+    Agent, CHANGES_KEPT, Change, Cursor, EpisodeChange, EpisodeStream, MessageId, Policy, Posted,
     Question, QuestionState, Snapshot, SnapshotKey, TaskHead,
 };
 
@@ -61,8 +60,9 @@ pub(super) struct Tables {
     pub(super) dedupe: BTreeMap<DedupeKey, DedupeEntry>,
     pub(super) dedupe_ends: BTreeSet<(Timestamp, DedupeKey)>,
     pub(super) approvals: BTreeMap<ApprovalId, ApprovalRow>,
-    pub(super) outbox: BTreeMap<u64, OutboxMessage>,
-    pub(super) outbox_keys: BTreeSet<(EffectKey, u32)>,
+    pub(super) outbox: BTreeMap<u64, Posted>,
+    pub(super) outbox_numbers: BTreeMap<MessageId, u64>,
+    pub(super) outbox_last: u64,
     pub(super) episodes: BTreeMap<EpisodeStream, BTreeMap<u64, EpisodeChange>>,
     /// The episode of each task that counts.
     pub(super) episode_of: BTreeMap<TaskId, (EpisodeStream, u64)>,
@@ -219,7 +219,8 @@ impl Tables {
             dedupe_ends: BTreeSet::new(),
             approvals: BTreeMap::new(),
             outbox: BTreeMap::new(),
-            outbox_keys: BTreeSet::new(),
+            outbox_numbers: BTreeMap::new(),
+            outbox_last: 0,
             episodes: BTreeMap::new(),
             episode_of: BTreeMap::new(),
             episode_last: 0,

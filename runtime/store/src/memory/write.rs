@@ -1,6 +1,6 @@
 //! What writes to the tables: each verb selects, asks the rules, and applies what they say.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{collections::btree_map::Entry, convert::Infallible, sync::Arc};
 
 use colony_core::{
     cycle::Decision,
@@ -25,8 +25,8 @@ use super::{
 use crate::{
     ledger::{
         Agent, Claim, ClaimRef, ClaimRequest, Claimed, Commit, Committed, Decided, EpisodeChange,
-        EpisodeStream, InboxItem, LedgerError, NewTask, Others, Question, QuestionState,
-        Registered, Snapshot, SnapshotKey, Submitted,
+        EpisodeStream, InboxItem, LedgerError, MessageId, NewTask, Others, OutboxMessage, Posted,
+        Question, QuestionState, Registered, Snapshot, SnapshotKey, Submitted,
     },
     limits::size,
     refusal::{about_question, about_task},
@@ -298,16 +298,57 @@ impl Tables {
             self.ask(id, *question, now);
         }
         for message in commit.outbox {
-            if self
-                .outbox_keys
-                .insert((message.key.clone(), message.index))
-            {
-                let row = self.outbox.last_key_value().map_or(0, |(row, _)| *row) + 1;
-                self.outbox.insert(row, message);
-            }
+            self.post(message, now);
         }
         let episodes = self.learn(commit.episodes, now);
         Ok(Committed { episodes, state })
+    }
+
+    /// Once per effect and place.
+    fn post(&mut self, message: OutboxMessage, now: Timestamp) {
+        let Entry::Vacant(vacant) = self.outbox_numbers.entry(message.id()) else {
+            return;
+        };
+        self.outbox_last += 1;
+        let number = *vacant.insert(self.outbox_last);
+        let posted = Posted {
+            number,
+            posted_at: now,
+            acknowledged_at: None,
+            message,
+        };
+        self.outbox.insert(number, posted);
+    }
+
+    /// Returns those that are not there.
+    pub(super) fn acknowledge(
+        &mut self,
+        messages: Vec<MessageId>,
+        now: Timestamp,
+    ) -> Vec<MessageId> {
+        let mut unknown = Vec::new();
+        for id in messages {
+            let number = self.outbox_numbers.get(&id);
+            match number.and_then(|number| self.outbox.get_mut(number)) {
+                Some(posted) => {
+                    posted.acknowledged_at.get_or_insert(now);
+                }
+                None => unknown.push(id),
+            }
+        }
+        let horizon = self.policy.outbox_horizon(now);
+        let (tasks, numbers) = (&self.tasks, &mut self.outbox_numbers);
+        self.outbox.retain(|_, posted| {
+            let live = tasks
+                .get(posted.message.task)
+                .is_some_and(|row| !row.head.state.is_final());
+            let forgotten = !live && posted.acknowledged_at.is_some_and(|at| at <= horizon);
+            if forgotten {
+                numbers.remove(&posted.message.id());
+            }
+            !forgotten
+        });
+        unknown
     }
 
     fn ask(&mut self, task: TaskId, question: Question, now: Timestamp) {

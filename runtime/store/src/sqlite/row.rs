@@ -24,8 +24,8 @@ use super::{
 use crate::{
     codec,
     ledger::{
-        Agent, Change, Episode, OutboxMessage, Quarantined, Question, QuestionState, Snapshot,
-        Track,
+        Agent, Change, Episode, OutboxMessage, Posted, Quarantined, Question, QuestionState,
+        Snapshot, Track,
     },
 };
 
@@ -181,8 +181,7 @@ pub(super) fn dedupe(row: &Row<'_>) -> Decoded<(TaskId, [u8; 32])> {
     Ok((row.get::<_, Id>(2)?.task(), row.get(3)?))
 }
 
-/// A message with its number.
-pub(super) fn outbox(row: &Row<'_>) -> Decoded<(u64, OutboxMessage)> {
+pub(super) fn outbox(row: &Row<'_>) -> Decoded<Posted> {
     let message = OutboxMessage {
         key: EffectKey::from(row.get::<_, String>(1)?),
         index: row.get::<_, Number>(2)?.small(),
@@ -190,7 +189,13 @@ pub(super) fn outbox(row: &Row<'_>) -> Decoded<(u64, OutboxMessage)> {
         destination: row.get(4)?,
         payload: codec::read_delivery(bytes(row, 5)?)?,
     };
-    Ok((row.get::<_, Number>(0)?.0, message))
+    let acknowledged = row.get::<_, Option<Number>>(7)?;
+    Ok(Posted {
+        number: row.get::<_, Number>(0)?.0,
+        posted_at: row.get::<_, Number>(6)?.time(),
+        acknowledged_at: acknowledged.map(Number::time),
+        message,
+    })
 }
 
 /// An episode, and the number at which it was forgotten.

@@ -41,7 +41,7 @@ macro_rules! columns {
         "tenant, key, task, payload, until_us"
     };
     (outbox) => {
-        "number, key, place, task, destination, body"
+        "number, key, place, task, destination, body, posted_us, acknowledged_us"
     };
     (episodes) => {
         "number, task, tenant, agent_type, at_us, forgotten, body"

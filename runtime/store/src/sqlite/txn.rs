@@ -12,6 +12,7 @@ mod agents;
 mod claim;
 mod commit;
 mod episodes;
+mod outbox;
 mod quarantine;
 mod register;
 mod settle;

@@ -98,6 +98,7 @@ pub(super) fn call<T: Send + 'static>(
 #[derive(Debug)]
 pub(super) struct Signals {
     pub(super) latest: watch::Sender<Cursor>,
+    pub(super) posted: watch::Sender<u64>,
     pub(super) wakes: watch::Sender<u64>,
     pub(super) health: watch::Sender<Health>,
     pub(super) syncs: Arc<AtomicU64>,
@@ -298,6 +299,10 @@ impl Writer {
         signals
             .latest
             .send_if_modified(|seen| std::mem::replace(seen, cursor) != cursor);
+        let posted = self.counters.outbox;
+        signals
+            .posted
+            .send_if_modified(|seen| std::mem::replace(seen, posted) != posted);
         if effects.wakes {
             signals.wakes.send_modify(|wakes| *wakes += 1);
         }

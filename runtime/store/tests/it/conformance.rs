@@ -61,6 +61,8 @@ macro_rules! on_engine {
                 humans: an_end_closes_the_question,
                 humans: an_answer_survives_the_end_of_its_task,
                 keeping: the_outbox_holds_each_message_once,
+                keeping: an_acknowledged_message_waits_no_more,
+                keeping: an_acknowledged_message_is_forgotten_in_its_time,
                 keeping: the_last_episode_of_a_task_counts,
                 keeping: each_tenant_and_type_has_a_stream_of_its_own,
                 keeping: the_newest_episodes_that_count_lie_after_a_floor,

@@ -8,8 +8,9 @@ use colony_core::{
     task::{Ending, State},
 };
 use colony_store::{
-    Agent, ApprovalFilter, Episode, EpisodeStream, Health, LedgerError, OutboxMessage, Policy,
-    Quarantined, Snapshot, SnapshotKey, SqliteLedger, TaskFilter, Track, property,
+    Agent, ApprovalFilter, Episode, EpisodeStream, Health, LedgerError, OutboxFilter,
+    OutboxMessage, Policy, Quarantined, Snapshot, SnapshotKey, SqliteLedger, TaskFilter, Track,
+    property,
 };
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
 use rusqlite::Connection;
@@ -163,7 +164,7 @@ async fn answers(w: &World, tasks: &[TaskId]) -> BTreeMap<String, String> {
     );
     say(
         "outbox".into(),
-        format!("{:?}", ledger.outbox("tickets", 0, 100).await),
+        format!("{:?}", ledger.outbox(OutboxFilter::default()).await),
     );
     for after in [0, 20] {
         let changes = ledger.episodes(&stream(), after, 100).await;
@@ -398,10 +399,7 @@ async fn rows_of_no_task_are_left_out_and_the_others_are_there() {
         let page = w.ledger.episodes(&stream(), 0, 100).await.unwrap();
         page.items.len()
     };
-    let (before, messages) = (
-        episodes(&w).await,
-        w.ledger.outbox("tickets", 0, 100).await.unwrap().len(),
-    );
+    let (before, messages) = (episodes(&w).await, w.outbox("tickets", 0).await.len());
     w.ledger.close().await;
     damage(&path, "UPDATE episodes SET at_us = 1 WHERE number = 2");
     damage(&path, "UPDATE outbox SET place = 9 WHERE number = 2");
@@ -421,10 +419,7 @@ async fn rows_of_no_task_are_left_out_and_the_others_are_there() {
     };
     assert!(w.ledger.list(held).await.unwrap().items.is_empty());
     assert_eq!(episodes(&w).await, before - 1);
-    assert_eq!(
-        w.ledger.outbox("tickets", 0, 100).await.unwrap().len(),
-        messages - 1
-    );
+    assert_eq!(w.outbox("tickets", 0).await.len(), messages - 1);
     let agents = w.ledger.agents().await.unwrap();
     assert_eq!(agents.len(), 1);
     assert_eq!(agents[0].id.ordinal, 2);

@@ -21,7 +21,7 @@ use colony_core::{
 };
 use colony_store::{
     AttemptCounts, Claim, ClaimRef, ClaimRequest, Claimed, Commit, Committed, Ledger, LedgerError,
-    NewTask, Others, Question, Settlement, Submitted, property,
+    NewTask, Others, OutboxFilter, Posted, Question, Settlement, Submitted, property,
 };
 use tempfile::TempDir;
 
@@ -289,6 +289,19 @@ impl World {
             .await
             .unwrap();
         id
+    }
+
+    /// All messages to a destination after a number, acknowledged or not.
+    pub(crate) async fn outbox(&self, destination: &str, after: u64) -> Vec<Posted> {
+        let filter = OutboxFilter {
+            destination: Some(destination.to_owned()),
+            acknowledged_too: true,
+            after,
+            limit: 0,
+        };
+        let page = self.ledger.outbox(filter).await.unwrap();
+        assert!(!page.more);
+        page.items
     }
 
     pub(crate) async fn state(&self, task: TaskId) -> State {

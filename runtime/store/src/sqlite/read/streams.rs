@@ -5,7 +5,9 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Done, ReadTxn};
 use crate::{
-    ledger::{Change, Cursor, EpisodeChange, EpisodeStream, LedgerError, OutboxMessage, Page},
+    ledger::{
+        Change, Cursor, EpisodeChange, EpisodeStream, LedgerError, OutboxFilter, Page, Posted,
+    },
     limits::{PageFiller, change_bytes, size},
     sqlite::{
         row,
@@ -58,21 +60,29 @@ impl ReadTxn<'_> {
         Ok(page.finish().items)
     }
 
-    pub(in crate::sqlite) fn outbox(
-        &mut self,
-        destination: &str,
-        after: u64,
-        limit: u32,
-    ) -> Done<Vec<(u64, OutboxMessage)>> {
+    /// Few messages wait to be delivered, many may be kept: each case has an index.
+    pub(in crate::sqlite) fn outbox(&mut self, filter: &OutboxFilter) -> Done<Page<Posted>> {
         let db = self.db;
-        let mut statement = db.prepare_cached(concat!(
-            select!(outbox),
-            " INDEXED BY outbox_destination
-              WHERE destination = ?1 AND number > ?2 ORDER BY number"
-        ))?;
+        let sql = match (filter.acknowledged_too, &filter.destination) {
+            (false, _) => concat!(
+                select!(outbox),
+                " INDEXED BY outbox_pending WHERE acknowledged_us IS NULL
+                   AND (?1 IS NULL OR destination = ?1) AND number > ?2 ORDER BY number"
+            ),
+            (true, Some(_)) => concat!(
+                select!(outbox),
+                " INDEXED BY outbox_destination
+                  WHERE destination = ?1 AND number > ?2 ORDER BY number"
+            ),
+            (true, None) => concat!(
+                select!(outbox),
+                " WHERE ?1 IS NULL AND number > ?2 ORDER BY number"
+            ),
+        };
+        let mut statement = db.prepare_cached(sql)?;
         // The page ends it: rows that cannot be read must not fill it.
-        let mut rows = statement.query(params![destination, Number(after)])?;
-        let mut page = PageFiller::up_to(size(limit));
+        let mut rows = statement.query(params![filter.destination, Number(filter.after)])?;
+        let mut page = PageFiller::new(filter.limit);
         while let Some(row) = rows.next()? {
             let bytes = bytes(row, 5);
             if let Some(message) = self.keep(OUTBOX.read(row, row::outbox))
@@ -81,7 +91,7 @@ impl ReadTxn<'_> {
                 break;
             }
         }
-        Ok(page.finish().items)
+        Ok(page.finish())
     }
 
     pub(in crate::sqlite) fn episode_streams(&mut self) -> Done<Vec<EpisodeStream>> {

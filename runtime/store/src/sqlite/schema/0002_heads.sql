@@ -179,12 +179,19 @@ CREATE TABLE outbox (
     task BLOB NOT NULL,
     destination TEXT NOT NULL,
     body BLOB NOT NULL,
+    -- 0: it was posted before this was written down.
+    posted_us INTEGER NOT NULL,
+    -- When somebody said that it was delivered.
+    acknowledged_us INTEGER,
     checksum INTEGER NOT NULL,
     UNIQUE (key, place)
 );
-INSERT INTO outbox SELECT number, key, 0, task, queue, body, 0 FROM outbox_1;
+INSERT INTO outbox SELECT number, key, 0, task, queue, body, 0, NULL, 0 FROM outbox_1;
 DROP TABLE outbox_1;
 CREATE INDEX outbox_destination ON outbox (destination, number);
+-- What is to be delivered, and what is to be forgotten.
+CREATE INDEX outbox_pending ON outbox (number) WHERE acknowledged_us IS NULL;
+CREATE INDEX outbox_acknowledged ON outbox (acknowledged_us) WHERE acknowledged_us IS NOT NULL;
 
 ALTER TABLE episodes RENAME TO episodes_1;
 CREATE TABLE episodes (

@@ -13,12 +13,12 @@ use rusqlite::params;
 use super::{Done, TxnError, WriteTxn};
 use crate::{
     codec,
-    ledger::{Commit, Committed, LedgerError, OutboxMessage},
+    ledger::{Commit, Committed, LedgerError},
     refusal,
     sqlite::{
         load,
         row::ApprovalRow,
-        tables::{JOURNAL, OUTBOX, columns, insert},
+        tables::{JOURNAL, columns, insert},
         value::{Id, Number},
     },
 };
@@ -142,26 +142,6 @@ impl WriteTxn<'_> {
             codec::entry(entry)
         ];
         self.put(&JOURNAL, insert!(journal, "?, ?, ?, ?, ?"), row)?;
-        Ok(())
-    }
-
-    /// Once per effect and place.
-    fn post(&mut self, message: &OutboxMessage) -> rusqlite::Result<()> {
-        let number = self.counters.outbox + 1;
-        let row = params![
-            Number(number),
-            message.key.as_str(),
-            message.index,
-            Id::from(message.task),
-            message.destination,
-            codec::delivery(&message.payload)
-        ];
-        let sql = concat!(
-            insert!(outbox, "?, ?, ?, ?, ?, ?, ?"),
-            " ON CONFLICT (key, place) DO NOTHING"
-        );
-        let written = self.put(&OUTBOX, sql, row)?;
-        self.counters.outbox += written as u64;
         Ok(())
     }
 

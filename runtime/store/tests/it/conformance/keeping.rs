@@ -1,12 +1,12 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use colony_core::{
     id::{TaskId, Tenant},
     journal::EffectKey,
 };
 use colony_store::{
-    Agent, Commit, Episode, EpisodeChange, EpisodeStream, LedgerError, OutboxMessage, Settlement,
-    Snapshot, SnapshotKey, Track,
+    Agent, Commit, Episode, EpisodeChange, EpisodeStream, LedgerError, MessageId, OutboxFilter,
+    OutboxMessage, Policy, Settlement, Snapshot, SnapshotKey, Track,
 };
 
 use crate::world::{World, agent, done, entries, give_up, kind, node, spec};
@@ -35,21 +35,111 @@ pub(crate) async fn the_outbox_holds_each_message_once(w: World) {
     assert!(w.ledger.commit(refused).await.is_err());
 
     // Nor does a second attempt at the same effect.
-    w.pass(std::time::Duration::from_secs(1));
+    w.pass(Duration::from_secs(1));
     let claim = w.claim("t").await.unwrap().reference();
     let mut commit = Commit::settling(claim, done("x"));
     commit.outbox = vec![message("a", 1, "tickets"), message("c", 0, "tickets")];
     w.ledger.commit(commit).await.unwrap();
 
-    let outbox =
-        async |destination, after, limit| w.ledger.outbox(destination, after, limit).await.unwrap();
-    let tickets = outbox("tickets", 0, 10).await;
-    let messages: Vec<_> = tickets.iter().map(|(_, m)| m.clone()).collect();
+    let tickets = w.outbox("tickets", 0).await;
+    let messages: Vec<_> = tickets
+        .iter()
+        .map(|posted| posted.message.clone())
+        .collect();
     let once = [("a", 0), ("a", 1), ("c", 0)].map(|(key, index)| message(key, index, "tickets"));
     assert_eq!(messages, once);
-    assert_eq!(outbox("tickets", tickets[0].0, 10).await, tickets[1..]);
-    assert_eq!(outbox("tickets", 0, 1).await, tickets[..1]);
-    assert!(outbox("nothing", 0, 10).await.is_empty());
+    assert_eq!(w.outbox("tickets", tickets[0].number).await, tickets[1..]);
+    assert!(w.outbox("nothing", 0).await.is_empty());
+    let first = OutboxFilter {
+        limit: 1,
+        ..OutboxFilter::default()
+    };
+    let page = w.ledger.outbox(first).await.unwrap();
+    assert_eq!((page.items.as_slice(), page.more), (&tickets[..1], true));
+    w.check().await;
+}
+
+/// Posts messages by their keys, ends the task if that is wanted, and returns the claim's task.
+async fn posting(w: &World, keys: &[&str], settlement: Settlement) -> TaskId {
+    let claim = w.claimed().await;
+    let mut commit = Commit::settling(claim, settlement);
+    let messages = keys.iter().map(|key| OutboxMessage {
+        key: EffectKey::from((*key).to_owned()),
+        index: 0,
+        task: claim.task,
+        destination: "tickets".into(),
+        payload: serde_json::json!({ "key": key }),
+    });
+    commit.outbox = messages.collect();
+    w.ledger.commit(commit).await.unwrap();
+    claim.task
+}
+
+fn message_id(key: &str) -> MessageId {
+    MessageId {
+        key: EffectKey::from(key.to_owned()),
+        index: 0,
+    }
+}
+
+/// The keys of what waits to be delivered.
+async fn pending(w: &World) -> Vec<String> {
+    let page = w.ledger.outbox(OutboxFilter::default()).await.unwrap();
+    let keys = page
+        .items
+        .iter()
+        .map(|posted| posted.message.key.to_string());
+    keys.collect()
+}
+
+pub(crate) async fn an_acknowledged_message_waits_no_more(w: World) {
+    let mut posted = w.ledger.posted();
+    posting(&w, &["a", "b", "c"], done("x")).await;
+    assert!(posted.has_changed().unwrap());
+    assert_eq!(*posted.borrow_and_update(), 3);
+    assert_eq!(pending(&w).await, ["a", "b", "c"]);
+
+    w.pass(Duration::from_secs(1));
+    let at = w.now();
+    let ids = vec![message_id("b"), message_id("ghost")];
+    let unknown = w.ledger.acknowledge(ids.clone()).await.unwrap();
+    assert_eq!(unknown, [message_id("ghost")]);
+    assert_eq!(pending(&w).await, ["a", "c"]);
+    // The repeat does nothing: it was delivered when it was acknowledged first.
+    w.pass(Duration::from_secs(1));
+    assert_eq!(w.ledger.acknowledge(ids).await.unwrap(), unknown);
+    let all = w.outbox("tickets", 0).await;
+    let times: Vec<_> = all.iter().map(|posted| posted.acknowledged_at).collect();
+    assert_eq!(times, [None, Some(at), None]);
+    assert!(!posted.has_changed().unwrap(), "nothing new was posted");
+    w.check().await;
+}
+
+pub(crate) async fn an_acknowledged_message_is_forgotten_in_its_time(w: World) {
+    let ttl = Policy::default().outbox_ttl;
+    posting(&w, &["a", "b"], done("x")).await;
+    let live = posting(&w, &["c"], Settlement::Continue).await;
+    let acknowledge = async |key: &str| w.ledger.acknowledge(vec![message_id(key)]).await.unwrap();
+    for key in ["a", "c"] {
+        assert_eq!(acknowledge(key).await, []);
+    }
+    w.pass(ttl - Duration::from_secs(1));
+    acknowledge("ghost").await;
+    assert_eq!(w.outbox("tickets", 0).await.len(), 3, "not yet");
+    w.pass(Duration::from_secs(1));
+    acknowledge("ghost").await;
+    let kept = w.outbox("tickets", 0).await;
+    let numbers: Vec<_> = kept.iter().map(|posted| posted.number).collect();
+    // Nobody has acknowledged the second; the third belongs to a task that lives.
+    assert_eq!(numbers, [2, 3]);
+    assert_eq!(acknowledge("a").await, [message_id("a")]);
+    w.ledger.cancel(live, w.request_id()).await.unwrap();
+    acknowledge("ghost").await;
+    assert_eq!(pending(&w).await, ["b"]);
+    assert_eq!(w.outbox("tickets", 0).await.len(), 1);
+    // A number that was given is not given again.
+    posting(&w, &["d"], done("x")).await;
+    assert_eq!(w.outbox("tickets", 0).await[1].number, 4);
     w.check().await;
 }
 
@@ -81,7 +171,7 @@ async fn read(w: &World, stream: &EpisodeStream, after: u64) -> Vec<EpisodeChang
 
 pub(crate) async fn the_last_episode_of_a_task_counts(w: World) {
     let (one, two) = (w.task_id(), w.task_id());
-    w.pass(std::time::Duration::from_secs(1));
+    w.pass(Duration::from_secs(1));
     let t = stream("t");
     let learn = async |task, label| w.ledger.learn(vec![episode(task, label)]).await.unwrap();
     let both = vec![episode(one, "a"), episode(two, "b")];
