@@ -22,7 +22,7 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
 };
 
-use super::{Holder, Policy, Stamp, TaskHead, Transition};
+use super::{Holder, Policy, Stamp, TaskHead, Transition, retry::UNREADABLE_DELAY};
 use crate::{
     id::{Incarnation, NodeId, QueueName, Tenant},
     mutant,
@@ -416,6 +416,15 @@ pub fn take(
         batch,
     });
     after.updated_at = now;
+    Transition::of(head, Stamp::of(head), after)
+}
+
+/// A ready task cannot be handed to anybody, for what it needs cannot be read: it waits, and the others go on.
+#[must_use]
+pub fn postpone(head: &TaskHead, now: Timestamp) -> Transition {
+    let mut after = head.clone();
+    after.revision += 1;
+    after.not_before = Some(now.after(UNREADABLE_DELAY));
     Transition::of(head, Stamp::of(head), after)
 }
 

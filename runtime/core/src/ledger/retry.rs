@@ -25,6 +25,9 @@ const READ_TRIES_MAX: u32 = 16;
 /// Wait before a task is claimed again for which something was away. Where that is a port, its breaker waits longer.
 const RELEASE_DELAY: Duration = Duration::from_secs(1);
 
+/// Wait before a task is claimed again whose rows nobody can read: somebody may mend the file meanwhile.
+pub(super) const UNREADABLE_DELAY: Duration = Duration::from_secs(60);
+
 /// What keeps a holder from going on with a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {

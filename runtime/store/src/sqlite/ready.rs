@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use colony_core::{
-    id::{Incarnation, NodeId, QueueName, Tenant},
+    id::{Incarnation, NodeId, QueueName, TaskId, Tenant},
     ledger::{ReadyGroup, Shares, TaskHead},
     task::State,
 };
@@ -24,6 +24,8 @@ pub(super) struct Memory {
     pub(super) ready: ReadyGroups,
     pub(super) shares: Shares,
     pub(super) nodes: Nodes,
+    /// Tasks that a claim of this group could not be given, for pages of the file cannot be read, and why.
+    pub(super) unreadable: BTreeMap<TaskId, String>,
 }
 
 impl Memory {
@@ -33,6 +35,7 @@ impl Memory {
             ready: ReadyGroups::read(db)?,
             shares: Shares::default(),
             nodes: Nodes::read(db)?,
+            unreadable: BTreeMap::new(),
         })
     }
 
@@ -40,6 +43,7 @@ impl Memory {
     pub(super) fn keep(&mut self) {
         self.ready.undo.clear();
         self.nodes.before.clear();
+        self.unreadable.clear();
     }
 
     /// The transaction was taken back.

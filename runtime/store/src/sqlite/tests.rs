@@ -14,7 +14,10 @@ use std::{
 };
 
 use colony_core::{
-    id::{NodeId, QueueName, RequestId, TaskId, TypeName},
+    cycle::{ExecutionResult, Output},
+    id::{Incarnation, NodeId, QueueName, RequestId, TaskId, TypeName},
+    journal::{Entry, Note},
+    ledger::Trouble,
     port::Clock,
     task::{Spec, State},
     unit::Timestamp,
@@ -31,7 +34,10 @@ use super::{
     value::{Id, Number},
 };
 use crate::{
-    ledger::{ClaimRequest, Health, Ledger, LedgerError, NewTask, Others, Policy},
+    ledger::{
+        Claim, ClaimRequest, Commit, Health, Ledger, LedgerError, NewTask, Others, Policy,
+        Settlement,
+    },
     property,
 };
 
@@ -97,6 +103,52 @@ async fn a_row_that_was_read_wrongly_once_kills_nobody() {
     assert!(ledger.verify().await.unwrap().is_whole());
 }
 
+/// Flips bits of a byte in the root page of a table or index, in the file and not in anybody's memory.
+async fn flip(ledger: &SqliteLedger, path: &Path, name: &'static str, byte: u64, bits: u8) {
+    let page = ledger
+        .write(move |txn| {
+            let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+            let page = txn
+                .db
+                .query_row(sql, [name], |row| row.get::<_, Number>(0))?;
+            Ok(page.0)
+        })
+        .await
+        .unwrap();
+    let beside = Connection::open(path).unwrap();
+    schema::checkpoint(&beside, "TRUNCATE").unwrap();
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let at = (page - 1) * 4_096 + byte;
+    let mut found = [0];
+    file.read_exact_at(&mut found, at).unwrap();
+    file.write_all_at(&[found[0] ^ bits], at).unwrap();
+    ledger
+        .write(|txn| Ok(txn.db.execute_batch("PRAGMA shrink_memory")?))
+        .await
+        .unwrap();
+}
+
+async fn claim(ledger: &SqliteLedger, incarnation: Incarnation, batch: u64) -> Vec<Claim> {
+    let request = ClaimRequest {
+        node: NodeId::new("n1").unwrap(),
+        incarnation,
+        batch,
+        free: BTreeMap::from([(QueueName::new("t").unwrap(), 100)]),
+        total: 100,
+    };
+    ledger.claim(request).await.unwrap().claims
+}
+
+async fn registered(ledger: &SqliteLedger) -> Incarnation {
+    let node = NodeId::new("n1").unwrap();
+    let registered = ledger.register(&node, Others::Nobody).await.unwrap();
+    registered.incarnation
+}
+
 /// Claims that fail, and tasks that no claim finds: either way the index is made anew.
 #[tokio::test]
 async fn an_index_that_is_damaged_while_the_node_runs_is_made_anew() {
@@ -105,46 +157,90 @@ async fn an_index_that_is_damaged_while_the_node_runs_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.db");
         let ledger = open(&path).unwrap();
-        let node = NodeId::new("n1").unwrap();
-        let registered = ledger.register(&node, Others::Nobody).await.unwrap();
+        let life = registered(&ledger).await;
         let tasks: Vec<NewTask> = (0..20).map(|number| task(number, 10)).collect();
         ledger.submit(tasks).await.unwrap();
-        let page = ledger
-            .write(|txn| {
-                let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'live_claimable'";
-                Ok(txn.db.query_row(sql, [], |row| row.get::<_, Number>(0))?.0)
-            })
-            .await
-            .unwrap();
-        // Into the file, and out of memory.
-        let beside = Connection::open(&path).unwrap();
-        schema::checkpoint(&beside, "TRUNCATE").unwrap();
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .unwrap();
-        let mut bits = [0];
-        file.read_exact_at(&mut bits, page * 4_096 - byte).unwrap();
-        file.write_all_at(&[bits[0] ^ 1], page * 4_096 - byte)
-            .unwrap();
-        ledger
-            .write(|txn| Ok(txn.db.execute_batch("PRAGMA shrink_memory")?))
-            .await
-            .unwrap();
+        flip(&ledger, &path, "live_claimable", 4_096 - byte, 1).await;
         let mut claimed = 0;
         for batch in 1..=2 {
-            let request = ClaimRequest {
-                node: node.clone(),
-                incarnation: registered.incarnation,
-                batch,
-                free: BTreeMap::from([(QueueName::new("t").unwrap(), 100)]),
-                total: 100,
-            };
-            claimed += ledger.claim(request).await.unwrap().claims.len();
+            claimed += claim(&ledger, life, batch).await.len();
         }
         assert_eq!(claimed, 20, "byte {byte}");
     }
+}
+
+/// A page of journals that cannot be read: who needs it waits, is charged nothing, and the others are claimed.
+#[tokio::test]
+async fn a_page_that_cannot_be_read_stops_only_who_needs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = open(&path).unwrap();
+    let life = registered(&ledger).await;
+    let begun = task(1, 10);
+    let id = begun.id;
+    ledger.submit(vec![begun]).await.unwrap();
+    let held = claim(&ledger, life, 1).await.pop().unwrap();
+    let note = Note::Output(Output::Execute(ExecutionResult::default()));
+    let mut commit = Commit::settling(
+        held.reference(),
+        Settlement::release(Trouble::NoAgent, "let go"),
+    );
+    commit.entries = vec![Entry {
+        sequence: 0,
+        at: Noon.now(),
+        note,
+    }];
+    ledger.commit(commit).await.unwrap();
+    ledger.submit(vec![task(2, 10)]).await.unwrap();
+    flip(&ledger, &path, "journal", 0, 0x40).await;
+
+    let claimed = claim(&ledger, life, 2).await;
+    assert_eq!(claimed.len(), 1, "{claimed:?}");
+    assert_ne!(claimed[0].head.id, id);
+    assert_eq!(*ledger.health().borrow(), Health::Working);
+    let head = ledger.get(id).await.unwrap().head;
+    assert_eq!((head.state, head.failed_attempts), (State::Ready, 0));
+    assert!(head.not_before.is_some());
+    let verified = ledger.verify().await.unwrap();
+    assert!(
+        verified
+            .problems
+            .iter()
+            .any(|problem| problem.starts_with("journal")),
+        "{verified:?}"
+    );
+    assert_eq!(verified.rows["live"], 2);
+    let noted: Vec<&str> = verified
+        .quarantined
+        .iter()
+        .map(|row| row.key.as_str())
+        .collect();
+    assert_eq!(noted, [id.to_string()]);
+}
+
+/// What somebody has mended is no longer said to be damaged.
+#[tokio::test]
+async fn a_row_that_can_be_read_again_is_no_longer_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let ledger = open(&path).unwrap();
+    let task = task(1, 10);
+    ledger.submit(vec![task.clone()]).await.unwrap();
+    let body: Vec<u8> = {
+        let db = Connection::open(&path).unwrap();
+        let body = db
+            .query_row("SELECT body FROM specs", [], |row| row.get(0))
+            .unwrap();
+        db.execute("UPDATE specs SET body = x'ff'", []).unwrap();
+        body
+    };
+    assert!(!ledger.verify().await.unwrap().is_whole());
+    assert_eq!(ledger.counts().await.unwrap().quarantined, 1);
+    let db = Connection::open(&path).unwrap();
+    db.execute("UPDATE specs SET body = ?1", [body]).unwrap();
+    let verified = ledger.verify().await.unwrap();
+    assert!(verified.is_whole(), "{verified:?}");
+    assert_eq!(ledger.counts().await.unwrap().quarantined, 0);
 }
 
 #[tokio::test]

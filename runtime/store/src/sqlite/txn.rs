@@ -89,6 +89,8 @@ pub(super) struct Effects {
     pub(super) wakes: bool,
     /// Rows set aside.
     pub(super) quarantined: u64,
+    /// Rows that were set aside before, and can be read again.
+    pub(super) mended: u64,
     /// A head was written off that could not be read: what it was counted as is unknown.
     pub(super) recount: bool,
     /// Fewer tasks were found than are ready: an index may have lost them.

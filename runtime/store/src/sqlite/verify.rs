@@ -32,13 +32,25 @@ type Done<T> = Result<T, TxnError>;
 type Key = Vec<Value>;
 
 impl SqliteLedger {
+    /// Where pages of the file cannot be read, the rest is read all the same.
     pub(super) async fn verify_all(&self) -> Result<Verification, LedgerError> {
         let mut rows = BTreeMap::new();
+        let mut problems = Vec::new();
         for table in tables::ALL {
-            rows.insert(table.name.to_owned(), self.verify_table(table).await?);
+            match self.verify_table(table).await {
+                Ok(read) => drop(rows.insert(table.name.to_owned(), read)),
+                Err(error) => problems.push(problem(table.name, error)?),
+            }
         }
-        let mut problems = self.verify_counters().await?;
-        problems.extend(self.read(Lane::Scan, structure).await?);
+        self.write(|txn| txn.forget_mended()).await?;
+        match self.verify_counters().await {
+            Ok(found) => problems.extend(found),
+            Err(error) => problems.push(problem("counters", error)?),
+        }
+        match self.read(Lane::Scan, structure).await {
+            Ok(found) => problems.extend(found),
+            Err(error) => problems.push(problem("structure", error)?),
+        }
         Ok(Verification {
             rows,
             quarantined: self.read(Lane::Scan, |txn| txn.quarantined()).await?,
@@ -84,6 +96,14 @@ impl SqliteLedger {
         .await?;
         Ok(vec![what])
     }
+}
+
+/// What is said of damage that is in no row; other errors end the verification.
+fn problem(place: &str, error: LedgerError) -> Result<String, LedgerError> {
+    if let LedgerError::Unreadable { what } = error {
+        return Ok(format!("{place} cannot be read whole: {what}"));
+    }
+    Err(error)
 }
 
 fn count(txn: &ReadTxn<'_>, table: &Table) -> Done<u64> {

@@ -191,7 +191,16 @@ impl Writer {
 
     /// Err: why the ledger cannot go on. Everybody in the group is answered.
     fn write(&mut self, mut group: Vec<Box<dyn Request>>) -> Result<(), String> {
-        let failure = match self.together(&mut group) {
+        let outcome = loop {
+            let known = self.memory.unreadable.len();
+            let outcome = self.together(&mut group);
+            let found = self.memory.unreadable.len() > known;
+            // Once more, without what cannot be read.
+            if !(found && matches!(outcome, Err(Broken::TakenBack(_)))) {
+                break outcome;
+            }
+        };
+        let failure = match outcome {
             Ok(()) => None,
             Err(Broken::TakenBack(error))
                 if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
@@ -295,6 +304,8 @@ impl Writer {
         }
         let new = effects.quarantined;
         signals.quarantined.fetch_add(new, Ordering::Relaxed);
+        let mended = effects.mended;
+        signals.quarantined.fetch_sub(mended, Ordering::Relaxed);
         let cursor = self.counters.cursor;
         signals
             .latest

@@ -1,6 +1,6 @@
 //! Taking tasks.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use colony_core::{
     id::{Incarnation, NodeId, QueueName, Tenant},
@@ -9,20 +9,51 @@ use colony_core::{
         claim::{self, Asked},
         plan_claim,
     },
+    task::Spec,
 };
-use rusqlite::params;
+use rusqlite::{ErrorCode, params};
 
-use super::{Done, WriteTxn};
+use super::{Done, TxnError, WriteTxn};
 use crate::{
     ledger::{Claim, ClaimRequest, Claimed, InboxItem},
     sqlite::{
         load::{self, missing_spec},
         ready::Seat,
         row,
-        tables::{APPROVALS, Found, LIVE, columns, select},
+        tables::{APPROVALS, Damage, Found, LIVE, columns, select},
         value::{Id, Number},
     },
 };
+
+/// Where damage stands that is in no row.
+const PAGES: &str = "pages";
+
+/// What the holder of a task needs beside its head.
+struct Needs {
+    spec: Arc<Spec>,
+    has_journal: bool,
+    inbox: Vec<InboxItem>,
+}
+
+impl Needs {
+    fn handed(self, head: TaskHead) -> Claim {
+        let Self {
+            spec,
+            has_journal,
+            inbox,
+        } = self;
+        Claim {
+            head,
+            spec,
+            has_journal,
+            inbox,
+        }
+    }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+}
 
 /// What was written for a task before a claim.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +87,7 @@ impl WriteTxn<'_> {
             Asked::Repeat => {
                 let mut claims = Vec::new();
                 for head in self.held_in(node, *incarnation, *batch)? {
-                    claims.extend(self.handed(head, Before::Unknown)?);
+                    claims.extend(self.handed(head)?);
                 }
                 claims
             }
@@ -144,6 +175,26 @@ impl WriteTxn<'_> {
     }
 
     fn take_one(&mut self, head: &TaskHead, request: &ClaimRequest) -> Done<Option<Claim>> {
+        let before = if head.fence.0 == 0 {
+            Before::Unclaimed
+        } else {
+            Before::Unknown
+        };
+        if let Some(reason) = self.memory.unreadable.get(&head.id).cloned() {
+            self.postpone(head, &reason)?;
+            return Ok(None);
+        }
+        // Before it is taken: who cannot be given everything is given nothing.
+        let needs = match self.needs(head, before) {
+            Ok(Some(needs)) => needs,
+            Ok(None) => return Ok(None),
+            Err(TxnError::Failed(error)) if is_damage(&error) => {
+                // SQLite lets nothing more be written in this transaction: the next one knows.
+                self.memory.unreadable.insert(head.id, error.to_string());
+                return Err(error.into());
+            }
+            Err(error) => return Err(error),
+        };
         let ClaimRequest {
             node,
             incarnation,
@@ -152,15 +203,18 @@ impl WriteTxn<'_> {
         } = request;
         let transition = claim::take(head, node, *incarnation, *batch, self.now);
         self.apply(head, &transition)?;
-        let before = if head.fence.0 == 0 {
-            Before::Unclaimed
-        } else {
-            Before::Unknown
-        };
-        match transition.head {
-            Some(taken) => self.handed(taken, before),
-            None => Ok(None),
-        }
+        Ok(transition.head.map(|taken| needs.handed(taken)))
+    }
+
+    /// Whole pages of the file cannot be read. Nobody knows whose they are, so that nothing is ended for it.
+    fn postpone(&mut self, head: &TaskHead, reason: &str) -> Done<()> {
+        self.note(&Damage {
+            table: PAGES,
+            key: head.id.to_string(),
+            reason: format!("what the task needs cannot be read: {reason}"),
+            owner: None,
+        })?;
+        self.apply(head, &claim::postpone(head, self.now))
     }
 
     /// Which groups are to be taken from, without the missing.
@@ -268,8 +322,14 @@ impl WriteTxn<'_> {
         Ok(readable)
     }
 
-    /// A claimed head with everything that its holder needs. A task that lacks some of it ends here.
-    fn handed(&mut self, head: TaskHead, before: Before) -> Done<Option<Claim>> {
+    /// A claimed head with everything that its holder needs; none where the task ended for lack of some of it.
+    fn handed(&mut self, head: TaskHead) -> Done<Option<Claim>> {
+        let needs = self.needs(&head, Before::Unknown)?;
+        Ok(needs.map(|needs| needs.handed(head)))
+    }
+
+    /// What the holder of a task needs. A task that lacks some of it ends here.
+    fn needs(&mut self, head: &TaskHead, before: Before) -> Done<Option<Needs>> {
         let spec = match load::spec(self.db, head.id)? {
             Some(Ok(spec)) => spec,
             Some(Err(damage)) => {
@@ -285,11 +345,10 @@ impl WriteTxn<'_> {
             Before::Unclaimed => (false, Some(Vec::new())),
             Before::Unknown => {
                 let has_journal = load::next_sequence(self.db, head.id)? > 0;
-                (has_journal, self.inbox(&head)?)
+                (has_journal, self.inbox(head)?)
             }
         };
-        Ok(inbox.map(|inbox| Claim {
-            head,
+        Ok(inbox.map(|inbox| Needs {
             spec,
             has_journal,
             inbox,

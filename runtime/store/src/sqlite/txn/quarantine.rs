@@ -1,6 +1,7 @@
 //! Rows that cannot be read: named, counted, and out of everybody's way.
 //!
-//! The row stays where it is, for whoever wants to mend it, and is left out of every answer. What cannot
+//! The row stays where it is, for whoever wants to mend it, and is left out of every answer; but a head, in whose place
+//! stands what is left of its task. What cannot
 //! go on without it ends: a live task whose head, spec, journal or question is unreadable is dead, so that
 //! nobody waits for it for ever.
 
@@ -16,7 +17,7 @@ use uuid::Uuid;
 use super::{Done, WriteTxn};
 use crate::sqlite::{
     load, row,
-    tables::{APPROVALS, Damage, JOURNAL, LIVE, QUARANTINED, SPECS, columns, insert, select},
+    tables::{self, APPROVALS, Damage, JOURNAL, LIVE, QUARANTINED, SPECS, columns, insert, select},
     value::{Id, Number},
 };
 
@@ -27,7 +28,7 @@ impl WriteTxn<'_> {
     /// Sets a row aside, and ends the live task that cannot go on without it. A row that can be read now stays: what a
     /// reader had in its memory was wrong, not the file.
     pub(in crate::sqlite) fn set_aside(&mut self, damage: &Damage) -> Done<()> {
-        if self.is_readable(damage)? {
+        if self.is_readable(damage).unwrap_or(false) {
             let Damage {
                 table, key, reason, ..
             } = damage;
@@ -45,6 +46,35 @@ impl WriteTxn<'_> {
         }
         if damage.table == APPROVALS.name {
             self.end_waiting_for(damage)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what was set aside and can be read again, as after the file was mended.
+    pub(in crate::sqlite) fn forget_mended(&mut self) -> Done<()> {
+        let noted = QUARANTINED.all(self.db, select!(quarantined), [], row::quarantined)?;
+        for noted in noted.into_iter().flatten() {
+            let Some(table) = tables::ALL.iter().find(|table| table.name == noted.table) else {
+                continue;
+            };
+            let damage = Damage {
+                table: table.name,
+                key: noted.key,
+                reason: noted.reason,
+                owner: None,
+            };
+            if self.is_readable(&damage).unwrap_or(false) {
+                self.execute(
+                    "DELETE FROM quarantined WHERE place = ?1 AND key = ?2",
+                    params![damage.table, damage.key],
+                )?;
+                self.effects.mended += 1;
+                tracing::info!(
+                    table = damage.table,
+                    key = damage.key,
+                    "a row can be read again"
+                );
+            }
         }
         Ok(())
     }
