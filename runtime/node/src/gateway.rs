@@ -16,6 +16,7 @@ mod approvals;
 mod cluster;
 mod connections;
 mod convert;
+mod cursor;
 mod field;
 mod health;
 mod load_shed;

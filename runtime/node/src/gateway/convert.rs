@@ -3,10 +3,7 @@
 //! `parse_*` reads what a caller has sent, or refuses it with the field at fault; only what does not fit the
 //! types is refused here, rules stand in core. `*_to_wire` writes what the node says.
 
-use std::{
-    fmt::{self, Display},
-    time::Duration,
-};
+use std::{fmt::Display, time::Duration};
 
 use colony_core::{
     cycle::{Decision, Doubt, Output, Ruling, Teaching},
@@ -19,9 +16,7 @@ use colony_core::{
     unit::{Ratio, Timestamp},
 };
 use colony_proto::v1::{self, decision, submitted::Outcome};
-use colony_store::{
-    Approval, Cursor, MessageId, Posted, QuestionState, Record, Submitted, Verification,
-};
+use colony_store::{Approval, MessageId, Posted, QuestionState, Record, Submitted, Verification};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -122,48 +117,6 @@ pub(super) fn parse_page_token<T, E>(
     parse_optional(text, |text| {
         let why = "is none that this service gave; start without one";
         parse(text).map_err(|_| status::argument(field, &why))
-    })
-}
-
-/// Where a watcher stands: `LEDGER:PLACE:SEEN`, without the last where it has seen nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WatchCursor {
-    pub(super) ledger: Uuid,
-    pub(super) place: Cursor,
-    /// The fingerprint of the change that it saw last.
-    pub(super) seen: Option<u32>,
-}
-
-impl Display for WatchCursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.ledger, self.place)?;
-        match self.seen {
-            Some(seen) => write!(f, ":{seen:08x}"),
-            None => Ok(()),
-        }
-    }
-}
-
-pub(super) fn parse_cursor(text: &str) -> Result<WatchCursor, Status> {
-    let read = || {
-        let (ledger, rest) = text.split_once(':')?;
-        let (place, seen) = match rest.split_once(':') {
-            Some((place, seen)) => (place, Some(u32::from_str_radix(seen, 16).ok()?)),
-            None => (rest, None),
-        };
-        let ledger = Uuid::parse_str(ledger).ok()?;
-        let place = place.parse().ok()?;
-        Some(WatchCursor {
-            ledger,
-            place,
-            seen,
-        })
-    };
-    read().ok_or_else(|| {
-        status::argument(
-            "after_cursor",
-            &"is none that this service gave; watch without one to get one",
-        )
     })
 }
 

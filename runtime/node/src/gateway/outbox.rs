@@ -19,10 +19,8 @@ use tonic::{Request, Response, Status};
 
 use super::{
     GrpcServer,
-    convert::{
-        WatchCursor, message_to_wire, parse_cursor, parse_message_id, parse_page_size,
-        parse_page_token,
-    },
+    convert::{message_to_wire, parse_message_id, parse_page_size, parse_page_token},
+    cursor::{WatchCursor, parse_cursor},
     pages::{ANSWER_BYTES_MAX, fit, next_token},
     status,
 };

@@ -28,7 +28,8 @@ use tonic::Status;
 
 use super::{
     GrpcServer,
-    convert::{WatchCursor, parse_cursor, parse_task_id, state_to_wire},
+    convert::{parse_task_id, state_to_wire},
+    cursor::{WatchCursor, parse_cursor},
     status,
 };
 use crate::{NodeHandle, Problem};

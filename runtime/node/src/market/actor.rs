@@ -63,6 +63,8 @@ pub(crate) struct State {
     again: bool,
     /// Claims in a row that the ledger refused for good.
     refused: u32,
+    /// Claims in a row that failed, for whatever reason.
+    failures: u32,
     timer: Running,
     closing: Option<RpcReplyPort<()>>,
     closed: bool,
@@ -109,6 +111,7 @@ impl Actor for Market {
             looking: false,
             again: false,
             refused: 0,
+            failures: 0,
             timer: Running::default(),
             closing: None,
             closed: false,
@@ -303,10 +306,15 @@ impl Market {
         let Claimed { claims, next_due } = match claimed {
             Ok(claimed) => {
                 state.refused = 0;
+                state.failures = 0;
                 claimed
             }
             Err(error) => {
-                tracing::warn!(%error, "claim failed, repeating it");
+                state.failures += 1;
+                // Five a second: those after the first are counted.
+                if state.failures.is_power_of_two() {
+                    tracing::warn!(%error, failures = state.failures, "claims fail, trying again");
+                }
                 if !error.is_retryable() && !state.closed {
                     // A ledger that cannot be claimed from is no ledger: the node fails, and says so.
                     state.refused += 1;
