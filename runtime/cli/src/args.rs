@@ -309,7 +309,7 @@ pub(crate) struct ReviveArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LedgerCommand {
-    /// Read the whole ledger and compare it with its checksums and counters
+    /// Read the whole ledger, compare it with its checksums and counters, and set aside what cannot be read
     Verify {
         /// Of a stopped node: the folder that holds its ledger
         #[arg(long, value_name = "DIR")]
@@ -501,7 +501,7 @@ pub(crate) struct DemoArgs {
     /// Number of tickets; with --tasks the first N of the file
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) count: Option<usize>,
-    /// Number of agents, over all types
+    /// Number of agents that sort
     #[arg(long, default_value_t = 1_000, value_name = "N")]
     pub(crate) agents: u32,
     /// Seed of the ready-made tickets

@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use self::{
-    driver::{DriveOptions, End, Streamed},
+    driver::{AGENT_TYPE, DriveOptions, End, Streamed},
     report::{Evidence, Figures},
     ticket_source::TicketSource,
 };
@@ -58,14 +58,7 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
         // Life events would tear the bars; what fails is still said.
         "error".clone_into(&mut config.telemetry.log);
     }
-    let types = config.agents.len();
-    if usize::try_from(args.agents).is_ok_and(|agents| agents < types) {
-        let agents = args.agents;
-        return Err(Failure::usage(format!(
-            "--agents {agents}: there are {types} agent types, and each has one agent at least"
-        )));
-    }
-    override_counts(&mut config.agents, args.agents);
+    only_who_sorts(&mut config.agents, args.agents)?;
     logging::start(&config.telemetry)?;
     let home = model::home_of(&config)?;
     if config.inference.engine == Engine::Ort {
@@ -144,20 +137,18 @@ fn data_dir(named: Option<&PathBuf>) -> Result<(PathBuf, Option<TempDir>), Failu
     }
 }
 
-/// Scales the declared types to `agents` in all, in proportion, at least one each.
-fn override_counts(types: &mut BTreeMap<String, AgentType>, agents: u32) {
-    let declared: u64 = types.values().map(|kind| u64::from(kind.count)).sum();
-    if declared == 0 {
-        return;
-    }
-    for kind in types.values_mut() {
-        let share = u64::from(kind.count) * u64::from(agents) / declared;
-        kind.count = u32::try_from(share).unwrap_or(u32::MAX).max(1);
-    }
-    let counted: u32 = types.values().map(|kind| kind.count).sum();
-    // What the rounding left goes to the largest type.
-    if let Some(largest) = types.values_mut().max_by_key(|kind| kind.count) {
-        largest.count += agents.saturating_sub(counted);
+/// Leaves the type that sorts tickets, with so many agents: others would get none.
+fn only_who_sorts(types: &mut BTreeMap<String, AgentType>, agents: u32) -> Result<(), Failure> {
+    types.retain(|name, _| name == AGENT_TYPE);
+    match types.get_mut(AGENT_TYPE) {
+        Some(_) if agents == 0 => Err(Failure::usage("--agents 0: somebody has to do it")),
+        Some(declared) => {
+            declared.count = agents;
+            Ok(())
+        }
+        None => Err(Failure::usage(format!(
+            "the configuration declares no agent type {AGENT_TYPE:?}, which is handed the tickets"
+        ))),
     }
 }
 
@@ -221,15 +212,16 @@ mod tests {
     }
 
     #[test]
-    fn agents_are_spread_in_proportion() {
+    fn all_agents_are_of_the_type_that_sorts() {
         let mut types = BTreeMap::from([
             ("echo".to_owned(), kind(10)),
             ("triage".to_owned(), kind(100)),
         ]);
-        override_counts(&mut types, 1_000);
-        let counts: Vec<u32> = types.values().map(|kind| kind.count).collect();
-        assert_eq!(counts, [90, 910]);
-        override_counts(&mut types, 1);
-        assert!(types.values().all(|kind| kind.count == 1));
+        assert!(only_who_sorts(&mut types, 0).is_err());
+        only_who_sorts(&mut types, 1_000).expect("it is declared");
+        let counts: Vec<(&str, u32)> = types.iter().map(|(n, t)| (n.as_str(), t.count)).collect();
+        assert_eq!(counts, [("triage", 1_000)]);
+        types.clear();
+        assert!(only_who_sorts(&mut types, 1).is_err());
     }
 }

@@ -255,9 +255,15 @@ impl Sender<'_> {
                     break;
                 }
             };
+            let state = view::state(submitted.state);
+            if outcome == "duplicate" {
+                self.out
+                    .note(&format!("task {id} was handed in before, and is {state}"));
+            }
             said.push(json!({
                 "task_id": id,
                 "outcome": outcome,
+                "state": state,
                 "line": (*line > 0).then_some(*line),
             }));
             self.accepted.push(id);

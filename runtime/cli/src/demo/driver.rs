@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// The agent type that sorts tickets.
-const AGENT_TYPE: &str = "triage";
+pub(super) const AGENT_TYPE: &str = "triage";
 /// How often the bars are painted and the questions looked through.
 const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two looks at the models' figures.
