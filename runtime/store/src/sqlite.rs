@@ -15,7 +15,7 @@
 //! | `journal` | what was done, by (task, sequence) |
 //! | `approvals` | questions to humans and their decisions; those answered and not taken are the inboxes |
 //! | `requests` | what clients asked of a task under ids of their own, by (task, request) |
-//! | `dedupe` | deduplication keys, outliving their tasks |
+//! | `dedupe` | deduplication keys, for as long as they are asked about (`ledger.dedupe_ttl`) |
 //! | `outbox` | messages to the world outside, once per (effect, place), and whether they were delivered |
 //! | `episodes` | what was learned and forgotten, by number |
 //! | `agents`, `snapshots` | who learned it, by revision; components' states, by (node, name) |

@@ -114,7 +114,7 @@ impl Market {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Roster {
-    /// A step that takes longer is given up and tried again, as a delivery.
+    /// A step that takes longer is given up, and charged to its task as a failed attempt.
     #[serde(with = "span")]
     pub step_timeout: Duration,
     /// How long a stopping node waits for work in hand.
