@@ -2816,6 +2816,21 @@ pub struct Model {
     /// Tokens written.
     #[prost(uint64, tag = "12")]
     pub completion_tokens: u64,
+    /// Whether it can answer.
+    #[prost(enumeration = "ModelState", tag = "13")]
+    pub state: i32,
+    /// What went wrong last; only while it is opened again.
+    #[prost(string, tag = "14")]
+    pub reason: ::prost::alloc::string::String,
+    /// Since when it is away, in microseconds since 1970; 0 while it is ready.
+    #[prost(uint64, tag = "15")]
+    pub away_since_us: u64,
+    /// Times that its engine panicked.
+    #[prost(uint64, tag = "16")]
+    pub panics: u64,
+    /// Requests that made it panic while they were alone with it.
+    #[prost(uint64, tag = "17")]
+    pub poisoned: u64,
 }
 /// Asks for every model.
 #[allow(clippy::all)]
@@ -2884,6 +2899,44 @@ impl ModelKind {
             "MODEL_KIND_UNSPECIFIED" => Some(Self::Unspecified),
             "MODEL_KIND_EMBED" => Some(Self::Embed),
             "MODEL_KIND_GENERATE" => Some(Self::Generate),
+            _ => None,
+        }
+    }
+}
+/// Whether a model can answer.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ModelState {
+    /// Never sent.
+    Unspecified = 0,
+    /// Its engine is open.
+    Ready = 1,
+    /// Its engine has panicked, and is opened again with growing pauses. Its agents claim nothing meanwhile.
+    Reopening = 2,
+    /// It answers nothing any more: the node stops.
+    Closed = 3,
+}
+impl ModelState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "MODEL_STATE_UNSPECIFIED",
+            Self::Ready => "MODEL_STATE_READY",
+            Self::Reopening => "MODEL_STATE_REOPENING",
+            Self::Closed => "MODEL_STATE_CLOSED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MODEL_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "MODEL_STATE_READY" => Some(Self::Ready),
+            "MODEL_STATE_REOPENING" => Some(Self::Reopening),
+            "MODEL_STATE_CLOSED" => Some(Self::Closed),
             _ => None,
         }
     }

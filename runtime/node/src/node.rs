@@ -285,6 +285,10 @@ impl Node {
             .collect();
         watched.insert(market.actor(), "the market".to_owned());
         root.watch(watched);
+        let ended = workers.ended();
+        root.supervise("the models", async move {
+            Err(format!("the worker of {} has ended", ended.await))
+        });
         root.sweep(SweepArgs {
             ledger: Arc::clone(&ledger),
             market: market.clone(),

@@ -4,7 +4,7 @@
 //!   step ─► port (embed, generate) ─► worker of the model ─► batch ─► engine
 //!             │ span of the call  ·············· link ··········│ span of the batch
 //! ```
-//! This room plugs the models of `[models]` into the ports of the agents. How requests become batches is
+//! This component plugs the models of `[models]` into the ports of the agents. How requests become batches is
 //! decided in `colony_core::batch` and done in `colony-inference`.
 
 mod open;
@@ -14,8 +14,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use colony_inference::{
     BatchObserver, BatchReport, ChatMessage, ChatRole, EmbedRequest, Embedder, GenerateRequest,
-    Generator, InferenceError, WorkerStats,
+    Generator, InferenceError, WorkerState, WorkerStats,
 };
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 
 pub use self::open::{OpenError, open};
 pub(crate) use self::ports::{EmbedPort, GeneratePort};
@@ -77,6 +78,29 @@ impl Workers {
             dimensions,
             tokens_max,
             figures: figures.clone(),
+        }
+    }
+
+    /// Becomes the name of the first model whose worker has ended. Holds none of them.
+    pub(crate) fn ended(&self) -> impl Future<Output = String> + Send + use<> {
+        let embedders = self.embedders.iter();
+        let embedders = embedders.map(|(name, worker)| (name.clone(), worker.watch_state()));
+        let generators = self.generators.iter();
+        let generators = generators.map(|(name, worker)| (name.clone(), worker.watch_state()));
+        let states: Vec<_> = embedders.chain(generators).collect();
+        async move {
+            let ends = states.into_iter().map(|(name, mut state)| {
+                Box::pin(async move {
+                    // A worker of whose state nobody tells any more has ended too.
+                    let _ = state.wait_for(|state| *state == WorkerState::Closed).await;
+                    name
+                })
+            });
+            let mut ends: FuturesUnordered<_> = ends.collect();
+            match ends.next().await {
+                Some(name) => name,
+                None => std::future::pending().await,
+            }
         }
     }
 

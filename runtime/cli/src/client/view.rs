@@ -1,8 +1,8 @@
 //! How the words of the wire look: as JSON with the field names of `colony.v1`, and to people.
 
 use colony_proto::v1::{
-    Agent, Answer, Approval, ApprovalState, Decision, Doubt, Model, ModelKind, Pheromone,
-    SignalType, Source, TaskChange, TaskState, decision::Ruling,
+    Agent, Answer, Approval, ApprovalState, Decision, Doubt, Model, ModelKind, ModelState,
+    Pheromone, SignalType, Source, TaskChange, TaskState, decision::Ruling,
 };
 use colony_proto::v1::{JournalEntry, Task};
 use serde_json::{Value, json};
@@ -311,12 +311,27 @@ pub(crate) fn model(model: &Model) -> Value {
         "mean_batch": model.mean_batch,
         "prompt_tokens": model.prompt_tokens,
         "completion_tokens": model.completion_tokens,
+        "state": model_state(model.state),
+        "reason": (!model.reason.is_empty()).then_some(&model.reason),
+        "away_since_us": (model.away_since_us > 0).then_some(model.away_since_us),
+        "panics": model.panics,
+        "poisoned": model.poisoned,
     })
 }
 
-pub(crate) const MODEL_HEADER: [&str; 8] = [
+fn model_state(state: i32) -> &'static str {
+    match ModelState::try_from(state) {
+        Ok(ModelState::Ready) => "ready",
+        Ok(ModelState::Reopening) => "reopening",
+        Ok(ModelState::Closed) => "closed",
+        Ok(ModelState::Unspecified) | Err(_) => "unknown",
+    }
+}
+
+pub(crate) const MODEL_HEADER: [&str; 9] = [
     "name",
     "kind",
+    "state",
     "engine",
     "source",
     "requests",
@@ -329,6 +344,7 @@ pub(crate) fn model_row(model: &Model) -> Vec<String> {
     vec![
         cell(&model.name),
         model_kind(model.kind).to_owned(),
+        model_state(model.state).to_owned(),
         cell(&model.engine),
         cell(&model.source),
         model.requests.to_string(),

@@ -15,6 +15,7 @@ use colony_core::{
     text::steers,
     unit::{Ratio, Timestamp},
 };
+use colony_inference::WorkerState;
 use colony_proto::v1::{self, decision, submitted::Outcome};
 use colony_store::{Approval, MessageId, Posted, QuestionState, Record, Submitted, Verification};
 use tonic::Status;
@@ -558,6 +559,13 @@ pub(super) fn model_to_wire(model: &ModelView) -> v1::Model {
         "embed" => v1::ModelKind::Embed,
         _ => v1::ModelKind::Generate,
     };
+    let (state, reason, away_since_us) = match &figures.state {
+        WorkerState::Ready => (v1::ModelState::Ready, String::new(), 0),
+        WorkerState::Reopening { since, reason, .. } => {
+            (v1::ModelState::Reopening, reason.clone(), since.as_micros())
+        }
+        WorkerState::Closed => (v1::ModelState::Closed, String::new(), 0),
+    };
     v1::Model {
         name: model.name.clone(),
         kind: kind.into(),
@@ -571,6 +579,11 @@ pub(super) fn model_to_wire(model: &ModelView) -> v1::Model {
         mean_batch: figures.mean_batch_size(),
         prompt_tokens: figures.prompt_tokens,
         completion_tokens: figures.completion_tokens,
+        state: state.into(),
+        reason,
+        away_since_us,
+        panics: figures.panics,
+        poisoned: figures.poisoned,
     }
 }
 

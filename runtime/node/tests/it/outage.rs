@@ -11,9 +11,11 @@ use std::{
 use async_trait::async_trait;
 use colony_core::task::{Spec, State};
 use colony_inference::{
-    EchoEmbedder, EmbedRequest, Embedded, Embedder, EmbedderInfo, InferenceError, WorkerStats,
+    EchoEmbedder, EmbedRequest, Embedded, Embedder, EmbedderInfo, InferenceError, WorkerState,
+    WorkerStats,
 };
-use colony_node::{Node, NodeHandle};
+use colony_node::{Health, Node, NodeHandle};
+use tokio::sync::watch;
 
 use crate::walk::{agent_type, clock, config, dependencies, ledger, submit};
 
@@ -28,6 +30,16 @@ struct Away {
     model: EchoEmbedder,
     away: AtomicBool,
     asked: AtomicU64,
+    state: watch::Sender<WorkerState>,
+}
+
+fn away(away: bool) -> Arc<Away> {
+    Arc::new(Away {
+        model: EchoEmbedder::new(clock(), None),
+        away: AtomicBool::new(away),
+        asked: AtomicU64::new(0),
+        state: watch::Sender::default(),
+    })
 }
 
 #[async_trait]
@@ -49,11 +61,14 @@ impl Embedder for Away {
     }
 
     fn observe(&self) -> WorkerStats {
-        self.model.observe()
+        WorkerStats {
+            state: self.state.borrow().clone(),
+            ..self.model.observe()
+        }
     }
 
-    fn watch_state(&self) -> tokio::sync::watch::Receiver<colony_inference::WorkerState> {
-        self.model.watch_state()
+    fn watch_state(&self) -> watch::Receiver<WorkerState> {
+        self.state.subscribe()
     }
 }
 
@@ -66,11 +81,7 @@ async fn until(handle: &NodeHandle, state: State, count: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn a_model_away_for_half_an_hour_kills_no_task_and_is_hardly_asked() {
-    let model = Arc::new(Away {
-        model: EchoEmbedder::new(clock(), None),
-        away: AtomicBool::new(true),
-        asked: AtomicU64::new(0),
-    });
+    let model = away(true);
     let mut dependencies = dependencies(ledger());
     let embedders = &mut dependencies.workers.embedders;
     embedders.insert("minilm".to_owned(), Arc::clone(&model) as _);
@@ -99,5 +110,35 @@ async fn a_model_away_for_half_an_hour_kills_no_task_and_is_hardly_asked() {
     }
     let status = handle.status().await.expect("answers");
     assert_eq!(status.open_ports, []);
+    node.stop().await;
+}
+
+/// C8 and C15: a worker says that its engine is away, and a node does not outlive a worker that has ended.
+#[tokio::test(start_paused = true)]
+async fn a_worker_tells_how_it_is_and_its_end_is_the_nodes() {
+    let model = away(false);
+    let mut dependencies = dependencies(ledger());
+    let embedders = &mut dependencies.workers.embedders;
+    embedders.insert("minilm".to_owned(), Arc::clone(&model) as _);
+    let node = Node::start(&config(&[("triage", 1)]), dependencies)
+        .await
+        .expect("starts");
+    let handle = node.handle();
+    let state = |handle: &NodeHandle| handle.models()[0].figures.state.clone();
+    assert_eq!(state(&handle), WorkerState::Ready);
+    let reopening = WorkerState::Reopening {
+        since: clock().now(),
+        failures: 2,
+        reason: "out of memory".to_owned(),
+    };
+    model.state.send_replace(reopening.clone());
+    assert_eq!(state(&handle), reopening);
+    assert_eq!(*handle.health().borrow(), Health::Serving);
+
+    model.state.send_replace(WorkerState::Closed);
+    let mut health = handle.health();
+    let failed = health.wait_for(|health| matches!(health, Health::Failed(_)));
+    let failed = failed.await.expect("told").clone();
+    assert!(format!("{failed:?}").contains("minilm"), "{failed:?}");
     node.stop().await;
 }
