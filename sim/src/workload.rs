@@ -383,6 +383,9 @@ impl Workload {
         if accept + correct + reject == 0 {
             return Some("reviewer: one of accept, correct and reject must be above 0".to_owned());
         }
+        if let Some(what) = self.faults.iter().find_map(Fault::problem) {
+            return Some(format!("faults: {what}"));
+        }
         let named: BTreeSet<&String> = self
             .clients
             .iter()
@@ -426,5 +429,30 @@ mod tests {
             assert_eq!(read, workload, "seed {seed}");
             assert_eq!(workload, Workload::random(seed), "seed {seed}");
         }
+    }
+
+    #[test]
+    fn a_fault_that_would_do_nothing_is_refused() {
+        let with = |fault| Workload {
+            faults: vec![fault],
+            ..Workload::random(1)
+        };
+        let (nth, times, after_ms) = (1, 1, 5);
+        for call in Call::ALL {
+            let storage = with(Fault::Storage { call, nth, times });
+            let outside = matches!(call, Call::Sink | Call::Embed | Call::Generate);
+            assert_eq!(storage.problem().is_some(), outside, "{call:?}");
+        }
+        let copy = |call| {
+            with(Fault::Copy {
+                call,
+                nth,
+                times,
+                after_ms,
+            })
+        };
+        assert_eq!(copy(Call::Revive).problem(), None);
+        assert!(copy(Call::Sink).problem().is_some());
+        assert!(copy(Call::Expire).problem().is_some());
     }
 }

@@ -61,8 +61,8 @@ pub enum Fault {
         times: u64,
     },
     /// These calls are executed once more, late: the copy of a request that a network kept back, after its
-    /// sender has long been answered, or has died. Only submits, claims, commits, decisions and
-    /// cancellations.
+    /// sender has long been answered, or has died. Only submits, claims, commits, decisions,
+    /// cancellations and revivals.
     Copy {
         /// Which calls.
         call: Call,
@@ -156,6 +156,21 @@ impl Call {
         Self::Embed,
         Self::Generate,
     ];
+
+    /// Whether it is a call of the ledger, and not of something outside.
+    #[must_use]
+    pub const fn is_of_ledger(self) -> bool {
+        !matches!(self, Self::Sink | Self::Embed | Self::Generate)
+    }
+
+    /// Whether a late copy of it can be executed.
+    #[must_use]
+    pub const fn can_be_copied(self) -> bool {
+        matches!(
+            self,
+            Self::Submit | Self::Claim | Self::Commit | Self::Decide | Self::Cancel | Self::Revive
+        )
+    }
 }
 
 /// A point of a call.
@@ -209,6 +224,26 @@ fn is_zero(value: &i64) -> bool {
 }
 
 impl Fault {
+    /// Why it would do nothing, if it would.
+    pub(crate) fn problem(&self) -> Option<String> {
+        match self {
+            Self::Storage { call, .. } if !call.is_of_ledger() => {
+                Some(format!("storage: {call:?} is no call of the ledger"))
+            }
+            Self::Copy { call, .. } if !call.can_be_copied() => {
+                Some(format!("copy: no late copy of {call:?} can be executed"))
+            }
+            Self::Storage { .. }
+            | Self::Copy { .. }
+            | Self::Cut { .. }
+            | Self::Crash { .. }
+            | Self::CrashAtCall { .. }
+            | Self::Restart { .. }
+            | Self::SlowDisk { .. }
+            | Self::Outage { .. } => None,
+        }
+    }
+
     /// When it is over; 0 for those that wait for a call.
     pub(crate) fn ends_ms(&self) -> u64 {
         match self {
