@@ -10,6 +10,7 @@ use std::{
 };
 
 use colony_agents::Kinds;
+use colony_core::text::nearest;
 use colony_inference::{Item, ModelManifest, ModelStore};
 use colony_node::config::{
     Config, ConfigError, Engine, Finding, Loaded, Model, ModelRole, Origin, Problem, Severity,
@@ -80,8 +81,12 @@ fn explain(key: &str, out: Output) -> Result<(), Failure> {
     if about.peek().is_none() {
         let sections = all.iter().filter(|comment| !comment.key.contains('.'));
         let sections: Vec<&str> = sections.map(|comment| comment.key.as_str()).collect();
-        return Err(Failure::not_found(format!("there is no setting {key:?}"))
-            .with_details([format!("there are sections: {}", sections.join(", "))]));
+        let known = all.iter().map(|comment| comment.key.as_str());
+        let hint = match nearest(&wanted, known) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("there are sections: {}", sections.join(", ")),
+        };
+        return Err(Failure::not_found(format!("there is no setting {key:?}")).with_details([hint]));
     }
     for comment in about {
         let Comment { key, text, default } = comment;

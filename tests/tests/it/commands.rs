@@ -564,7 +564,8 @@ fn every_exit_code_means_what_the_page_says() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = silent.local_addr().unwrap().to_string();
     let whole = "ffffffff-ffff-7fff-bfff-ffffffffffff";
-    let of_node: [(&[&str], i32, &str); 9] = [
+    let of_node: [(&[&str], i32, &str); 10] = [
+        (&["outbox", "ack", "foo#0"], 5, "not there"),
         (&["status"], 0, ""),
         (
             &[
@@ -585,7 +586,17 @@ fn every_exit_code_means_what_the_page_says() {
         (&["approve", "show", whole], 5, "no question"),
         (&["model", "test", "nosuch"], 5, "CLY0013"),
     ];
-    let alone: [(&[&str], i32, &str); 9] = [
+    let alone: [(&[&str], i32, &str); 11] = [
+        (
+            &["approve", "accept", "--search", ""],
+            2,
+            "a value is required",
+        ),
+        (
+            &["config", "explain", "memory.new_a"],
+            5,
+            "did you mean memory.new_at?",
+        ),
         (&["task", "get", "xyz"], 2, "not the beginning of an id"),
         (
             &["model", "import", no_model],

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 
 use super::{RetryArgs, span};
 
-/// Options that find questions.
+/// Options that find questions. An empty one is refused: a variable that is not set must not decide everything.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ApprovalFilterArgs {
     /// Only this tenant
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) tenant: Option<String>,
     /// Only this agent type
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) agent_type: Option<String>,
     /// Only those asked for this reason; may be repeated
     #[arg(long = "reason", value_name = "REASON")]
@@ -22,7 +22,7 @@ pub(crate) struct ApprovalFilterArgs {
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub(crate) older_than: Option<Duration>,
     /// Only those that hold this text, in any case: in the task, the question or the proposal
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) search: Option<String>,
 }
 

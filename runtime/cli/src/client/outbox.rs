@@ -41,6 +41,7 @@ pub(crate) async fn run(node: &Node, command: OutboxCommand, out: Output) -> Res
             watch(node, ask, out).await
         }
         OutboxCommand::Ack { ids, retry } => {
+            let mut missing = 0;
             for ids in ids.chunks(IDS_MAX) {
                 let ask = AcknowledgeRequest { ids: ids.to_vec() };
                 let answer = with_retry(retry.retry_for, out, || {
@@ -51,6 +52,7 @@ pub(crate) async fn run(node: &Node, command: OutboxCommand, out: Output) -> Res
                 let unknown: BTreeSet<String> = answer.unknown.iter().map(id).collect();
                 for id in ids.iter().map(id) {
                     let known = !unknown.contains(&id);
+                    missing += u64::from(!known);
                     let said = json!({ "id": id, "acknowledged": known });
                     out.result(&said, || match known {
                         true => format!("{} is acknowledged", clean(&id)),
@@ -58,7 +60,12 @@ pub(crate) async fn run(node: &Node, command: OutboxCommand, out: Output) -> Res
                     })?;
                 }
             }
-            Ok(())
+            match missing {
+                0 => Ok(()),
+                missing => Err(Failure::not_found(format!(
+                    "{missing} of the messages are not there"
+                ))),
+            }
         }
     }
 }

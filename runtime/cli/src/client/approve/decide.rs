@@ -173,7 +173,9 @@ impl<'a> Batch<'a> {
             "answer": task.answer.as_ref().map(view::answer),
             "failure": task.failure,
         });
-        self.out.result(&json, || said(approval, decision, &task))
+        // What is decided is decided: a reader who left is no reason to end as if all were done.
+        let said = self.out.result(&json, || said(approval, decision, &task));
+        said.map_err(Failure::out_loud)
     }
 
     fn failed(&mut self, failure: Failure) {
