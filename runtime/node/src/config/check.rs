@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
-use colony_core::{escalation::risk, id::TypeName, ledger::claim::WEIGHT_MAX, span, task};
+use colony_core::{
+    escalation::risk, id::TypeName, ledger::claim::WEIGHT_MAX, span, task, text::nearest,
+};
 
-use super::{Config, Finding, ModelRole, Risk, layer::Layers, unknown::nearest};
+use super::{Config, Finding, ModelRole, Risk, layer::Layers};
 
 /// (key path, what is wrong and what would be right).
 type Problems = Vec<(String, String)>;
