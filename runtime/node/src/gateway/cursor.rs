@@ -1,4 +1,6 @@
 //! Cursors on the wire: where a watcher stands in a stream of the ledger.
+//!
+//! One is good in the ledger that gave it, as long as what was seen there is what is there now.
 
 use std::fmt::{self, Display};
 
@@ -15,6 +17,28 @@ pub(super) struct WatchCursor {
     pub(super) place: Cursor,
     /// The fingerprint of the change that it saw last.
     pub(super) seen: Option<u32>,
+}
+
+impl WatchCursor {
+    /// Refuses a cursor of another ledger.
+    pub(super) fn is_of(&self, ledger: Uuid) -> Result<(), &'static str> {
+        if self.ledger == ledger {
+            Ok(())
+        } else {
+            Err("the cursor belongs to another ledger")
+        }
+    }
+
+    /// Refuses a cursor that saw something else than `now` stands at its place.
+    pub(super) fn has_seen(&self, now: Option<u32>) -> Result<(), &'static str> {
+        if self.seen.is_none() || self.seen == now {
+            Ok(())
+        } else {
+            Err(
+                "the cursor stands behind something else than is there now: an older copy of the ledger was put back",
+            )
+        }
+    }
 }
 
 impl Display for WatchCursor {

@@ -208,19 +208,17 @@ impl Ledger {
 
     /// A cursor of this very ledger, whose changes are those that led to it.
     async fn own(&self, cursor: WatchCursor) -> Result<WatchCursor, Status> {
-        if cursor.ledger != self.0.ledger_id() {
-            let what = "the cursor belongs to another ledger";
-            return Err(status::out_of_range(&what, &self.oldest().await?));
+        let fits = match cursor.is_of(self.0.ledger_id()) {
+            Ok(()) if cursor.seen.is_some() => {
+                let page = self.changes(before(cursor.place), 1).await?;
+                cursor.has_seen(page.first().map(Change::fingerprint))
+            }
+            fits => fits,
+        };
+        match fits {
+            Ok(()) => Ok(cursor),
+            Err(why) => Err(status::out_of_range(&why, &self.oldest().await?)),
         }
-        if cursor.seen.is_none() {
-            return Ok(cursor);
-        }
-        let page = self.changes(before(cursor.place), 1).await?;
-        if page.first().map(Change::fingerprint) != cursor.seen {
-            let what = "the cursor stands behind another change than is there now: an older copy of the ledger was put back";
-            return Err(status::out_of_range(&what, &self.oldest().await?));
-        }
-        Ok(cursor)
     }
 
     /// The cursor before all changes that are kept.

@@ -1,18 +1,18 @@
 //! The outbox: what was posted comes until it is acknowledged, in order, and from every cursor that was told.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use colony_core::{
     cycle::{Decision, Ruling, Teaching},
     task::{Spec, State},
 };
 use colony_proto::v1::{self, outbox_client::OutboxClient};
-use colony_store::ApprovalFilter;
+use colony_store::{ApprovalFilter, MemoryLedger, Policy};
 use tonic::{Code, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 
 use super::api::{Api, code};
-use crate::walk::{agent_type, submit, until};
+use crate::walk::{agent_type, clock, submit, until};
 
 fn client(api: &Api) -> OutboxClient<Channel> {
     OutboxClient::new(api.channel.clone())
@@ -136,6 +136,42 @@ async fn a_broken_stream_is_taken_up_behind_any_message() {
     let mut again = watch(&api, Some(&begin.cursor)).await;
     next(&mut again).await;
     assert_eq!(next(&mut again).await, badges);
+    api.close().await;
+}
+
+/// An older copy of the ledger may have been put back since, and the message that the cursor stands behind may be another than the one
+/// that the watcher saw: whoever cannot be sure is told again what nobody has acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_behind_a_forgotten_message_skips_nothing() {
+    let policy = Policy {
+        outbox_ttl: Duration::from_millis(1),
+        ..Policy::default()
+    };
+    let ledger = Arc::new(MemoryLedger::new(policy, clock()));
+    let api = Api::on(ledger, |_| {}).await;
+    file(&api, "my badge is lost", "badges").await;
+    file(&api, "no heating", "building").await;
+    let mut stream = watch(&api, None).await;
+    next(&mut stream).await;
+    let badges = next(&mut stream).await;
+    let building = next(&mut stream).await;
+    let id = building.message.and_then(|message| message.id);
+    acknowledge(&api, vec![id.expect("an id")]).await;
+    let all = v1::ListOutboxRequest {
+        acknowledged_too: true,
+        ..v1::ListOutboxRequest::default()
+    };
+    // Forgetting goes with any write.
+    while list(&api, all.clone()).await.messages.len() > 1 {
+        let ghost = v1::MessageId {
+            effect_key: "ghost".to_owned(),
+            index: 0,
+        };
+        acknowledge(&api, vec![ghost]).await;
+    }
+    let mut again = watch(&api, Some(&building.cursor)).await;
+    next(&mut again).await;
+    assert_eq!(next(&mut again).await.message, badges.message);
     api.close().await;
 }
 
