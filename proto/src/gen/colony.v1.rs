@@ -3419,6 +3419,9 @@ pub struct StatusResponse {
     /// Why the node has failed and is about to stop; absent: it has not.
     #[prost(string, optional, tag = "18")]
     pub failed: ::core::option::Option<::prost::alloc::string::String>,
+    /// Why its ledger does not answer at the moment, as with a disk that hangs; absent: it does. The node serves again when it answers.
+    #[prost(string, optional, tag = "19")]
+    pub stalled: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// Something outside, such as a model, whose breaker is open.
 #[allow(clippy::all)]

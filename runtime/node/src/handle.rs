@@ -491,7 +491,7 @@ impl NodeHandle {
     /// Whether the node takes tasks.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.takes_work().is_ok()
+        !matches!(*self.health().borrow(), Health::Stalled(_)) && self.takes_work().is_ok()
     }
 
     fn takes_work(&self) -> Result<(), Problem> {
@@ -502,7 +502,7 @@ impl NodeHandle {
         }
         let now = health.borrow().clone();
         match now {
-            Health::Starting | Health::Serving => Ok(()),
+            Health::Starting | Health::Serving | Health::Stalled(_) => Ok(()),
             Health::Draining => Err(Problem::Draining),
             Health::Failed(reason) => Err(Problem::Failed { reason }),
         }

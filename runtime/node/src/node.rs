@@ -294,6 +294,7 @@ impl Node {
             market: market.clone(),
             field: field.clone(),
             memory: memory.clone(),
+            root: root.clone(),
         });
         let membership = membership.unwrap_or_else(|| {
             let address = config.node.listen.to_string();
@@ -350,7 +351,7 @@ impl Node {
         {
             Ok(health) => match &*health {
                 Health::Failed(reason) => reason.clone(),
-                Health::Starting | Health::Serving | Health::Draining => String::new(),
+                _ => String::new(),
             },
             Err(_) => "its root supervisor has ended".to_owned(),
         }

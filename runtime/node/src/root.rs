@@ -44,6 +44,8 @@ pub enum Health {
     Starting,
     /// It takes tasks.
     Serving,
+    /// It takes tasks, but its ledger has not answered for a while, and why that is known. It serves again when that answers.
+    Stalled(String),
     /// It is being stopped.
     Draining,
     /// A component has failed for good, and why. The process should exit.
@@ -61,6 +63,8 @@ enum Message {
     Started,
     /// The node is being stopped: from here on things end because they were asked to.
     Stopping,
+    /// The ledger has not answered for as long; none: it does again.
+    Stalled(Option<Duration>),
     /// The ledger's health has changed: it, to be listened to again.
     Ledger(watch::Receiver<LedgerHealth>),
     /// Something that is no actor has ended.
@@ -119,6 +123,11 @@ impl Handle {
     /// Starts the sweep.
     pub(crate) fn sweep(&self, args: SweepArgs) {
         self.tell(Message::Sweep(args));
+    }
+
+    /// The ledger has not answered for as long; none: it does again.
+    pub(crate) fn stalled(&self, since: Option<Duration>) {
+        self.tell(Message::Stalled(since));
     }
 
     /// Runs `work` beside the actors; should it end before the node is stopped, the node fails.
@@ -234,6 +243,7 @@ impl Actor for Root {
                     LedgerHealth::Failed(reason) => fail(state, "the ledger", &reason),
                 }
             }
+            Message::Stalled(since) => stalled(state, since),
             Message::Ended { name, reason } => fail(state, &name, &reason),
         }
         Ok(())
@@ -307,6 +317,23 @@ fn set(state: &State, to: Health) {
         }
         changes
     });
+}
+
+/// Only a node that serves can stall, and only one that has stalled goes on.
+fn stalled(state: &State, since: Option<Duration>) {
+    let now = state.health.borrow().clone();
+    match (now, since) {
+        (Health::Serving, Some(since)) => {
+            let reason = format!("the ledger has not answered for {} s", since.as_secs());
+            tracing::error!(reason, "the ledger has stalled: its disk is slow or away");
+            set(state, Health::Stalled(reason));
+        }
+        (Health::Stalled(_), None) => {
+            tracing::info!("the ledger answers again");
+            set(state, Health::Serving);
+        }
+        _ => {}
+    }
 }
 
 fn fail(state: &State, name: &str, reason: &str) {

@@ -1,7 +1,8 @@
 //! Housekeeping: deadlines, faded pheromones, what memory has to write down.
 //!
 //! Keeps no state but counts, so the root restarts it when it fails. Nothing waits for the disk: each tick
-//! begins what is due, and hears of its end by message.
+//! begins what is due, and hears of its end by message. As it writes in the ledger all the time, it is the first
+//! to notice that nothing comes back.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,12 +10,14 @@ use colony_core::id::TaskId;
 use colony_store::{Ledger, LedgerError};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use crate::{field::Field, market, memory::Memory, pipe::pipe_to_self};
+use crate::{field::Field, market, memory::Memory, pipe::pipe_to_self, root};
 
 /// Deadlines are met to this precision; pheromones fade much slower.
 const EVERY: Duration = Duration::from_millis(500);
 /// Most tasks ended by one transaction.
 const EXPIRE_MAX: u32 = 256;
+/// Ticks without an answer after which the ledger has stalled: ten seconds, where a sync of a good disk takes milliseconds.
+const STALLED: u64 = 20;
 /// Ticks between two compactions of the field, and two looks for what nobody told memory of: half a minute.
 const SELDOM: u64 = 60;
 
@@ -25,6 +28,7 @@ pub(crate) struct SweepArgs {
     pub(crate) market: market::Handle,
     pub(crate) field: Field,
     pub(crate) memory: Memory,
+    pub(crate) root: root::Handle,
 }
 
 /// Said to the sweep.
@@ -46,7 +50,8 @@ pub(crate) struct Sweep;
 pub(crate) struct State {
     args: SweepArgs,
     ticks: u64,
-    expiring: bool,
+    /// The tick at which deadlines began to be looked at, while they are.
+    expiring: Option<u64>,
     keeping_up: bool,
 }
 
@@ -64,7 +69,7 @@ impl Actor for Sweep {
         Ok(State {
             args,
             ticks: 0,
-            expiring: false,
+            expiring: None,
             keeping_up: false,
         })
     }
@@ -78,6 +83,10 @@ impl Actor for Sweep {
         match message {
             Message::Tick => {
                 state.ticks += 1;
+                if state.expiring.map(|since| since + STALLED) == Some(state.ticks) {
+                    let since = EVERY * u32::try_from(STALLED).unwrap_or(u32::MAX);
+                    state.args.root.stalled(Some(since));
+                }
                 let seldom = state.ticks.is_multiple_of(SELDOM);
                 expire(&me, state);
                 if !std::mem::replace(&mut state.keeping_up, true) {
@@ -91,7 +100,7 @@ impl Actor for Sweep {
                 }
             }
             Message::Expired(Ok(expired)) => {
-                state.expiring = false;
+                answered(state);
                 let more = expired.len() >= EXPIRE_MAX as usize;
                 for task in expired {
                     state.args.market.cancel(task);
@@ -102,7 +111,7 @@ impl Actor for Sweep {
             }
             Message::Expired(Err(LedgerError::Shut)) => me.stop(None),
             Message::Expired(Err(error)) => {
-                state.expiring = false;
+                answered(state);
                 tracing::warn!(%error, "deadlines not checked, trying again");
             }
             Message::KeptUp(kept_up) => {
@@ -116,8 +125,16 @@ impl Actor for Sweep {
     }
 }
 
+fn answered(state: &mut State) {
+    let since = state.expiring.take();
+    if since.is_some_and(|since| since + STALLED <= state.ticks) {
+        state.args.root.stalled(None);
+    }
+}
+
 fn expire(me: &ActorRef<Message>, state: &mut State) {
-    if !std::mem::replace(&mut state.expiring, true) {
+    if state.expiring.is_none() {
+        state.expiring = Some(state.ticks);
         let ledger = Arc::clone(&state.args.ledger);
         pipe_to_self(me, async move {
             Message::Expired(ledger.expire(EXPIRE_MAX).await)

@@ -71,6 +71,7 @@ fn to_json(status: &StatusResponse) -> Value {
         "agents_down": status.agents_down,
         "quarantined": status.quarantined,
         "failed": status.failed,
+        "stalled": status.stalled,
     })
 }
 
@@ -100,6 +101,9 @@ fn describe(status: &StatusResponse) -> String {
     let mut troubles = Vec::new();
     if let Some(reason) = &status.failed {
         troubles.push(("FAILED", clean(reason)));
+    }
+    if let Some(reason) = &status.stalled {
+        troubles.push(("STALLED", clean(reason)));
     }
     for open in &status.open_ports {
         let retry = open.retry_at_us.map_or_else(

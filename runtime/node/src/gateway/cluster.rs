@@ -16,18 +16,15 @@ impl Cluster for GrpcServer {
         &self,
         _: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusResponse>, Status> {
-        let failed = match &*self.node.health().borrow() {
-            Health::Failed(reason) => Some(reason.clone()),
-            Health::Starting | Health::Serving | Health::Draining => None,
-        };
-        match (self.node.status().await, failed) {
-            (Ok(status), failed) => {
+        let health = self.node.health().borrow().clone();
+        match (self.node.status().await, health) {
+            (Ok(status), health) => {
                 let models = self.node.models();
-                Ok(Response::new(status_to_wire(&status, &models, failed)))
+                Ok(Response::new(status_to_wire(&status, &models, health)))
             }
             // What has failed may be what would have answered.
-            (Err(_), Some(reason)) => Err(Problem::Failed { reason }.into()),
-            (Err(problem), None) => Err(problem.into()),
+            (Err(_), Health::Failed(reason)) => Err(Problem::Failed { reason }.into()),
+            (Err(problem), _) => Err(problem.into()),
         }
     }
 

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::status;
 use crate::{
-    Submission,
+    Health, Submission,
     revive::{Revival, Revived},
     view::{self, AgentView, ApprovalTotals, ModelView},
 };
@@ -609,8 +609,13 @@ pub(super) fn pheromone_to_wire(cell: &Cell, strength: Ratio) -> v1::Pheromone {
 pub(super) fn status_to_wire(
     status: &view::Status,
     models: &[ModelView],
-    failed: Option<String>,
+    health: Health,
 ) -> v1::StatusResponse {
+    let (failed, stalled) = match health {
+        Health::Failed(reason) => (Some(reason), None),
+        Health::Stalled(reason) => (None, Some(reason)),
+        Health::Starting | Health::Serving | Health::Draining => (None, None),
+    };
     let counts = &status.counts;
     let tasks = counts.by_state.iter().map(|(state, tasks)| v1::StateCount {
         state: state_to_wire(*state).into(),
@@ -657,6 +662,7 @@ pub(super) fn status_to_wire(
         agents_down: status.down,
         quarantined: counts.quarantined,
         failed,
+        stalled,
     }
 }
 

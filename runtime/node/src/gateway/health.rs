@@ -5,7 +5,8 @@ use std::convert::Infallible;
 use colony_proto::v1::{
     agents_server::SERVICE_NAME as AGENTS, approvals_server::SERVICE_NAME as APPROVALS,
     cluster_server::SERVICE_NAME as CLUSTER, field_server::SERVICE_NAME as FIELD,
-    models_server::SERVICE_NAME as MODELS, tasks_server::SERVICE_NAME as TASKS,
+    models_server::SERVICE_NAME as MODELS, outbox_server::SERVICE_NAME as OUTBOX,
+    tasks_server::SERVICE_NAME as TASKS,
 };
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -13,13 +14,15 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{Health, NodeHandle};
 
 /// All services, and the server as a whole.
-const SERVICES: [&str; 7] = ["", TASKS, AGENTS, APPROVALS, MODELS, FIELD, CLUSTER];
+const SERVICES: [&str; 8] = ["", TASKS, AGENTS, APPROVALS, MODELS, FIELD, CLUSTER, OUTBOX];
 
 /// What a node in this state says to those who ask.
 const fn serving(health: &Health) -> ServingStatus {
     match health {
         Health::Serving => ServingStatus::Serving,
-        Health::Starting | Health::Draining | Health::Failed(_) => ServingStatus::NotServing,
+        Health::Starting | Health::Stalled(_) | Health::Draining | Health::Failed(_) => {
+            ServingStatus::NotServing
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub(crate) struct Faulty {
     commits: Faults,
     journals: Faults,
     health: watch::Sender<Health>,
+    /// Whether writes hang, as with a disk that is away.
+    hangs: watch::Sender<bool>,
 }
 
 impl Faulty {
@@ -66,12 +68,23 @@ impl Faulty {
             commits: Faults::default(),
             journals: Faults::default(),
             health: watch::Sender::default(),
+            hangs: watch::Sender::default(),
         }
     }
 
     /// Stops for good.
     pub(crate) fn fail(&self, why: &str) {
         self.health.send_replace(Health::Failed(why.to_owned()));
+    }
+
+    /// Whether its writes hang from now on.
+    pub(crate) fn hang(&self, hangs: bool) {
+        self.hangs.send_replace(hangs);
+    }
+
+    async fn moving(&self) {
+        let mut hangs = self.hangs.subscribe();
+        hangs.wait_for(|hangs| !hangs).await.expect("it lives");
     }
 
     fn fault(&self, faults: &Faults) -> Option<LedgerError> {
@@ -115,6 +128,7 @@ impl Ledger for Faulty {
     }
 
     async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, LedgerError> {
+        self.moving().await;
         self.inner.submit(tasks).await
     }
 
@@ -146,6 +160,7 @@ impl Ledger for Faulty {
     }
 
     async fn expire(&self, limit: u32) -> Result<Vec<TaskId>, LedgerError> {
+        self.moving().await;
         self.inner.expire(limit).await
     }
 
@@ -391,6 +406,42 @@ async fn a_node_whose_ledger_has_failed_takes_no_more_work_and_says_why() {
         matches!(refused, Err(Problem::Failed { .. })),
         "{refused:?}"
     );
+    node.stop().await;
+}
+
+/// A disk that hangs is not one that has failed: the node says that it waits, and goes on when it can.
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_ledger_hangs_says_so_until_it_answers() {
+    let ledger = Arc::new(Faulty::new());
+    let node = Node::start(
+        &config(&[("echo", 1)]),
+        dependencies(Arc::clone(&ledger) as _),
+    )
+    .await
+    .expect("starts");
+    let handle = node.handle();
+    let mut health = handle.health();
+    ledger.hang(true);
+    let stalled = health.wait_for(|health| matches!(health, NodeHealth::Stalled(_)));
+    let reason = "the ledger has not answered for 10 s".to_owned();
+    assert_eq!(
+        *stalled.await.expect("it lives"),
+        NodeHealth::Stalled(reason)
+    );
+    assert!(!handle.is_ready());
+    // What is asked of it meanwhile is done when it can be.
+    let specs = vec![Spec::new(agent_type("echo"), "help")];
+    let (ids, ()) = tokio::join!(submit(&handle, specs), async { ledger.hang(false) });
+    let serving = health.wait_for(|health| *health == NodeHealth::Serving);
+    serving.await.expect("it lives");
+    until(&handle, &ids, &[State::Done]).await;
+    // Nor does a stall keep a node from being stopped.
+    ledger.hang(true);
+    let stalled = health.wait_for(|health| matches!(health, NodeHealth::Stalled(_)));
+    stalled.await.expect("it lives");
+    node.draining().await;
+    assert_eq!(*health.borrow(), NodeHealth::Draining);
+    ledger.hang(false);
     node.stop().await;
 }
 

@@ -16,7 +16,12 @@ use crate::faulty::Faulty;
 /// Waits until the health service says this of every service.
 async fn until(api: &Api, status: ServingStatus) {
     let mut health = HealthClient::new(api.channel.clone());
-    for service in ["", "colony.v1.Tasks", "colony.v1.Cluster"] {
+    for service in [
+        "",
+        "colony.v1.Tasks",
+        "colony.v1.Cluster",
+        "colony.v1.Outbox",
+    ] {
         let check = HealthCheckRequest {
             service: service.to_owned(),
         };
