@@ -1,5 +1,7 @@
 //! Text that others have written and people will read.
 
+use strsim::osa_distance;
+
 /// Whether a terminal would obey `c`, or show nothing or something else than there is: control characters, those
 /// that turn the direction of writing, and those that nobody sees. What joins letters and emojis is no such
 /// character.
@@ -13,37 +15,18 @@ pub fn steers(c: char) -> bool {
 }
 
 /// The entry of `known` that `typed` is most likely meant to be: the nearest one, where at most a third of the
-/// letters differ. Case does not count.
+/// letters are missing, too many, wrong or swapped. Case does not count.
 #[must_use]
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let typed = folded(typed);
+    let typed = typed.to_lowercase();
     let distances = known.into_iter().map(|name| {
-        let letters = folded(name);
-        let limit = typed.len().max(letters.len()) / 3;
-        (distance(&typed, &letters), limit, name)
+        let letters = name.to_lowercase();
+        let limit = typed.chars().count().max(letters.chars().count()) / 3;
+        (osa_distance(&typed, &letters), limit, name)
     });
     let near = distances.filter(|(distance, limit, _)| distance <= limit);
     near.min_by_key(|(distance, _, _)| *distance)
         .map(|(_, _, name)| name)
-}
-
-fn folded(text: &str) -> Vec<char> {
-    text.chars().flat_map(char::to_lowercase).collect()
-}
-
-/// Letters to insert, delete or replace (Levenshtein), row by row.
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -57,6 +40,8 @@ mod tests {
             ("hardwear", Some("hardware")),
             ("Printing", Some("printing")),
             ("pritning", Some("printing")),
+            ("rh", None),
+            ("hardwrae", Some("hardware")),
             ("billing", None),
             ("it", None),
             ("", None),
