@@ -8,6 +8,7 @@ use colony_core::{
         Doubt, ExecutionResult, Learning, Output, Percept, Recall, Ruling, Step, Teaching, Thought,
         Verdict,
     },
+    escalation::Due,
     id::TypeName,
     task::{Answer, Source},
     unit::Ratio,
@@ -37,6 +38,8 @@ pub struct TypeSettings {
     pub embedder: Option<String>,
     /// The system prompt.
     pub prompt: Option<String>,
+    /// When the answers of humans to its questions are due.
+    pub approvals: Due,
     /// Settings of the kind itself; each kind checks its own.
     pub settings: Value,
 }

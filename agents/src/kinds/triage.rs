@@ -406,6 +406,7 @@ mod tests {
             model: None,
             embedder: Some("minilm".to_owned()),
             prompt: None,
+            approvals: colony_core::escalation::Due::default(),
             settings,
         }
     }

@@ -1944,6 +1944,9 @@ pub struct Approval {
     /// How long ago it was asked, by the node's clock.
     #[prost(uint64, tag = "12")]
     pub age_ms: u64,
+    /// When its answer is due; absent: it is never late. What becomes of a late question is a setting of its agent type.
+    #[prost(uint64, optional, tag = "13")]
+    pub due_at_us: ::core::option::Option<u64>,
 }
 /// A decision.
 #[allow(clippy::all)]

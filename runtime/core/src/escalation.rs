@@ -5,8 +5,10 @@
 
 pub mod risk;
 
+mod due;
 mod evidence;
 mod label;
 
+pub use due::{DECIDED_BY, Due, Late};
 pub use evidence::{Evidence, Finding};
 pub use label::{UnknownLabel, known_label};

@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
 use crate::{
+    approvals::Approvals,
     breakers::Breakers,
     field::Field,
     market,
@@ -32,7 +33,7 @@ use crate::{
     problem::Problem,
     root::{self, Health},
     roster::{AgentStatus, Roster},
-    telemetry::{Telemetry, ago, names},
+    telemetry::{Telemetry, names},
     view::{AgentView, ApprovalTotals, ModelTest, ModelView, Status},
     workers::Workers,
 };
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) started_at: Timestamp,
     pub(crate) types: Vec<Arc<TypeSettings>>,
     pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) approvals: Approvals,
     pub(crate) field: Field,
     pub(crate) memory: Memory,
     pub(crate) workers: Workers,
@@ -256,34 +258,15 @@ impl NodeHandle {
         request: RequestId,
         decision: Decision,
     ) -> Result<Decided, Problem> {
-        let decided = self
-            .inner
-            .ledger
-            .decide(id, request, decision.clone())
-            .await?;
-        self.trace_approval(id, &decision).await;
-        Ok(decided)
+        Ok(self.inner.approvals.decide(id, request, decision).await?)
     }
 
-    async fn trace_approval(&self, id: ApprovalId, decision: &Decision) {
-        let node = &*self.inner;
-        if !node.telemetry.is_on() {
-            return;
-        }
-        // What cannot be traced is decided all the same.
-        let Ok(approval) = node.ledger.approval(id).await else {
-            return;
-        };
-        let waited = ago(node.ledger.now(), approval.asked_at);
-        let mut span = node
-            .telemetry
-            .since(approval.spec.trace, "approval", waited);
-        if span.is_recording() {
-            span.set(names::TASK_ID, approval.task.to_string());
-            span.set(names::DOUBT, approval.question.doubt.as_str());
-            span.set(names::DECISION, decision.ruling.as_str());
-            span.set(names::DECIDED_BY, decision.by.clone());
-        }
+    /// When the answer to a question is due; none: it is never late.
+    #[must_use]
+    pub fn due_at(&self, approval: &Approval) -> Option<Timestamp> {
+        let asked_by = |settings: &&Arc<TypeSettings>| settings.name == approval.spec.agent_type;
+        let settings = self.inner.types.iter().find(asked_by)?;
+        settings.approvals.at(approval.asked_at)
     }
 
     /// One question.

@@ -4,6 +4,7 @@
 //! [`Dependencies`] (clock, chance, ledger, models, spans) and gives a running node; [`gateway::serve`]
 //! opens its gRPC API on a stream of connections.
 
+mod approvals;
 mod breakers;
 pub mod config;
 pub mod field;

@@ -28,6 +28,7 @@ use ractor::SpawnErr;
 use tokio::sync::Semaphore;
 
 use crate::{
+    approvals::{Approvals, Overdue},
     breakers::Breakers,
     config::{Config, Finding},
     field::Field,
@@ -289,12 +290,20 @@ impl Node {
         root.supervise("the models", async move {
             Err(format!("the worker of {} has ended", ended.await))
         });
+        let approvals = Approvals {
+            ledger: Arc::clone(&ledger),
+            telemetry: telemetry.clone(),
+        };
         root.sweep(SweepArgs {
             ledger: Arc::clone(&ledger),
             market: market.clone(),
             field: field.clone(),
             memory: memory.clone(),
             root: root.clone(),
+            overdue: Overdue::new(
+                approvals.clone(),
+                types.values().map(|(_, settings)| settings),
+            ),
         });
         let membership = membership.unwrap_or_else(|| {
             let address = config.node.listen.to_string();
@@ -313,6 +322,7 @@ impl Node {
             admission: config.admission,
             submits: Arc::new(Semaphore::new(config.admission.submits_in_flight_max)),
             ledger,
+            approvals,
             market,
             roster,
             root: root.clone(),
@@ -501,6 +511,7 @@ fn declared(config: &Config, kinds: &Kinds) -> Result<Declared, Vec<Finding>> {
             model: declared.model.clone(),
             embedder: declared.embedder.clone(),
             prompt: declared.prompt.clone(),
+            approvals: declared.approvals,
             settings: declared.settings.clone(),
         };
         match kinds.get(&settings.kind) {

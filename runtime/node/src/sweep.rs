@@ -1,4 +1,4 @@
-//! Housekeeping: deadlines, faded pheromones, what memory has to write down.
+//! Housekeeping: deadlines, late questions, faded pheromones, what memory has to write down.
 //!
 //! Keeps no state but counts, so the root restarts it when it fails. Nothing waits for the disk: each tick
 //! begins what is due, and hears of its end by message. As it writes in the ledger all the time, it is the first
@@ -10,7 +10,7 @@ use colony_core::id::TaskId;
 use colony_store::{Ledger, LedgerError};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use crate::{field::Field, market, memory::Memory, pipe::pipe_to_self, root};
+use crate::{approvals::Overdue, field::Field, market, memory::Memory, pipe::pipe_to_self, root};
 
 /// Deadlines are met to this precision; pheromones fade much slower.
 const EVERY: Duration = Duration::from_millis(500);
@@ -18,7 +18,8 @@ const EVERY: Duration = Duration::from_millis(500);
 const EXPIRE_MAX: u32 = 256;
 /// Ticks without an answer after which the ledger has stalled: ten seconds, where a sync of a good disk takes milliseconds.
 const STALLED: u64 = 20;
-/// Ticks between two compactions of the field, and two looks for what nobody told memory of: half a minute.
+/// Ticks between two compactions of the field, two looks for late questions, and two for what nobody told memory of: half a
+/// minute.
 const SELDOM: u64 = 60;
 
 /// What the sweep needs of the node.
@@ -29,6 +30,7 @@ pub(crate) struct SweepArgs {
     pub(crate) field: Field,
     pub(crate) memory: Memory,
     pub(crate) root: root::Handle,
+    pub(crate) overdue: Overdue,
 }
 
 /// Said to the sweep.
@@ -38,6 +40,8 @@ pub(crate) enum Message {
     Tick,
     /// Tasks have expired, or could not be looked for.
     Expired(Result<Vec<TaskId>, LedgerError>),
+    /// Late questions have been looked for.
+    Looked(Overdue),
     /// Memory has followed the ledger and written down what was due, or could not.
     KeptUp(Result<(), LedgerError>),
 }
@@ -53,6 +57,8 @@ pub(crate) struct State {
     /// The tick at which deadlines began to be looked at, while they are.
     expiring: Option<u64>,
     keeping_up: bool,
+    /// None while it looks.
+    overdue: Option<Overdue>,
 }
 
 impl Actor for Sweep {
@@ -67,6 +73,7 @@ impl Actor for Sweep {
     ) -> Result<State, ActorProcessingErr> {
         me.send_interval(EVERY, || Message::Tick);
         Ok(State {
+            overdue: Some(args.overdue.clone()),
             args,
             ticks: 0,
             expiring: None,
@@ -97,6 +104,12 @@ impl Actor for Sweep {
                 }
                 if seldom {
                     state.args.field.compact();
+                    if let Some(mut overdue) = state.overdue.take() {
+                        pipe_to_self(&me, async move {
+                            overdue.look().await;
+                            Message::Looked(overdue)
+                        });
+                    }
                 }
             }
             Message::Expired(Ok(expired)) => {
@@ -114,6 +127,7 @@ impl Actor for Sweep {
                 answered(state);
                 tracing::warn!(%error, "deadlines not checked, trying again");
             }
+            Message::Looked(overdue) => state.overdue = Some(overdue),
             Message::KeptUp(kept_up) => {
                 state.keeping_up = false;
                 if let Err(error) = kept_up {

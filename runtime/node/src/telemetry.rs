@@ -27,7 +27,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use colony_core::{port::RandomSource, task::TraceContext, unit::Timestamp};
+use colony_core::{port::RandomSource, task::TraceContext};
 use opentelemetry::{
     Context, KeyValue, SpanId, TraceFlags, TraceId,
     trace::{
@@ -334,12 +334,6 @@ impl Drop for Span {
             span.end_with_timestamp(ended);
         }
     }
-}
-
-/// Time from `earlier` to `now`, for [`Telemetry::since`].
-#[must_use]
-pub fn ago(now: Timestamp, earlier: Timestamp) -> Duration {
-    now.since(earlier)
 }
 
 #[cfg(test)]

@@ -175,7 +175,7 @@ fn totals(totals: &ApprovalTotals) -> String {
 fn row(approval: &Approval, all: bool) -> Vec<String> {
     let mut cells = vec![
         approval.id.clone(),
-        view::age(approval.age_ms),
+        age(approval),
         view::doubt(approval.doubt).to_owned(),
         approval
             .proposal
@@ -187,6 +187,16 @@ fn row(approval: &Approval, all: bool) -> Vec<String> {
     }
     cells.push(cell(&approval.input));
     cells
+}
+
+/// How long ago it was asked, and whether it is late.
+fn age(approval: &Approval) -> String {
+    let age = view::age(approval.age_ms);
+    if view::is_late(approval) {
+        format!("{age}, late")
+    } else {
+        age
+    }
 }
 
 /// What was decided, and by whom.

@@ -280,6 +280,15 @@ pub(crate) fn decision(decision: &Decision) -> Value {
     json!({ "ruling": ruling, "teach": decision.teach.unwrap_or(true), "by": decision.by })
 }
 
+/// Whether its answer was due before now, by the node's clock.
+pub(crate) fn is_late(approval: &Approval) -> bool {
+    let now_us = approval
+        .asked_at_us
+        .saturating_add(approval.age_ms.saturating_mul(1_000));
+    let open = approval.state() == ApprovalState::Open;
+    open && approval.due_at_us.is_some_and(|due| due <= now_us)
+}
+
 pub(crate) fn approval(approval: &Approval) -> Value {
     json!({
         "id": approval.id,
@@ -292,6 +301,8 @@ pub(crate) fn approval(approval: &Approval) -> Value {
         "proposal": approval.proposal.as_ref().map(answer),
         "asked_at_us": approval.asked_at_us,
         "age_ms": approval.age_ms,
+        "due_at_us": approval.due_at_us,
+        "late": is_late(approval),
         "state": approval_state(approval.state),
         "decision": approval.decision.as_ref().map(decision),
     })

@@ -251,6 +251,10 @@ impl Checks {
                 100 * MILLISECOND..=30 * DAY,
             );
         }
+        for (name, agents) in &config.agents {
+            let key = format!("agents.{name}.approvals.within");
+            self.span(&key, agents.approvals.within, Duration::ZERO..=365 * DAY);
+        }
         let gateway = &config.gateway;
         self.span(
             "gateway.request_timeout",

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::LazyLock, time::Duration};
 
 use colony_core::{
-    escalation::risk::{self, similarity::Bounds},
+    escalation::{
+        Due,
+        risk::{self, similarity::Bounds},
+    },
     field,
     id::NodeId,
     market::{Mode, Rules, SAMPLE_DEFAULT, Weights},
@@ -331,6 +334,9 @@ pub struct AgentType {
     /// The system prompt; none: the kind's own.
     #[serde(default)]
     pub prompt: Option<String>,
+    /// When the answers of humans to its questions are due.
+    #[serde(default)]
+    pub approvals: Due,
     /// Settings of the kind itself.
     #[serde(default = "AgentType::no_settings")]
     pub settings: serde_json::Value,
@@ -345,6 +351,7 @@ impl Default for AgentType {
             model: None,
             embedder: None,
             prompt: None,
+            approvals: Due::default(),
             settings: Self::no_settings(),
         }
     }

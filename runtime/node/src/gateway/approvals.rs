@@ -37,7 +37,7 @@ impl Approvals for GrpcServer {
         };
         let page = self.node.approvals(filter).await?;
         let approvals = page.items.iter();
-        let approvals = approvals.map(|approval| approval_to_wire(approval, now));
+        let approvals = approvals.map(|approval| approval_to_wire(&self.node, approval));
         let page = fit(approvals, page.more, ANSWER_BYTES_MAX);
         Ok(Response::new(v1::ListApprovalsResponse {
             next_page_token: next_token(&page, |approval| approval.id.clone()),
@@ -53,7 +53,7 @@ impl Approvals for GrpcServer {
         let id = parse_approval_id(&request.into_inner().approval_id, "approval_id")?;
         let approval = self.node.approval(id).await?;
         Ok(Response::new(v1::GetApprovalResponse {
-            approval: Some(approval_to_wire(&approval, self.node.now())),
+            approval: Some(approval_to_wire(&self.node, &approval)),
             evidence: Some(evidence_to_wire(&approval.question.evidence)),
             known_labels: self.node.known_labels(&approval.spec),
         }))

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::status;
 use crate::{
-    Health, Submission,
+    Health, NodeHandle, Submission,
     revive::{Revival, Revived},
     view::{self, AgentView, ApprovalTotals, ModelView},
 };
@@ -482,7 +482,7 @@ pub(super) fn evidence_to_wire(evidence: &Evidence) -> v1::Evidence {
     }
 }
 
-pub(super) fn approval_to_wire(approval: &Approval, now: Timestamp) -> v1::Approval {
+pub(super) fn approval_to_wire(node: &NodeHandle, approval: &Approval) -> v1::Approval {
     let question = &approval.question;
     let doubt = doubt_to_wire(question.doubt);
     let state = match &approval.state {
@@ -503,7 +503,8 @@ pub(super) fn approval_to_wire(approval: &Approval, now: Timestamp) -> v1::Appro
         asked_at_us: approval.asked_at.as_micros(),
         state: state.into(),
         decision: approval.state.decision().map(decision_to_wire),
-        age_ms: millis(now.since(approval.asked_at)),
+        age_ms: millis(node.now().since(approval.asked_at)),
+        due_at_us: node.due_at(approval).map(Timestamp::as_micros),
     }
 }
 

@@ -18,7 +18,7 @@ use colony_store::{Change, Cursor, Ledger, LedgerError, Record};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Past, Span, Telemetry, ago, names};
+use super::{Past, Span, Telemetry, names};
 use crate::root;
 
 /// Changes read at once.
@@ -134,8 +134,8 @@ impl Endings {
         let decision = journal::Past::from_entries(journal).work.decision;
         let now = self.ledger.now();
         let past = Past {
-            began: ago(now, record.head.submitted_at),
-            ended: ago(now, change.at),
+            began: now.since(record.head.submitted_at),
+            ended: now.since(change.at),
         };
         let mut span = self.telemetry.past(record.spec.trace, "task", past);
         describe(&mut span, change.state, &record, decision.as_ref());

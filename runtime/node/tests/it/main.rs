@@ -5,6 +5,7 @@ mod faulty;
 mod gateway;
 mod memory;
 mod outage;
+mod overdue;
 mod own_node;
 mod races;
 mod risk;

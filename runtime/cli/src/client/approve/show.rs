@@ -74,6 +74,14 @@ pub(super) fn text(shown: &GetApprovalResponse) -> String {
             ),
         ),
     ];
+    if let Some(due) = approval.due_at_us {
+        let late = if view::is_late(&approval) {
+            ", late"
+        } else {
+            ""
+        };
+        facts.push(("due", format!("{}{late}", view::time(due))));
+    }
     facts.extend(what_is_asked(shown));
     if approval.decision.is_some() || view::is_closed(&approval) {
         facts.push(("decided", decided(&approval)));

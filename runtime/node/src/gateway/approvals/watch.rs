@@ -147,7 +147,7 @@ impl Watch {
                 // A change that led to the question may come after it.
                 Ok(approval) if approval.state == QuestionState::Open => return Ok(()),
                 Ok(approval) => {
-                    let settled = approval_to_wire(&approval, self.node.now());
+                    let settled = approval_to_wire(&self.node, &approval);
                     self.ready.push_back(Event::Settled(settled));
                 }
                 // It was set aside, and its task is dead: the others are told of all the same.
@@ -171,7 +171,7 @@ impl Watch {
 
     fn tell_open(&mut self, approval: &Approval) {
         self.open.insert(approval.task, approval.question.id);
-        let open = approval_to_wire(approval, self.node.now());
+        let open = approval_to_wire(&self.node, approval);
         self.ready.push_back(Event::Open(open));
     }
 }
