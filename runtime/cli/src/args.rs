@@ -16,7 +16,10 @@ pub(crate) use self::approve::{
     AcceptArgs, ApprovalFilterArgs, ApproveCommand, DecideArgs, DoubtChoice,
 };
 pub(crate) use self::outbox::OutboxCommand;
-use crate::explain::{self, Page};
+use crate::{
+    complete,
+    explain::{self, Page},
+};
 
 /// Runs a thousand agents as one swarm.
 #[derive(Debug, Parser)]
@@ -36,6 +39,9 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// Where a node listens unless it is told otherwise.
+pub(crate) const ADDRESS: &str = "127.0.0.1:7400";
+
 /// What every command understands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
@@ -45,7 +51,7 @@ pub(crate) struct Global {
         global = true,
         env = "COLONY_ADDRESS",
         hide_env_values = true,
-        default_value = "127.0.0.1:7400",
+        default_value = ADDRESS,
         value_name = "HOST:PORT"
     )]
     pub(crate) address: String,
@@ -178,7 +184,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "FILE.jsonl")]
     pub(crate) file: Option<PathBuf>,
     /// Agent type that shall do it
-    #[arg(long = "type", default_value = "triage", value_name = "TYPE")]
+    #[arg(long = "type", default_value = "triage", value_name = "TYPE", add = complete::agent_types())]
     pub(crate) agent_type: String,
     /// Tenant it belongs to
     #[arg(long, value_name = "NAME")]
@@ -217,7 +223,7 @@ pub(crate) enum TaskCommand {
         #[arg(long = "state", value_name = "STATE", value_parser = states())]
         states: Vec<State>,
         /// Only this agent type
-        #[arg(long = "type", value_name = "TYPE")]
+        #[arg(long = "type", value_name = "TYPE", add = complete::agent_types())]
         agent_type: Option<String>,
         /// Only this tenant
         #[arg(long, value_name = "NAME")]
@@ -229,6 +235,7 @@ pub(crate) enum TaskCommand {
     /// Show a task, and what it asks if it waits for a human
     Get {
         /// Its id, or the beginning of it
+        #[arg(add = complete::tasks())]
         id: String,
         /// With its journal
         #[arg(long)]
@@ -237,6 +244,7 @@ pub(crate) enum TaskCommand {
     /// Follow changes as they become durable
     Watch {
         /// Only these tasks, by their ids or the beginnings of them; without: all
+        #[arg(add = complete::tasks())]
         ids: Vec<String>,
         /// Stop when all of them have ended
         #[arg(long, requires = "ids")]
@@ -248,7 +256,7 @@ pub(crate) enum TaskCommand {
     /// End live tasks
     Cancel {
         /// Their ids, or the beginnings of them
-        #[arg(required = true)]
+        #[arg(required = true, add = complete::tasks())]
         ids: Vec<String>,
         #[command(flatten)]
         retry: RetryArgs,
@@ -258,6 +266,7 @@ pub(crate) enum TaskCommand {
     /// Say what the right answer of an ended task is; its agent type learns it
     Feedback {
         /// Its id, or the beginning of it
+        #[arg(add = complete::tasks())]
         id: String,
         /// The right answer
         label: String,
@@ -281,13 +290,13 @@ pub(crate) struct RetryArgs {
 pub(crate) struct ReviveArgs {
     /// Their ids, or the beginnings of them
     #[arg(required_unless_present_any = ["states", "agent_type", "tenant", "reason"],
-          conflicts_with_all = ["states", "agent_type", "tenant", "reason"])]
+          conflicts_with_all = ["states", "agent_type", "tenant", "reason"], add = complete::tasks())]
     pub(crate) ids: Vec<String>,
     /// All in these states, of dead, cancelled and expired; may be repeated. Without: dead
     #[arg(long = "state", value_name = "STATE", value_parser = states())]
     pub(crate) states: Vec<State>,
     /// All of this agent type
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", add = complete::agent_types())]
     pub(crate) agent_type: Option<String>,
     /// All of this tenant
     #[arg(long, value_name = "NAME")]
@@ -322,7 +331,7 @@ pub(crate) enum AgentCommand {
     /// List agents by type and number
     List {
         /// Only this type
-        #[arg(long = "type", value_name = "TYPE")]
+        #[arg(long = "type", value_name = "TYPE", add = complete::agent_types())]
         agent_type: Option<String>,
         /// Most agents; 0 lists all
         #[arg(long, default_value_t = 100, value_name = "N")]
@@ -331,6 +340,7 @@ pub(crate) enum AgentCommand {
     /// Show an agent
     Get {
         /// Its id, such as triage/17
+        #[arg(add = complete::agents())]
         id: String,
     },
 }
@@ -382,6 +392,7 @@ pub(crate) enum ModelCommand {
     /// Ask a model of a running node once
     Test {
         /// Its name in `[models]`
+        #[arg(add = complete::models())]
         name: String,
         /// What to embed or to answer
         #[arg(default_value = "My laptop does not start any more.")]
@@ -443,7 +454,7 @@ pub(crate) struct RiskEvalArgs {
     /// JSON lines {"text", "risky": true or false}
     pub(crate) file: PathBuf,
     /// The agent type whose embedding model compares them
-    #[arg(long = "type", default_value = "triage", value_name = "NAME")]
+    #[arg(long = "type", default_value = "triage", value_name = "NAME", add = complete::agent_types())]
     pub(crate) agent_type: String,
     /// List what was missed and what was a false alarm
     #[arg(long)]

@@ -15,7 +15,7 @@ pub(crate) mod revive;
 pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod tasks;
-mod types;
+pub(crate) mod types;
 pub(crate) mod view;
 pub(crate) mod watch;
 

@@ -14,6 +14,7 @@
 mod args;
 mod bench;
 mod client;
+mod complete;
 mod config;
 mod demo;
 mod errors;
@@ -26,12 +27,12 @@ mod risk;
 mod sim;
 mod stats;
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 
 use crate::{
-    args::{Cli, Command, Global, LedgerCommand, ModelCommand, RiskCommand, Shell},
+    args::{Cli, Command, Global, LedgerCommand, ModelCommand, RiskCommand},
     client::Node,
     errors::Failure,
     output::{Format, Notes, Output, say},
@@ -43,6 +44,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     silence_onnx_runtime();
+    complete::answer();
     let Cli { global, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refused(&error),
@@ -135,27 +137,10 @@ async fn dispatch(command: Command, global: &Global, out: Output) -> Result<(), 
         Command::Node(args) => node::run(args, out).await,
         Command::Demo(args) => demo::run(*args, global, out).await,
         Command::Config(command) => config::run(command, out),
-        Command::Completions { shell } => completions(shell, out),
+        Command::Completions { shell } => complete::script(shell, out),
         Command::Risk(RiskCommand::Eval(args)) => risk::eval(args, out).await,
         Command::Explain { page } => explain::run(page, out),
         Command::Sim(command) => sim::command(command, out).await,
         Command::Bench(args) => bench::run(args, out).await,
     }
-}
-
-fn completions(shell: Shell, out: Output) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    let mut command = Cli::command();
-    let shell = match shell {
-        Shell::Bash => clap_complete::Shell::Bash,
-        Shell::Zsh => clap_complete::Shell::Zsh,
-        Shell::Fish => clap_complete::Shell::Fish,
-    };
-    clap_complete::generate(
-        shell,
-        &mut command,
-        "colony",
-        &mut script as &mut dyn io::Write,
-    );
-    out.text(&String::from_utf8_lossy(&script))
 }

@@ -361,7 +361,9 @@ impl Node {
         {
             Ok(health) => match &*health {
                 Health::Failed(reason) => reason.clone(),
-                _ => String::new(),
+                Health::Starting | Health::Serving | Health::Stalled(_) | Health::Draining => {
+                    String::new()
+                }
             },
             Err(_) => "its root supervisor has ended".to_owned(),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 
 use super::{RetryArgs, span};
+use crate::complete;
 
 /// Options that find questions. An empty one is refused: a variable that is not set must not decide everything.
 #[derive(Debug, Clone, Default, Args)]
@@ -13,7 +14,7 @@ pub(crate) struct ApprovalFilterArgs {
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) tenant: Option<String>,
     /// Only this agent type
-    #[arg(long = "type", value_name = "TYPE", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long = "type", value_name = "TYPE", value_parser = NonEmptyStringValueParser::new(), add = complete::agent_types())]
     pub(crate) agent_type: Option<String>,
     /// Only those asked for this reason; may be repeated
     #[arg(long = "reason", value_name = "REASON")]
@@ -82,6 +83,7 @@ pub(crate) enum ApproveCommand {
     /// Show a question: the whole text, what the agent had before it, and the labels that memory knows
     Show {
         /// Its id, or the beginning of it
+        #[arg(add = complete::approvals())]
         id: String,
     },
     /// Decide questions one after the other, with single keys
@@ -100,7 +102,7 @@ pub(crate) enum ApproveCommand {
         #[arg(long, value_name = "NAME")]
         tenant: Option<String>,
         /// Only this agent type
-        #[arg(long = "type", value_name = "TYPE")]
+        #[arg(long = "type", value_name = "TYPE", add = complete::agent_types())]
         agent_type: Option<String>,
     },
     /// The proposal is right; or with --label, this is right instead
@@ -108,7 +110,7 @@ pub(crate) enum ApproveCommand {
     /// It must not be done; the task fails
     Reject {
         /// Ids of the questions, or the beginnings of them
-        #[arg(required = true)]
+        #[arg(required = true, add = complete::approvals())]
         ids: Vec<String>,
         /// Why, in one line
         #[arg(long, default_value = "rejected by a human", value_name = "TEXT")]
@@ -123,7 +125,7 @@ pub(crate) enum ApproveCommand {
 pub(crate) struct AcceptArgs {
     /// Ids of the questions, or the beginnings of them
     #[arg(required_unless_present_any = ["tenant", "agent_type", "doubts", "older_than", "search"],
-          conflicts_with_all = ["tenant", "agent_type", "doubts", "older_than", "search"])]
+          conflicts_with_all = ["tenant", "agent_type", "doubts", "older_than", "search"], add = complete::approvals())]
     pub(crate) ids: Vec<String>,
     #[command(flatten)]
     pub(crate) filter: ApprovalFilterArgs,

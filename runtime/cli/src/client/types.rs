@@ -4,7 +4,7 @@ use super::{Node, status};
 use crate::errors::Failure;
 
 /// The names of the declared types.
-async fn declared(node: &Node) -> Result<Vec<String>, Failure> {
+pub(crate) async fn declared(node: &Node) -> Result<Vec<String>, Failure> {
     let status = status::ask(node).await?;
     Ok(status
         .agents
