@@ -50,7 +50,7 @@ pub enum Mode {
 
 /// How much each part of a bid counts. Only the proportions matter; none may be negative.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Weights {
     /// How little the agent had lately compared with its peers.
     pub load: f64,
@@ -72,7 +72,7 @@ impl Default for Weights {
 
 /// The rules of one market.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Rules {
     /// Auction or first-in, first-out.
     pub mode: Mode,

@@ -75,7 +75,7 @@ pub struct Near<'a> {
 
 /// Where the lines are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Rule {
     /// Episodes that vote, 1 or more.
     pub neighbours: usize,

@@ -26,10 +26,12 @@ use colony_core::{
     ledger::Trouble,
     market::{Award, Outcome, Rules},
     port::{Clock, RandomSource},
+    span,
     unit::Ratio,
 };
 use colony_store::{Claim, Ledger, Track};
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr, rpc::CallResult};
+use serde::{Deserialize, Serialize};
 
 use self::messages::Message;
 use crate::{breakers::Breakers, telemetry::Telemetry};
@@ -37,18 +39,29 @@ use crate::{breakers::Breakers, telemetry::Telemetry};
 /// Longest wait for the market's answer to a question.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
-/// How the market works.
-#[derive(Debug, Clone, PartialEq)]
+/// How tasks meet agents: `[market]` of colony.toml.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Settings {
     /// The rules.
+    #[serde(flatten)]
     pub rules: Rules,
     /// Most tasks taken with one claim.
     pub claim_max: u32,
-    /// An agent idle for this long becomes a row; none = never.
-    pub passivate_after: Option<Duration>,
-    /// How often an idle market looks for work though nobody woke it; none = never. A second net: what
+    /// How often an idle market looks for work though nobody woke it; zero = never. A second net: what
     /// makes a task claimable also wakes the market.
-    pub recheck_every: Option<Duration>,
+    #[serde(with = "span")]
+    pub recheck_every: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rules: Rules::default(),
+            claim_max: 256,
+            recheck_every: Duration::from_secs(30),
+        }
+    }
 }
 
 /// A task given to an agent.
@@ -80,6 +93,8 @@ pub(crate) trait Bidder: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub(crate) struct Needs {
     pub(crate) settings: Settings,
+    /// An agent idle for this long becomes a row.
+    pub(crate) passivate_after: Duration,
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
     pub(crate) ledger: Arc<dyn Ledger>,
@@ -116,15 +131,10 @@ pub(crate) struct Handle {
 impl Handle {
     /// Opens the market under `supervisor`.
     pub(crate) async fn open(needs: Needs, supervisor: ActorCell) -> Result<Self, SpawnErr> {
-        let passivate = needs
-            .settings
-            .passivate_after
-            .map(|idle| (idle / 4).max(Duration::from_millis(50)));
+        let passivate = (needs.passivate_after / 4).max(Duration::from_millis(50));
         let actor = actor::Market { needs };
         let (market, _) = Actor::spawn_linked(None, actor, (), supervisor).await?;
-        if let Some(every) = passivate {
-            market.send_interval(every, || Message::Passivate);
-        }
+        market.send_interval(passivate, || Message::Passivate);
         Ok(Self { market })
     }
 

@@ -36,6 +36,7 @@ use colony_core::{
 };
 use colony_store::{Episode, EpisodeStream, Ledger, LedgerError, PAGE_MAX};
 use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
 
 use self::index::{Checkpoint, EpisodeIndex};
 use crate::snapshots::Snapshots;
@@ -47,10 +48,12 @@ const CHECKPOINT_VERSION: u32 = 2;
 /// The layout of what [`Memory::bind`] writes down: a model's name.
 const MODEL_VERSION: u32 = 2;
 
-/// How memory works.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// How memory works: `[memory]` of colony.toml.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Settings {
     /// The limits of the rules.
+    #[serde(flatten)]
     pub rule: Rule,
     /// Most episodes of one tenant and agent type; the oldest go first.
     pub episodes_max: usize,

@@ -212,12 +212,12 @@ impl Node {
             Arc::clone(&clock),
         )
         .await?;
-        let memory =
-            Memory::open(config.memory.settings(), node.clone(), Arc::clone(&ledger)).await?;
+        let memory = Memory::open(config.memory, node.clone(), Arc::clone(&ledger)).await?;
         let breakers = Breakers::new(config.breaker, needs(&types), Arc::clone(&clock));
         let market = market::Handle::open(
             market::Needs {
-                settings: config.market.settings(&config.roster),
+                settings: config.market.clone(),
+                passivate_after: config.roster.sleep_after,
                 node: node.clone(),
                 incarnation,
                 ledger: Arc::clone(&ledger),

@@ -123,7 +123,11 @@ impl Checks {
         for (key, value, max) in sizes {
             self.number(&format!("admission.{key}"), value as u64, 1..=max as u64);
         }
-        self.number("market.sample", config.market.sample.into(), 1..=1_024);
+        self.number(
+            "market.sample",
+            config.market.rules.sample.into(),
+            1..=1_024,
+        );
         self.number(
             "market.claim_max",
             config.market.claim_max.into(),
@@ -147,7 +151,7 @@ impl Checks {
         self.number("memory.shown", config.memory.shown as u64, 0..=100);
         self.number(
             "memory.neighbours",
-            config.memory.neighbours as u64,
+            config.memory.rule.neighbours as u64,
             1..=100,
         );
         let gateway = &config.gateway;
@@ -289,7 +293,7 @@ impl Checks {
     }
 
     fn weights(&mut self, config: &Config) {
-        let weights = &config.market.weights;
+        let weights = &config.market.rules.weights;
         let all = [
             ("load", weights.load),
             ("history", weights.history),
@@ -322,8 +326,8 @@ impl Checks {
         }
         let shares = [
             ("telemetry.sample_ratio", config.telemetry.sample_ratio),
-            ("memory.new_at", config.memory.new_at),
-            ("memory.unsure_below", config.memory.unsure_below),
+            ("memory.new_at", config.memory.rule.new_at),
+            ("memory.unsure_below", config.memory.rule.unsure_below),
         ];
         for (key, share) in shares {
             if !(0.0..=1.0).contains(&share) {

@@ -9,8 +9,6 @@ use colony_core::{
     },
     field,
     id::NodeId,
-    market::{Mode, Rules, SAMPLE_DEFAULT, Weights},
-    memory::Rule,
     span,
 };
 use colony_inference::{EmbedLimits, GenerateLimits};
@@ -20,7 +18,7 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{market, memory};
+pub use crate::{market::Settings as Market, memory::Settings as Memory};
 
 /// Who this node is and where it listens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,56 +59,6 @@ pub enum StoreEngine {
 pub struct Store {
     /// What keeps it.
     pub engine: StoreEngine,
-}
-
-/// How tasks meet agents.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Market {
-    /// Auction or first in, first out.
-    pub mode: Mode,
-    /// Most free agents compared for one task.
-    pub sample: u32,
-    /// Most tasks claimed at once.
-    pub claim_max: u32,
-    /// How often an idle market looks for work though nobody woke it; 0 = never.
-    #[serde(with = "span")]
-    pub recheck_every: Duration,
-    /// What counts how much in a bid.
-    pub weights: Weights,
-}
-
-impl Default for Market {
-    fn default() -> Self {
-        Self {
-            mode: Mode::default(),
-            sample: SAMPLE_DEFAULT,
-            claim_max: 256,
-            recheck_every: Duration::from_secs(30),
-            weights: Weights::default(),
-        }
-    }
-}
-
-impl Market {
-    /// The settings as the market takes them.
-    #[must_use]
-    pub const fn settings(&self, roster: &Roster) -> market::Settings {
-        market::Settings {
-            rules: Rules {
-                mode: self.mode,
-                sample: self.sample,
-                weights: self.weights,
-            },
-            claim_max: self.claim_max,
-            passivate_after: Some(roster.sleep_after),
-            recheck_every: if self.recheck_every.is_zero() {
-                None
-            } else {
-                Some(self.recheck_every)
-            },
-        }
-    }
 }
 
 /// How agents live.
@@ -194,51 +142,6 @@ impl Field {
             danger: self.half_lives.danger,
             success: self.half_lives.success,
             ..field::HalfLives::default()
-        }
-    }
-}
-
-/// What is remembered.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Memory {
-    /// Most episodes held for one tenant and type; beyond it the oldest are forgotten.
-    pub episodes_max: usize,
-    /// Episodes that vote on a label.
-    pub neighbours: usize,
-    /// The share of known tasks that may be taken for new.
-    pub new_at: f64,
-    /// Memory is unsure below this confidence.
-    pub unsure_below: f64,
-    /// Neighbours shown to the model and in explanations.
-    pub shown: usize,
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        let settings = memory::Settings::default();
-        Self {
-            episodes_max: settings.episodes_max,
-            neighbours: settings.rule.neighbours,
-            new_at: settings.rule.new_at,
-            unsure_below: settings.rule.unsure_below,
-            shown: settings.shown,
-        }
-    }
-}
-
-impl Memory {
-    /// The settings as memory takes them.
-    #[must_use]
-    pub const fn settings(&self) -> memory::Settings {
-        memory::Settings {
-            rule: Rule {
-                neighbours: self.neighbours,
-                new_at: self.new_at,
-                unsure_below: self.unsure_below,
-            },
-            episodes_max: self.episodes_max,
-            shown: self.shown,
         }
     }
 }

@@ -119,7 +119,7 @@ fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
         pair("node.listen", "127.0.0.1:0"),
     ];
     let loaded = Config::load(&sources).unwrap();
-    assert_eq!(loaded.config.market.sample, 6);
+    assert_eq!(loaded.config.market.rules.sample, 6);
     assert_eq!(loaded.config.market.claim_max, 5);
     assert_eq!(loaded.config.roster.sleep_after.as_secs(), 2);
     assert_eq!(loaded.config.node.listen.port(), 0);

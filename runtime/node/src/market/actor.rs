@@ -416,9 +416,7 @@ impl Market {
             .probed(&QueueName::from(&agent.agent_type));
         if let Some(address) = state.addresses.get_mut(agent) {
             address.attraction = attraction;
-            if self.needs.settings.passivate_after.is_some() {
-                address.idle_since = self.needs.clock.now();
-            }
+            address.idle_since = self.needs.clock.now();
         }
     }
 
@@ -455,6 +453,7 @@ impl Market {
     ) {
         let now = self.needs.clock.now();
         let recheck = self.needs.settings.recheck_every;
+        let recheck = (!recheck.is_zero()).then_some(recheck);
         let waits = [at.map(|at| at.since(now)), within, recheck];
         let Some(wait) = waits.into_iter().flatten().min() else {
             return state.timer.stop();
@@ -484,13 +483,10 @@ impl Market {
     }
 
     fn passivate(&self, state: &mut State) {
-        let Some(limit) = self.needs.settings.passivate_after else {
-            return;
-        };
         let now = self.needs.clock.now();
         for (agent, address) in &state.addresses {
             let idle = !state.by_agent.contains_key(agent);
-            if idle && now.since(address.idle_since) >= limit {
+            if idle && now.since(address.idle_since) >= self.needs.passivate_after {
                 address.bidder.passivate();
             }
         }
