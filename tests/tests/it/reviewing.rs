@@ -138,6 +138,10 @@ fn questions_are_found_shown_and_accepted_but_no_risky_one_by_accident() {
         accepted.stderr
     );
     assert_eq!(found(&[]), [id(0)]);
+    // Nothing at all was accepted: that is no success.
+    let none = node.run(&new).unwrap();
+    assert_eq!(none.code, Some(4), "{}", none.stderr);
+    assert!(none.stderr.contains("1 risky left out"), "{}", none.stderr);
 
     let by = |who: &str| node.run(&["approve", "reject", id(0), "--reason", "no", "--by", who]);
     let rejected = by("ann").unwrap().good().unwrap();

@@ -57,12 +57,13 @@ pub(super) async fn accept(node: &Node, args: AcceptArgs, out: Output) -> Result
     for approval in &others {
         batch.decide(approval).await?;
     }
+    let left_out = format!("{} risky left out", risky.len());
+    let hint = "look at them with `colony approve list --reason risky`, or take them with --risky";
     match (risky.len(), others.len()) {
         (0, 0) => out.note("no question is like that"),
         (0, _) => {}
-        (left, _) => out.note(&format!(
-            "{left} risky left out; look at them with `colony approve list --reason risky`, or take them with --risky"
-        )),
+        (_, 0) => batch.failed(Failure::refused(left_out).with_hint(hint)),
+        (_, _) => out.note(&format!("{left_out}; {hint}")),
     }
     if found.more {
         out.note(&format!(
