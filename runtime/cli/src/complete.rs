@@ -24,7 +24,7 @@ use crate::{
 /// Set by the script.
 const VARIABLE: &str = "COLONY_COMPLETE";
 /// How long somebody who pressed Tab waits for the node.
-const PATIENCE: Duration = Duration::from_millis(500);
+const ANSWER_WAIT: Duration = Duration::from_millis(500);
 /// Most that is offered at once.
 const OFFERED_MAX: u32 = 50;
 
@@ -144,9 +144,9 @@ where
             .enable_all()
             .build();
         let offers = runtime.ok().and_then(|runtime| {
-            let ask = async { ask(Node::at(&address(), PATIENCE)?, begun.clone()).await };
+            let ask = async { ask(Node::at(&address(), ANSWER_WAIT)?, begun.clone()).await };
             runtime
-                .block_on(async { tokio::time::timeout(PATIENCE, ask).await })
+                .block_on(async { tokio::time::timeout(ANSWER_WAIT, ask).await })
                 .ok()?
                 .ok()
         });

@@ -27,12 +27,12 @@ use crate::{
 
 /// What one way of finding risks made of the texts.
 #[derive(Debug, Default)]
-struct Tally {
+struct Confusion {
     caught: u64,
     false_alarms: u64,
 }
 
-impl Tally {
+impl Confusion {
     fn count(&mut self, risky: bool, found: bool) {
         self.caught += u64::from(risky && found);
         self.false_alarms += u64::from(!risky && found);
@@ -71,8 +71,11 @@ pub(crate) async fn eval(args: RiskEvalArgs, out: Output) -> Result<(), Failure>
     let examples = risk::examples(&config.risk).map_err(|error| Failure::usage(chain(&error)))?;
     let compared =
         embedder.zip(examples.map(|known| Examples::new(known, &config.inference.embed)));
-    let (mut phrases, mut similarity, mut both) =
-        (Tally::default(), Tally::default(), Tally::default());
+    let (mut phrases, mut similarity, mut both) = (
+        Confusion::default(),
+        Confusion::default(),
+        Confusion::default(),
+    );
     let (mut missed, mut alarms) = (Vec::new(), Vec::new());
     for ticket in &texts {
         let text: String = printable(&ticket.text).collect();
@@ -107,10 +110,10 @@ pub(crate) async fn eval(args: RiskEvalArgs, out: Output) -> Result<(), Failure>
         "alarms": args.list.then_some(&alarms),
     });
     out.result(&figures, || {
-        let line = |tally: &Tally| {
+        let line = |confusion: &Confusion| {
             format!(
                 "{} of {risky} risky texts caught, {} false alarms on {harmless} harmless ones",
-                tally.caught, tally.false_alarms
+                confusion.caught, confusion.false_alarms
             )
         };
         let rows = [

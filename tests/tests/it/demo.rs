@@ -74,7 +74,7 @@ fn the_demo_runs_without_models_and_prints_every_figure() {
     assert_whole(&figures, 200);
     assert_eq!(figures["engine"], "echo");
     assert_eq!(figures["agents"], 1_000);
-    assert_eq!(figures["lives"], 1);
+    assert_eq!(figures["incarnation"], 1);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_demo_killed_in_the_middle_goes_on_where_it_was() {
     }
     let figures = demo(&args);
     assert_whole(&figures, 1_500);
-    assert!(figures["lives"].as_u64() > Some(1), "{figures}");
+    assert!(figures["incarnation"].as_u64() > Some(1), "{figures}");
 }
 
 #[test]

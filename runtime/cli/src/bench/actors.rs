@@ -30,7 +30,7 @@ const TASKS: u64 = 1_000_000;
 /// Questions asked one after the other for the latency.
 const CALLS: usize = 20_000;
 /// Longest wait for an answer, or for the end of a run.
-const PATIENCE: Duration = Duration::from_secs(120);
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 enum Message {
@@ -108,13 +108,13 @@ pub(super) async fn measure(runs: u32, out: Output) -> Result<Figure, Failure> {
         for member in &members {
             tell(member, Message::Task)?;
         }
-        let over = tokio::time::timeout(PATIENCE, goal.reached.notified()).await;
+        let over = tokio::time::timeout(WAIT_MAX, goal.reached.notified()).await;
         over.map_err(|_| Failure::failed("the actors did not end in two minutes"))?;
         tasks.push(rate(TASKS, begun.elapsed()));
 
         for member in members.iter().cycle().take(CALLS) {
             let asked = Instant::now();
-            match member.call(Message::Ask, Some(PATIENCE)).await {
+            match member.call(Message::Ask, Some(WAIT_MAX)).await {
                 Ok(CallResult::Success(())) => waits.push(asked.elapsed()),
                 Ok(CallResult::Timeout | CallResult::SenderError) => {
                     return Err(Failure::failed("an actor did not answer"));

@@ -54,7 +54,7 @@ const MEASURED: Duration = Duration::from_secs(5);
 /// Finished tasks that the ledger keeps in detail, so that a run of any length fits into memory.
 const KEPT: usize = 20_000;
 /// Longest wait for the last tasks.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The share of tasks that is traced in the second half of a run.
 const SAMPLED: f64 = 0.01;
 
@@ -188,7 +188,7 @@ async fn load(node: &NodeHandle) -> Result<Lap, Failure> {
         tokio::time::sleep(PAUSE).await;
     };
     while done(&counts(node).await?) < submitted {
-        if begun.elapsed() > WARM_UP + MEASURED + PATIENCE {
+        if begun.elapsed() > WARM_UP + MEASURED + WAIT_MAX {
             return Err(Failure::failed("some tasks have not ended"));
         }
         tokio::time::sleep(PAUSE).await;

@@ -130,7 +130,7 @@ fn describe(status: &StatusResponse) -> String {
             ),
         ),
         ("started", view::time(status.started_at_us)),
-        ("lives", status.incarnation.to_string()),
+        ("incarnation", status.incarnation.to_string()),
         ("accepted", format!("{} tasks, {balance}", status.accepted)),
         ("tasks", or_none(&states)),
         ("agents", or_none(&agents)),

@@ -47,7 +47,7 @@ pub(super) struct Figures {
     /// Highest resident memory of this process, in bytes.
     pub(super) peak_rss_bytes: u64,
     /// Lives of the data directory: 1, and one more for each kill.
-    pub(super) lives: u64,
+    pub(super) incarnation: u64,
 }
 
 /// The train stream, in the order it was handed in.
@@ -190,7 +190,7 @@ pub(super) fn figures(evidence: &Evidence<'_>) -> Figures {
         speed: speed(evidence, &cases),
         fairness: fairness(evidence.agents),
         peak_rss_bytes: evidence.peak_rss_bytes,
-        lives: evidence.status.incarnation,
+        incarnation: evidence.status.incarnation,
     }
 }
 
