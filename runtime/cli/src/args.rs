@@ -158,6 +158,9 @@ pub(crate) struct NodeArgs {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,
+    /// Address for health and metrics over HTTP; without: none
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) http_listen: Option<String>,
     /// What runs the models
     #[arg(long)]
     pub(crate) engine: Option<EngineChoice>,

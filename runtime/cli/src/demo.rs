@@ -40,7 +40,7 @@ use crate::{
     model,
     node::{
         flags, logging,
-        privacy::{exposure, private_folder},
+        privacy::{exposures, private_folder},
         running::{Running, has_ledger},
         signals::Signals,
     },
@@ -85,7 +85,7 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
             .sum::<u64>(),
     ));
     // The log of a demo is silent on warnings.
-    if let Some(warning) = exposure(running.address) {
+    for warning in exposures(&config) {
         out.note(&warning);
     }
     if args.reviewer == ReviewerChoice::Person {

@@ -35,10 +35,15 @@ pub(crate) async fn run(args: NodeArgs, out: Output) -> Result<(), Failure> {
         sources,
         data_dir,
         listen,
+        http_listen,
         engine,
         log_format,
     } = args;
     let mut flags = flags(data_dir.as_deref(), listen, engine);
+    flags.extend(http_listen.map(|address| {
+        let address = serde_json::Value::from(address).to_string();
+        ("http.listen".to_owned(), address)
+    }));
     flags.extend(log_format.map(|format| ("telemetry.log_format".to_owned(), log_name(format))));
     let loaded = config::load(sources, flags)?;
     let config = loaded.config;
@@ -47,7 +52,7 @@ pub(crate) async fn run(args: NodeArgs, out: Output) -> Result<(), Failure> {
         tracing::warn!(key = warning.key, origin = %warning.origin, "{}", warning.what);
     }
     descriptors::raise(config.gateway.connections_max);
-    if let Some(warning) = privacy::exposure(config.node.listen) {
+    for warning in privacy::exposures(&config) {
         tracing::warn!("{warning}");
     }
     let home = model::home_of(&config)?;
@@ -65,11 +70,15 @@ pub(crate) async fn run(args: NodeArgs, out: Output) -> Result<(), Failure> {
         engine = config.inference.engine.as_str(),
         "node ready"
     );
+    if let Some(address) = running.http {
+        tracing::info!(%address, "health and metrics over HTTP");
+    }
     if out.is_json() {
         let ready = json!({
             "event": "ready",
             "node": config.node.id,
             "address": running.address.to_string(),
+            "http_address": running.http.map(|address| address.to_string()),
             "data_dir": config.node.data_dir,
             "agents": agents,
             "engine": config.inference.engine.as_str(),

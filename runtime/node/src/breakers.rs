@@ -66,6 +66,11 @@ pub struct OpenPort {
     pub until: Option<Timestamp>,
 }
 
+/// What a model is called among ports.
+pub(crate) fn model_port(name: &str) -> String {
+    format!("model/{name}")
+}
+
 impl Breakers {
     pub(crate) fn new(
         policy: Policy,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   default ◄── file ◄── COLONY__SECTION__KEY ◄── flag      the later layer wins, key by key
-//!      └──────────┴─────────────┴──────────────────┴──► Config::load ──► check ──► rooms
+//!      └──────────┴─────────────┴──────────────────┴──► Config::load ──► check ──► components
 //! ```
 //! `colony.toml` at the root of the repository holds every setting with its default, unit, range and
 //! effect; a test compares it with [`Config::default`]. Nothing here is read again while the node runs.
@@ -24,8 +24,8 @@ use figment::{Figment, providers::Serialized, value::Value};
 use serde::{Deserialize, Serialize};
 
 pub use sections::{
-    AgentType, Engine, Field, Gateway, HalfLives, Inference, LogFormat, Market, Memory, Model,
-    ModelRole, Node, Risk, RiskSimilarity, Roster, Store, StoreEngine, Telemetry,
+    AgentType, Engine, Field, Gateway, HalfLives, Http, Inference, LogFormat, Market, Memory,
+    Model, ModelRole, Node, Risk, RiskSimilarity, Roster, Store, StoreEngine, Telemetry,
 };
 pub use show::{Origin, Setting};
 
@@ -65,6 +65,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// Limits of the gRPC API.
     pub gateway: Gateway,
+    /// Where health and metrics are told over HTTP.
+    pub http: Http,
 }
 
 /// Where a configuration comes from, weakest first.
@@ -274,6 +276,7 @@ impl Config {
             risk: section.take("risk"),
             telemetry: section.take("telemetry"),
             gateway: section.take("gateway"),
+            http: section.take("http"),
         };
         (config, problems)
     }
@@ -357,6 +360,7 @@ impl Default for Config {
             risk: Risk::default(),
             telemetry: Telemetry::default(),
             gateway: Gateway::default(),
+            http: Http::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod field;
 pub mod gateway;
 mod handle;
+pub mod http;
 mod market;
 pub mod memory;
 mod node;

@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     approvals::{Approvals, Overdue},
-    breakers::Breakers,
+    breakers::{Breakers, model_port},
     config::{Config, Finding},
     field::Field,
     handle::{self, Ids, NodeHandle},
@@ -474,11 +474,6 @@ fn needs(types: &Declared) -> BTreeMap<QueueName, BTreeSet<String>> {
         (QueueName::from(&settings.name), ports.collect())
     });
     needs.collect()
-}
-
-/// What a model is called among ports.
-fn model_port(name: &str) -> String {
-    format!("model/{name}")
 }
 
 /// Whether the declared agent types name kinds that exist and suit them: everything that a start would refuse,

@@ -4,11 +4,13 @@
 
 mod api;
 mod commands;
+mod completions;
 mod demo;
 mod deploy;
 mod docs;
 mod json_keys;
 mod kills;
+mod metrics;
 mod outbound;
 mod outbox;
 mod process;

@@ -3,10 +3,11 @@
 use std::{
     fs::{self, DirBuilder},
     io,
-    net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::Path,
 };
+
+use colony_node::Config;
 
 /// Read, write and enter, for the owner alone.
 const OWNER_ONLY: u32 = 0o700;
@@ -29,15 +30,19 @@ pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What there is to say about an address that others can reach.
-pub(crate) fn exposure(address: SocketAddr) -> Option<String> {
-    let is_private = address.ip().to_canonical().is_loopback();
-    (!is_private).then(|| {
-        format!(
-            "{address} is not a loopback address, and there is no authentication: whoever can reach it can submit, \
-             decide and read"
-        )
-    })
+/// What there is to say about addresses that others can reach.
+pub(crate) fn exposures(config: &Config) -> Vec<String> {
+    let listeners = [
+        (Some(config.node.listen), "submit, decide and read"),
+        (config.http.listen, "read its metrics"),
+    ];
+    let open = listeners.into_iter().filter_map(|(address, can)| {
+        let address = address.filter(|address| !address.ip().to_canonical().is_loopback())?;
+        Some(format!(
+            "{address} is not a loopback address, and there is no authentication: whoever can reach it can {can}"
+        ))
+    });
+    open.collect()
 }
 
 #[cfg(test)]
@@ -68,17 +73,19 @@ mod tests {
 
     #[test]
     fn only_loopback_goes_without_a_warning() {
+        let said = |address: &str| {
+            let mut config = Config::default();
+            config.node.listen = address.parse().expect("an address");
+            config.http.listen = Some(config.node.listen);
+            exposures(&config)
+        };
         for quiet in [
             "127.0.0.1:7400",
             "127.0.0.2:0",
             "[::1]:7400",
             "[::ffff:127.0.0.1]:1",
         ] {
-            assert_eq!(
-                exposure(quiet.parse().expect("an address")),
-                None,
-                "{quiet}"
-            );
+            assert_eq!(said(quiet), Vec::<String>::new(), "{quiet}");
         }
         for open in [
             "0.0.0.0:7400",
@@ -86,10 +93,7 @@ mod tests {
             "192.168.1.5:7400",
             "[fe80::1]:7400",
         ] {
-            assert!(
-                exposure(open.parse().expect("an address")).is_some(),
-                "{open}"
-            );
+            assert_eq!(said(open).len(), 2, "{open}");
         }
     }
 }

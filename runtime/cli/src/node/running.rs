@@ -1,4 +1,4 @@
-//! A whole node in this process: ledger, models, components and gRPC API. Used by `colony node` and by the
+//! A whole node in this process: ledger, models, components, gRPC API and HTTP listener. Used by `colony node` and by the
 //! demo, which therefore goes through the same API as everybody else.
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
@@ -8,7 +8,7 @@ use colony_inference::{BatchObserver, ModelStore};
 use colony_node::{
     Config, Dependencies, Node,
     config::StoreEngine,
-    gateway,
+    gateway, http,
     ports::{SystemClock, SystemRandom},
     telemetry::Telemetry,
     workers::{self, BatchSpans},
@@ -31,24 +31,25 @@ pub(crate) const LEDGER_FILE: &str = "colony.db";
 pub(crate) struct Running {
     /// Where its gRPC API is.
     pub(crate) address: SocketAddr,
+    /// Where its HTTP listener is, if it has one.
+    pub(crate) http: Option<SocketAddr>,
     node: Node,
     server: JoinHandle<()>,
+    http_server: Option<JoinHandle<()>>,
+    /// Closes the gRPC API, and then the HTTP listener: orchestrators may ask until the end.
     shut: oneshot::Sender<()>,
+    shut_http: oneshot::Sender<()>,
     spans: Option<SdkTracerProvider>,
 }
 
 impl Running {
     /// Opens everything that `config` declares.
     pub(crate) async fn open(config: &Config, home: ModelStore) -> Result<Self, Failure> {
-        let listen = config.node.listen;
-        let listener = TcpListener::bind(listen).await.map_err(|error| {
-            Failure::failed(format!("cannot listen on {listen}: {error}")).with_hint(
-                "another node may run; --listen takes another address, port 0 any free one",
-            )
-        })?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| Failure::failed(format!("cannot listen on {listen}: {error}")))?;
+        let (listener, address) = bind(config.node.listen, "--listen").await?;
+        let http = match config.http.listen {
+            Some(listen) => Some(bind(listen, "--http-listen").await?),
+            None => None,
+        };
         let mut config = config.clone();
         config.node.listen = address;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
@@ -95,11 +96,25 @@ impl Running {
         let server = node.supervise("the gRPC API", async move {
             serving.await.map_err(|error| chain(&error))
         });
+        let (shut_http, closed) = oneshot::channel();
+        let http_address = http.as_ref().map(|(_, address)| *address);
+        let http_server = http.map(|(listener, _)| {
+            let serving = http::serve(node.handle(), listener, async {
+                let _ = closed.await;
+            });
+            node.supervise("the HTTP listener", async move {
+                serving.await;
+                Ok(())
+            })
+        });
         Ok(Self {
             address,
+            http: http_address,
             node,
             server,
+            http_server,
             shut,
+            shut_http,
             spans,
         })
     }
@@ -115,7 +130,9 @@ impl Running {
         let Self {
             node,
             mut server,
+            http_server,
             shut,
+            shut_http,
             spans,
             ..
         } = self;
@@ -127,6 +144,10 @@ impl Running {
             // Streams of watchers end with the ledger.
             let _ = server.await;
         }
+        let _ = shut_http.send(());
+        if let Some(http_server) = http_server {
+            let _ = http_server.await;
+        }
         if let Some(spans) = spans
             && let Err(error) = spans.shutdown()
         {
@@ -134,6 +155,18 @@ impl Running {
         }
         drained
     }
+}
+
+/// Listens on an address that `flag` sets.
+async fn bind(listen: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+    let failed = |error| Failure::failed(format!("cannot listen on {listen}: {error}"));
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        failed(error).with_hint(format!(
+            "another node may run; {flag} takes another address, port 0 any free one"
+        ))
+    })?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 async fn ledger(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Ledger>, Failure> {

@@ -433,6 +433,14 @@ pub struct Gateway {
     pub connection_age_max: Duration,
 }
 
+/// The HTTP listener.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Its address; none: there is no HTTP listener.
+    pub listen: Option<SocketAddr>,
+}
+
 impl Default for Gateway {
     fn default() -> Self {
         Self {
