@@ -320,13 +320,24 @@ impl Sections<'_> {
                     .iter()
                     .any(|(known, _)| known.starts_with(&below))
                 {
-                    self.problems.push((key, error.kind.to_string()));
+                    self.problems.push((key, reworded(&error.kind)));
                 }
             }
             if !removed {
                 return T::default();
             }
         }
+    }
+}
+
+/// What serde says, in words that say what to write.
+fn reworded(kind: &figment::error::Kind) -> String {
+    let said = kind.to_string();
+    match said.as_str() {
+        "invalid socket address syntax" => {
+            "no address; write IP:PORT, such as 127.0.0.1:7400 or [::1]:7400".to_owned()
+        }
+        _ => said,
     }
 }
 

@@ -8,7 +8,13 @@
 //! They are embedded when the first task is compared, not at the start: a node starts while its model is away.
 //! A type without an embedder has the patterns only.
 
-use std::{fs, future::Future, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    future::Future,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use colony_agents::{
@@ -27,6 +33,9 @@ use crate::config::{Finding, Risk};
 
 /// The examples shipped.
 const EXAMPLES: &str = include_str!("config/risk_examples.jsonl");
+/// Largest file of examples, in bytes: some 50,000 texts, each of which is compared with every task.
+const EXAMPLES_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// What is wrong with a file of examples.
 #[derive(Debug, thiserror::Error)]
 pub enum ExamplesError {
@@ -179,7 +188,7 @@ pub fn examples(settings: &Risk) -> Result<Option<Labelled>, ExamplesError> {
     }
     let (path, lines) = match settings.examples.clone() {
         None => (PathBuf::from("risk_examples.jsonl"), EXAMPLES.into()),
-        Some(path) => match fs::read(&path) {
+        Some(path) => match read(&path) {
             Ok(lines) => (path, lines),
             Err(error) => return Err(ExamplesError::Read { path, error }),
         },
@@ -198,6 +207,22 @@ pub fn examples(settings: &Risk) -> Result<Option<Labelled>, ExamplesError> {
             .collect(),
         bounds: settings.bounds(),
     }))
+}
+
+/// A whole file, if it is one and not too large.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut lines = Vec::new();
+    let file = fs::File::open(path)?;
+    file.take(EXAMPLES_BYTES_MAX + 1).read_to_end(&mut lines)?;
+    if lines.len() as u64 > EXAMPLES_BYTES_MAX {
+        let why = format!("it is larger than {EXAMPLES_BYTES_MAX} bytes");
+        return Err(io::Error::other(why));
+    }
+    Ok(lines)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -435,24 +435,46 @@ fn a_disk_without_room_for_the_log_in_the_file_stops_nothing() {
 }
 
 /// Shells and service managers begin with few open files.
+/// The node, as a shell starts it in a script.
+fn in_shell(node: &Command, script: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", script])
+        .arg(node.get_program())
+        .args(node.get_args());
+    for (name, value) in node.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
+/// The first line of its log ended the node.
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let folder = Folder::new().unwrap();
+    for script in [
+        "exec \"$0\" \"$@\" 2>/dev/full",
+        // Whoever reads it leaves after the first line.
+        "mkfifo log; head -n 1 <log >first & exec \"$0\" \"$@\" 2>log",
+    ] {
+        let node = Node::start_as(&folder, "127.0.0.1:0", &[], |node| in_shell(&node, script));
+        let node = node.unwrap();
+        // Ignored, with a line in the log.
+        let _ = node.signal("HUP");
+        let submit = ["submit", "--type", "echo", "--wait", "hello"];
+        node.run(&submit).unwrap().good().unwrap();
+        drop(node);
+    }
+}
+
 #[test]
 fn a_node_raises_its_limit_of_open_files_and_says_when_it_is_low() {
     let folder = Folder::new().unwrap();
-    let node = Node::start_as(&folder, "127.0.0.1:0", &[], |node| {
-        let mut limited = std::process::Command::new("sh");
-        limited
-            .args(["-c", "ulimit -Sn 64; ulimit -Hn 500; exec \"$0\" \"$@\""])
-            .arg(node.get_program())
-            .args(node.get_args());
-        for (name, value) in node.get_envs() {
-            match value {
-                Some(value) => limited.env(name, value),
-                None => limited.env_remove(name),
-            };
-        }
-        limited
-    })
-    .unwrap();
+    let limits = "ulimit -Sn 64; ulimit -Hn 500; exec \"$0\" \"$@\"";
+    let node = Node::start_as(&folder, "127.0.0.1:0", &[], |node| in_shell(&node, limits)).unwrap();
     let limits = fs::read_to_string(format!("/proc/{}/limits", node.id())).unwrap();
     let files = limits
         .lines()

@@ -1,18 +1,32 @@
 //! Log lines: which of them, in what form, and where to.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use colony_node::config::{LogFormat, Telemetry};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{errors::Failure, output::wants_colour};
 
+/// Where log lines go. One that cannot be written, for a full disk or a reader who left, is lost: the node goes on.
+struct Lossy;
+
+impl io::Write for Lossy {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _ = io::stderr().write_all(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Starts logging to stderr what `telemetry` asks for.
 pub(crate) fn start(telemetry: &Telemetry) -> Result<(), Failure> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&telemetry.log))
         .with_ansi(wants_colour(io::stderr().is_terminal()))
-        .with_writer(io::stderr);
+        .with_writer(|| Lossy);
     let set = match telemetry.log_format {
         LogFormat::Json => lines.json().try_init(),
         LogFormat::Text => lines.try_init(),

@@ -389,17 +389,31 @@ impl Checks {
             self.say("telemetry.service_name", "must not be empty");
         }
         if let Some(endpoint) = &config.telemetry.otlp_endpoint
-            && !endpoint.starts_with("http://")
-            && !endpoint.starts_with("https://")
+            && !is_address(endpoint)
         {
             let what =
                 format!("{endpoint:?} is no address; write it like \"http://127.0.0.1:4317\"");
             self.say("telemetry.otlp_endpoint", what);
         }
-        if config.node.data_dir.as_os_str().is_empty() {
+        let data_dir = config.node.data_dir.as_os_str().as_encoded_bytes();
+        if data_dir.is_empty() {
             self.say("node.data_dir", "must not be empty");
+        } else if data_dir.contains(&0) {
+            self.say("node.data_dir", "no path has a NUL byte in it");
+        }
+        for (name, agents) in &config.agents {
+            if !agents.settings.is_object() {
+                let what = "must be a table of settings";
+                self.say(format!("agents.{name}.settings"), what);
+            }
         }
     }
+}
+
+/// Whether a receiver of spans can be reached at it.
+fn is_address(endpoint: &str) -> bool {
+    let uri = endpoint.parse::<tonic::codegen::http::Uri>().ok();
+    uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")))
 }
 
 /// What is wrong with using `model` for `role`, if anything.

@@ -163,6 +163,29 @@ fn unknown_keys_are_named_with_their_line_and_the_nearest_known_one() {
     assert_eq!(found.len(), 4, "{text}");
 }
 
+/// What stands there as an example is what people take the comment sign from.
+#[test]
+fn every_example_of_the_file_in_the_repository_can_be_set() {
+    let (_, text) = repository_file();
+    let mut examples = 0;
+    let lines = text.lines().map(|line| {
+        let setting = line.strip_prefix("# ").filter(|rest| {
+            let key = rest.split_once(" = ").map(|(key, _)| key);
+            key.is_some_and(|key| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        });
+        examples += usize::from(setting.is_some());
+        setting.unwrap_or(line)
+    });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let (_folder, sources) = file(&text);
+    let loaded = Config::load(&sources);
+    let loaded = loaded
+        .map_err(|error| error.to_string())
+        .expect("no problem");
+    assert_eq!(loaded.config.ledger.tenant_weights.len(), 1);
+    assert!(examples > 10, "{examples} examples");
+}
+
 #[test]
 fn all_wrong_values_are_listed() {
     let (_folder, sources) = file(

@@ -33,7 +33,7 @@ fn unknown(known: &Value, key: &str) -> Option<(String, String)> {
         let next = match (above.as_slice(), part) {
             (["models"], _) => serde_json::to_value(Model::default()).ok(),
             (["agents"], _) => serde_json::to_value(AgentType::default()).ok(),
-            (["agents", _, "settings", ..], _) => return None,
+            (["agents", _, "settings", ..] | ["ledger", "tenant_weights"], _) => return None,
             _ => entries.get(part).cloned(),
         };
         let Some(next) = next else {
