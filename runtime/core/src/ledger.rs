@@ -528,49 +528,74 @@ impl Commit {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The claim is no longer the caller's.
-    #[error("the claim is lost; the task is {state}")]
+    #[error("claim on task {task} with fence {fence} is lost; the task is {state}", fence = fence.0)]
     Lost {
+        /// The task.
+        task: TaskId,
+        /// The fence that was shown.
+        fence: Fence,
         /// Where the task stands.
         state: State,
     },
     /// The first entry does not follow the journal: an entry is missing.
-    #[error("journal entry {sequence} is out of order; the next is {expected}")]
+    #[error("journal entry {sequence} of task {task} is out of order; the next is {expected}")]
     Sequence {
+        /// The task.
+        task: TaskId,
         /// The sequence number that was shown.
         sequence: u32,
         /// The one that would have been right.
         expected: u32,
     },
     /// The journal has another entry under this number: fold it again.
-    #[error("journal entry {sequence} is there already, with other content")]
+    #[error("journal entry {sequence} of task {task} is there already, with other content")]
     Conflict {
+        /// The task.
+        task: TaskId,
         /// The sequence number that was shown.
         sequence: u32,
     },
     /// The task has ended.
-    #[error("the task has ended: it is {state}")]
+    #[error("task {task} has ended: it is {state}")]
     Ended {
+        /// The task.
+        task: TaskId,
         /// How.
         state: State,
     },
     /// Only dead, cancelled and expired tasks can be revived.
-    #[error("a task that is {state} cannot be revived; only dead, cancelled and expired ones can")]
+    #[error("task {task} is {state}; only dead, cancelled and expired tasks can be revived")]
     NotRevivable {
+        /// The task.
+        task: TaskId,
         /// Where it stands.
         state: State,
     },
     /// The id of the request is that of another request.
-    #[error("the request id belongs to another request")]
-    RequestConflict,
+    #[error("the request id belongs to another request about task {task}")]
+    RequestConflict {
+        /// The task.
+        task: TaskId,
+    },
     /// Somebody else decided the question first.
-    #[error("the question was decided by {by}")]
+    #[error("approval {id} was decided by {by}; task {task} is {state}")]
     Decided {
+        /// The question.
+        id: ApprovalId,
+        /// Its task.
+        task: TaskId,
+        /// Where the task stands.
+        state: State,
         /// Who decided.
         by: String,
     },
     /// The question closed with its task.
-    #[error("the question is closed; its task is {state}")]
+    #[error("approval {id} is closed: task {task} is {state}")]
     Closed {
+        /// The question.
+        id: ApprovalId,
+        /// Its task.
+        task: TaskId,
         /// Where the task stands.
         state: State,
     },

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cycle::Decision,
-    id::RequestId,
+    id::{RequestId, TaskId},
     journal::Entry,
     mutant,
     task::{Ending, Spec, State},
@@ -37,6 +37,7 @@ pub enum Appended {
 /// # Errors
 /// `Sequence` for a gap, `Conflict` for another entry under the same number.
 pub fn append<E>(
+    task: TaskId,
     next: u32,
     entries: &[Entry],
     mut stored: impl FnMut(u32) -> Result<Option<Entry>, E>,
@@ -48,11 +49,15 @@ pub fn append<E>(
     for entry in entries {
         let sequence = entry.sequence;
         if sequence != expected {
-            return Ok(Err(Refusal::Sequence { sequence, expected }));
+            return Ok(Err(Refusal::Sequence {
+                task,
+                sequence,
+                expected,
+            }));
         }
         if sequence < next && !mutant!(AppendTwice) {
             if stored(sequence)?.as_ref() != Some(entry) {
-                return Ok(Err(Refusal::Conflict { sequence }));
+                return Ok(Err(Refusal::Conflict { task, sequence }));
             }
             known += 1;
         }
@@ -85,7 +90,11 @@ pub fn commit(
         return if repeat.is_some() && repeat == held.last_request {
             Ok(None)
         } else {
-            Err(Refusal::Lost { state: held.state })
+            Err(Refusal::Lost {
+                task: held.id,
+                fence,
+                state: held.state,
+            })
         };
     }
     let expect = Stamp::Held(fence);
@@ -169,11 +178,11 @@ pub fn lose(head: &TaskHead, now: Timestamp) -> Transition {
 
 /// Whether a client's request is the repeat of one that was done; `known` is what is kept with the task under
 /// its id.
-fn is_repeat(known: Option<ClientVerb>, verb: ClientVerb) -> Result<bool, Refusal> {
+fn is_repeat(task: TaskId, known: Option<ClientVerb>, verb: ClientVerb) -> Result<bool, Refusal> {
     match known {
         None => Ok(false),
         Some(known) if known == verb => Ok(true),
-        Some(_) => Err(Refusal::RequestConflict),
+        Some(_) => Err(Refusal::RequestConflict { task }),
     }
 }
 
@@ -190,11 +199,14 @@ pub fn cancel(
     now: Timestamp,
 ) -> Result<Option<Transition>, Refusal> {
     let verb = ClientVerb::Cancel;
-    if is_repeat(known, verb)? {
+    if is_repeat(head.id, known, verb)? {
         return Ok(None);
     }
     if head.state.is_final() {
-        return Err(Refusal::Ended { state: head.state });
+        return Err(Refusal::Ended {
+            task: head.id,
+            state: head.state,
+        });
     }
     let mut transition = end(head, State::Cancelled, CANCELLED, now);
     transition.request = Some(ClientRequest { id, verb });
@@ -236,12 +248,14 @@ pub fn revive(
     now: Timestamp,
 ) -> Result<Option<Transition>, Refusal> {
     let verb = ClientVerb::Revive;
-    if is_repeat(known, verb)? {
+    if is_repeat(head.id, known, verb)? {
         return Ok(None);
     }
     if !head.state.is_revivable() {
-        let state = head.state;
-        return Err(Refusal::NotRevivable { state });
+        return Err(Refusal::NotRevivable {
+            task: head.id,
+            state: head.state,
+        });
     }
     let mut after = released(head, State::Ready, now);
     after.fence.0 += 1;
@@ -271,6 +285,12 @@ pub fn decide(
     request: RequestId,
     now: Timestamp,
 ) -> Result<Option<Decided>, Refusal> {
+    let (id, task) = (question.id, head.id);
+    let closed = || Refusal::Closed {
+        id,
+        task,
+        state: head.state,
+    };
     match state {
         QuestionState::Answered {
             request: known,
@@ -283,19 +303,22 @@ pub fn decide(
             return if before == decision {
                 Ok(None)
             } else {
-                Err(Refusal::RequestConflict)
+                Err(Refusal::RequestConflict { task })
             };
         }
         QuestionState::Answered { decision, .. } | QuestionState::Taken { decision, .. }
             if !mutant!(DoubleDecide) =>
         {
             let by = decision.by.clone();
-            return Err(Refusal::Decided { by });
+            return Err(Refusal::Decided {
+                id,
+                task,
+                state: head.state,
+                by,
+            });
         }
-        QuestionState::Closed => return Err(Refusal::Closed { state: head.state }),
-        QuestionState::Open if head.state.is_final() => {
-            return Err(Refusal::Closed { state: head.state });
-        }
+        QuestionState::Closed => return Err(closed()),
+        QuestionState::Open if head.state.is_final() => return Err(closed()),
         QuestionState::Open | QuestionState::Answered { .. } | QuestionState::Taken { .. } => {}
     }
     let waits = head.state == State::Waiting && head.wait == Some(Wait::Human(question.id));

@@ -24,12 +24,11 @@ use super::{
 };
 use crate::{
     ledger::{
-        Agent, Claim, ClaimRef, ClaimRequest, Claimed, Commit, Committed, Decided, EpisodeChange,
+        Agent, Claim, ClaimRequest, Claimed, Commit, Committed, Decided, EpisodeChange,
         EpisodeStream, InboxItem, LedgerError, MessageId, NewTask, Others, OutboxMessage, Posted,
         Question, QuestionState, Registered, Snapshot, SnapshotKey, Submitted,
     },
     limits::size,
-    refusal::{about_question, about_task},
 };
 
 impl Tables {
@@ -253,10 +252,9 @@ impl Tables {
         mut commit: Commit,
         now: Timestamp,
     ) -> Result<Committed, LedgerError> {
-        let ClaimRef { task: id, fence } = commit.claim;
-        let refused = |refusal: colony_core::ledger::Refusal| about_task(id, fence, &refusal);
+        let id = commit.claim.task;
         let row = self.tasks.get_mut(id).ok_or(LedgerError::NoTask(id))?;
-        let transition = settle::commit(&row.head, &commit, &self.policy, now).map_err(refused)?;
+        let transition = settle::commit(&row.head, &commit, &self.policy, now)?;
         let Some(transition) = transition else {
             return Ok(Committed {
                 state: Some(row.head.state),
@@ -265,8 +263,8 @@ impl Tables {
         };
         let next = u32::try_from(row.journal.len()).unwrap_or(u32::MAX);
         let stored = |sequence| Ok::<_, Infallible>(row.journal.get(size(sequence)).cloned());
-        let Ok(placed) = settle::append(next, &commit.entries, stored);
-        let new = match placed.map_err(refused)? {
+        let Ok(placed) = settle::append(id, next, &commit.entries, stored);
+        let new = match placed? {
             Appended::Repeat if transition.head.is_none() => {
                 return Ok(Committed {
                     state: Some(row.head.state),
@@ -387,11 +385,9 @@ impl Tables {
             decision,
             request,
             now,
-        );
+        )?;
         let mut state = head.state;
-        if let Some(decided) =
-            decided.map_err(|refusal| about_question(id, task, state, refusal))?
-        {
+        if let Some(decided) = decided {
             approval.state = decided.question;
             if let Some(transition) = decided.transition {
                 state = transition.to();
@@ -413,9 +409,7 @@ impl Tables {
     ) -> Result<State, LedgerError> {
         let TaskRow { head, requests, .. } = self.task(id)?;
         let known = requests.get(&request).copied();
-        let cancelled = settle::cancel(head, known, request, now)
-            .map_err(|refusal| about_task(id, head.fence, &refusal))?;
-        let Some(transition) = cancelled else {
+        let Some(transition) = settle::cancel(head, known, request, now)? else {
             return Ok(State::Cancelled);
         };
         let was = transition.from;
@@ -444,8 +438,7 @@ impl Tables {
     ) -> Result<State, LedgerError> {
         let row = self.task(id)?;
         let known = row.requests.get(&request).copied();
-        let revived = settle::revive(&row.head, &row.spec, known, request, &self.policy, now)
-            .map_err(|refusal| about_task(id, row.head.fence, &refusal))?;
+        let revived = settle::revive(&row.head, &row.spec, known, request, &self.policy, now)?;
         let Some(transition) = revived else {
             return Ok(State::Ready);
         };

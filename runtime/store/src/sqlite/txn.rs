@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 
 use colony_core::{
     id::{NodeId, TaskId},
-    ledger::{ClientRequest, Policy, TaskHead, Transition, Wait},
+    ledger::{ClientRequest, Policy, Refusal, TaskHead, Transition, Wait},
     property::{check, lawful},
     task::State,
     unit::Timestamp,
@@ -57,6 +57,12 @@ pub(super) enum TxnError {
 impl From<rusqlite::Error> for TxnError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Failed(error)
+    }
+}
+
+impl From<Refusal> for TxnError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal.into())
     }
 }
 

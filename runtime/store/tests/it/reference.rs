@@ -30,8 +30,8 @@ pub(crate) enum No {
     Unknown,
     /// Too many live tasks.
     Full(Full),
-    /// A rule refused; where it is about a question, its task stands so.
-    Refused(Refusal, Option<State>),
+    /// A rule refused.
+    Refused(Refusal),
 }
 
 impl From<submit::Error> for No {
@@ -45,7 +45,7 @@ impl From<submit::Error> for No {
 
 impl From<Refusal> for No {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal, None)
+        Self::Refused(refusal)
     }
 }
 
@@ -294,7 +294,7 @@ impl Reference {
             return Ok(task.head.state);
         };
         let next = u32::try_from(task.journal.len()).unwrap();
-        let Ok(placed) = settle::append(next, &commit.entries, |sequence| {
+        let Ok(placed) = settle::append(id, next, &commit.entries, |sequence| {
             Ok::<_, Infallible>(task.journal.get(sequence as usize).cloned())
         });
         let new = match placed? {
@@ -340,9 +340,8 @@ impl Reference {
             decision,
             request,
             self.now,
-        );
-        let about = |refusal| No::Refused(refusal, Some(head.state));
-        if let Some(decided) = decided.map_err(about)? {
+        )?;
+        if let Some(decided) = decided {
             self.questions.get_mut(&id).unwrap().state = decided.question;
             if let Some(transition) = decided.transition {
                 self.apply(transition);

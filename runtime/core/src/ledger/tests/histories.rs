@@ -316,7 +316,7 @@ impl History {
             return;
         };
         let next = u32::try_from(task.journal.len()).unwrap();
-        let Ok(Ok(placed)) = settle::append(next, &commit.entries, |sequence| {
+        let Ok(Ok(placed)) = settle::append(claim.task, next, &commit.entries, |sequence| {
             Ok::<_, Infallible>(task.journal.get(sequence as usize).cloned())
         }) else {
             panic!("entries that follow the journal are placed");

@@ -256,7 +256,7 @@ proptest! {
             entry.sequence = sequence;
         }
         let next = u32::try_from(journal.len()).unwrap();
-        let Ok(placed) = settle::append(next, &entries, |sequence| {
+        let Ok(placed) = settle::append(ready().id, next, &entries, |sequence| {
             Ok::<_, Infallible>(journal.get(sequence as usize).cloned())
         });
 
@@ -278,17 +278,17 @@ proptest! {
                 prop_assert_eq!(crate::property::gapless(&whole), Ok(()));
                 // The same once more is a repeat.
                 let next = u32::try_from(whole.len()).unwrap();
-                let Ok(again) = settle::append(next, &entries, |sequence| {
+                let Ok(again) = settle::append(ready().id, next, &entries, |sequence| {
                     Ok::<_, Infallible>(whole.get(sequence as usize).cloned())
                 });
                 let repeat = if entries.is_empty() { Appended::From(0) } else { Appended::Repeat };
                 prop_assert_eq!(again, Ok(repeat));
             }
-            Err(Refusal::Sequence { sequence, expected }) => {
+            Err(Refusal::Sequence { task: _, sequence, expected }) => {
                 prop_assert!(!follow || !starts);
                 prop_assert_ne!(sequence, expected);
             }
-            Err(Refusal::Conflict { sequence }) => {
+            Err(Refusal::Conflict { task: _, sequence }) => {
                 let wrong = entries.iter().find(|entry| entry.sequence == sequence).unwrap();
                 prop_assert!(at(sequence).is_some_and(|known| known != wrong));
             }
@@ -318,8 +318,12 @@ fn a_settlement_is_recognised_until_the_next_one() {
             let again = claimed_again(&due, 2);
             assert_eq!(repeat(&again), Ok(None), "claimed again");
             let forgotten = settled(&again, release(Counts::Not, Duration::ZERO));
+            let ClaimRef { task, fence } = first.claim;
             let state = State::Ready;
-            assert_eq!(repeat(&forgotten), Err(Refusal::Lost { state }));
+            assert_eq!(
+                repeat(&forgotten),
+                Err(Refusal::Lost { task, fence, state })
+            );
         }
     }
 }
@@ -341,8 +345,8 @@ fn only_the_claim_that_stands_is_obeyed() {
                     Ok(None) => assert!(head.last_request.is_some()),
                     Ok(Some(_)) => assert!(stands),
                     Err(refusal) => {
-                        let state = head.state;
-                        assert_eq!(refusal, Refusal::Lost { state });
+                        let (task, state, fence) = (head.id, head.state, Fence(fence));
+                        assert_eq!(refusal, Refusal::Lost { task, fence, state });
                     }
                 }
             }
@@ -391,8 +395,8 @@ fn a_question_is_answered_once_in_any_live_state() {
         let decide = |state: &QuestionState, number| {
             settle::decide(&question(1), state, &head, &by, request(number), DAWN)
         };
-        let state = head.state;
-        let closed = Err(Refusal::Closed { state });
+        let (id, task, state) = (question(1).id, head.id, head.state);
+        let closed = Err(Refusal::Closed { id, task, state });
         assert_eq!(decide(&QuestionState::Closed, 1), closed);
         if state.is_final() {
             assert_eq!(decide(&QuestionState::Open, 1), closed);
@@ -409,9 +413,17 @@ fn a_question_is_answered_once_in_any_live_state() {
             assert_eq!(decide(&answered, 1), Ok(None));
             let other = decision("bob");
             let changed = settle::decide(&question(1), &answered, &head, &other, request(1), DAWN);
-            assert_eq!(changed, Err(Refusal::RequestConflict));
+            assert_eq!(changed, Err(Refusal::RequestConflict { task }));
             let by = "ann".into();
-            assert_eq!(decide(&answered, 2), Err(Refusal::Decided { by }));
+            assert_eq!(
+                decide(&answered, 2),
+                Err(Refusal::Decided {
+                    id,
+                    task,
+                    state,
+                    by
+                })
+            );
             assert_eq!(settle::closed(answered.clone()), answered);
         }
     }
@@ -426,18 +438,18 @@ fn a_question_is_answered_once_in_any_live_state() {
 fn a_clients_request_is_done_once_in_any_state() {
     let (spec, policy, id) = (spec(), Policy::default(), request(1));
     for head in in_every_state() {
-        let state = head.state;
+        let (task, state) = (head.id, head.state);
         let cancel = |known| settle::cancel(&head, known, id, DAWN);
         let revive = |known| settle::revive(&head, &spec, known, id, &policy, DAWN);
         let kept = |done: Option<Transition>| done.unwrap().request.unwrap();
-        let conflict = Err(Refusal::RequestConflict);
+        let conflict = Err(Refusal::RequestConflict { task });
 
         assert_eq!(cancel(Some(ClientVerb::Cancel)), Ok(None));
         assert_eq!(cancel(Some(ClientVerb::Revive)), conflict);
         let verb = ClientVerb::Cancel;
         match cancel(None) {
             Ok(done) => assert_eq!(kept(done), ClientRequest { id, verb }),
-            Err(refusal) => assert_eq!(refusal, Refusal::Ended { state }),
+            Err(refusal) => assert_eq!(refusal, Refusal::Ended { task, state }),
         }
 
         assert_eq!(revive(Some(ClientVerb::Revive)), Ok(None));
@@ -445,7 +457,7 @@ fn a_clients_request_is_done_once_in_any_state() {
         let verb = ClientVerb::Revive;
         match revive(None) {
             Ok(done) => assert_eq!(kept(done), ClientRequest { id, verb }),
-            Err(refusal) => assert_eq!(refusal, Refusal::NotRevivable { state }),
+            Err(refusal) => assert_eq!(refusal, Refusal::NotRevivable { task, state }),
         }
     }
 }
@@ -461,9 +473,9 @@ fn what_ended_without_a_verdict_may_be_revived() {
             spec.deadline = deadline;
             head.deadline = deadline;
             let revived = settle::revive(&head, &spec, None, request(1), &policy, later);
-            let state = head.state;
+            let (task, state) = (head.id, head.state);
             if !matches!(state, State::Dead | State::Cancelled | State::Expired) {
-                assert_eq!(revived, Err(Refusal::NotRevivable { state }));
+                assert_eq!(revived, Err(Refusal::NotRevivable { task, state }));
                 continue;
             }
             let again = after(&head, revived.unwrap().unwrap());

@@ -14,7 +14,6 @@ use super::{Done, TxnError, WriteTxn};
 use crate::{
     codec,
     ledger::{Commit, Committed, LedgerError},
-    refusal,
     sqlite::{
         load,
         row::ApprovalRow,
@@ -26,17 +25,11 @@ use crate::{
 impl WriteTxn<'_> {
     pub(in crate::sqlite) fn commit(&mut self, commit: &Commit) -> Done<Committed> {
         let id = commit.claim.task;
-        let refuse = |refusal| {
-            let error = refusal::about_task(id, commit.claim.fence, &refusal);
-            TxnError::Refused(error)
-        };
         let head = self.head(id)?;
-        let Some(transition) =
-            settle::commit(&head, commit, self.policy, self.now).map_err(refuse)?
-        else {
+        let Some(transition) = settle::commit(&head, commit, self.policy, self.now)? else {
             return self.answered_before(commit, &head);
         };
-        let from = match self.place(id, &commit.entries)?.map_err(refuse)? {
+        let from = match self.place(id, &commit.entries)?? {
             Appended::Repeat if transition.head.is_none() => {
                 return self.answered_before(commit, &head);
             }
@@ -87,7 +80,7 @@ impl WriteTxn<'_> {
         }
         let next = load::next_sequence(self.db, task)?;
         let mut damaged = None;
-        let placed = settle::append(next, entries, |sequence| {
+        let placed = settle::append(task, next, entries, |sequence| {
             let found = load::entry(self.db, task, sequence)?;
             Ok::<_, TxnError>(match found {
                 Some(Ok(entry)) => Some(entry),

@@ -16,7 +16,6 @@ use super::{Done, WriteTxn, unreadable};
 use crate::{
     codec,
     ledger::{Decided, LedgerError, Question},
-    refusal,
     sqlite::{
         load::{self, missing_spec},
         row::{self, ApprovalRow},
@@ -29,9 +28,7 @@ impl WriteTxn<'_> {
     pub(in crate::sqlite) fn cancel(&mut self, id: TaskId, request: RequestId) -> Done<State> {
         let head = self.head(id)?;
         let known = self.known_request(id, request)?;
-        let cancelled = settle::cancel(&head, known, request, self.now)
-            .map_err(|refusal| refusal::about_task(id, head.fence, &refusal))?;
-        let Some(transition) = cancelled else {
+        let Some(transition) = settle::cancel(&head, known, request, self.now)? else {
             return Ok(State::Cancelled);
         };
         self.apply(&head, &transition)?;
@@ -82,8 +79,7 @@ impl WriteTxn<'_> {
             }
             None => return Err(unreadable(&missing_spec(id)).into()),
         };
-        let revived = settle::revive(&head, &spec, known, request, self.policy, self.now)
-            .map_err(|refusal| refusal::about_task(id, head.fence, &refusal))?;
+        let revived = settle::revive(&head, &spec, known, request, self.policy, self.now)?;
         let Some(transition) = revived else {
             return Ok(State::Ready);
         };
@@ -115,8 +111,7 @@ impl WriteTxn<'_> {
             decision,
             request,
             self.now,
-        )
-        .map_err(|refusal| refusal::about_question(id, task, head.state, refusal))?;
+        )?;
         let mut state = head.state;
         if let Some(RuledDecided {
             question,
