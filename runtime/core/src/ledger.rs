@@ -15,12 +15,13 @@
 //! group of requests it executes together ([`StampClock`]).
 //!
 //! P8, on which everything rests: while a task is claimed, others can only take the claim away (any end,
-//! [`settle::lose`]); nobody but the holder changes a head that stays claimed. So the rule of a commit
-//! needs nothing but the head that the claim's answer carried, and the engine compares *state = claimed
+//! [`settle::lose`]); nobody but the holder changes a head that stays claimed. So what a commit makes of a head
+//! needs nothing but the one that the claim's answer carried, and the engine compares *state = claimed
 //! and fence*. Every write of a head raises its revision; a commit that only appends to the journal
 //! writes no head. These sentences were model-checked: docs/adr/0008-the-ledgers-rules-stand-once.md.
 
 pub mod claim;
+pub mod commit;
 pub mod retry;
 pub mod select;
 pub mod settle;

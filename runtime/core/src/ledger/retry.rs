@@ -4,7 +4,7 @@
 //!   trouble ─► after ─┬─ Again    the same call once more, after a wait; nothing is written
 //!                     ├─ Skip     the task goes on without what it would have learned
 //!                     ├─ Fail     the task has failed
-//!                     └─ Release ─► charge: counted? how soon? ─► settle::commit ─► retry: ready later, or dead
+//!                     └─ Release ─► charge: counted? how soon? ─► commit ─► retry: ready later, or dead
 //! ```
 //! A task is charged for its own doing only. Whatever else is in the way counts nothing, however long it stays.
 

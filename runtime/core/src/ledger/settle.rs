@@ -1,17 +1,13 @@
-//! What becomes of a task that is live: the holder's commits, and the rare verbs of everybody else.
-//!
-//! Whether a task is tried again, and what it is charged, is decided in [`retry`](super::retry) alone.
+//! What others than the holder do to a task, and humans to its questions. The holder's own writes are in
+//! [`commit`](super::commit).
 
 use super::{
-    ClientRequest, ClientVerb, Commit, Counts, LastRequest, Policy, Question, QuestionState,
-    Refusal, Settlement, Stamp, TaskHead, Transition, Wait,
-    retry::{RetryDecision, retry},
-    submit,
+    ClientRequest, ClientVerb, Policy, Question, QuestionState, Refusal, Stamp, TaskHead,
+    Transition, Wait, submit,
 };
 use crate::{
     cycle::Decision,
     id::{RequestId, TaskId},
-    journal::Entry,
     mutant,
     task::{Ending, Spec, State},
     unit::Timestamp,
@@ -21,148 +17,6 @@ use crate::{
 const CANCELLED: &str = "cancelled by its submitter";
 /// Why an expired task has no answer.
 const EXPIRED: &str = "its deadline passed";
-
-/// What a commit does to the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Appended {
-    /// Entries from this index on are new; those before are there already, byte for byte.
-    From(usize),
-    /// Every entry is there already: the request is a repeat.
-    Repeat,
-}
-
-/// Places a commit's entries in the journal. `next` is the number of the first entry that is not there;
-/// `stored` gives the entry of a number below it. Entries follow each other, and the first is at most `next`.
-///
-/// # Errors
-/// `Sequence` for a gap, `Conflict` for another entry under the same number.
-pub fn append<E>(
-    task: TaskId,
-    next: u32,
-    entries: &[Entry],
-    mut stored: impl FnMut(u32) -> Result<Option<Entry>, E>,
-) -> Result<Result<Appended, Refusal>, E> {
-    let mut expected = entries
-        .first()
-        .map_or(next, |first| first.sequence.min(next));
-    let mut known = 0;
-    for entry in entries {
-        let sequence = entry.sequence;
-        if sequence != expected {
-            return Ok(Err(Refusal::Sequence {
-                task,
-                sequence,
-                expected,
-            }));
-        }
-        if sequence < next && !mutant!(AppendTwice) {
-            if stored(sequence)?.as_ref() != Some(entry) {
-                return Ok(Err(Refusal::Conflict { task, sequence }));
-            }
-            known += 1;
-        }
-        expected = expected.saturating_add(1);
-    }
-    let all = known == entries.len() && !entries.is_empty();
-    Ok(Ok(if all {
-        Appended::Repeat
-    } else {
-        Appended::From(known)
-    }))
-}
-
-/// The holder's commit. `held` is the head as the claim's answer carried it, or as it is stored: by P8 the
-/// two are the same while the claim stands.
-///
-/// Ok(None): the settlement was made before, by this very request; the answer is the one it had then.
-///
-/// # Errors
-/// `Lost` when the claim has moved on.
-pub fn commit(
-    held: &TaskHead,
-    commit: &Commit,
-    policy: &Policy,
-    now: Timestamp,
-) -> Result<Option<Transition>, Refusal> {
-    let fence = commit.claim.fence;
-    if !Stamp::Held(fence).matches(held) {
-        let repeat = settlement(&commit.settlement, fence);
-        return if repeat.is_some() && repeat == held.last_request {
-            Ok(None)
-        } else {
-            Err(Refusal::Lost {
-                task: held.id,
-                fence,
-                state: held.state,
-            })
-        };
-    }
-    let expect = Stamp::Held(fence);
-    let Some(last_request) = settlement(&commit.settlement, fence) else {
-        return Ok(Some(Transition {
-            id: held.id,
-            expect,
-            from: held.state,
-            head: None,
-            request: None,
-        }));
-    };
-    let mut after = released(held, State::Ready, now);
-    after.last_request = Some(last_request);
-    if commit.agent.is_some() {
-        after.agent.clone_from(&commit.agent);
-    }
-    match &commit.settlement {
-        Settlement::Continue => {}
-        Settlement::Wait(question) => {
-            after.node_losses = 0;
-            after.state = State::Waiting;
-            after.wait = Some(Wait::Human(question.id));
-        }
-        Settlement::End(ending) => {
-            after.state = match ending {
-                Ending::Done(_) => State::Done,
-                Ending::Failed { .. } => State::Failed,
-            };
-            after.ending = Some(ending.clone());
-        }
-        Settlement::Release {
-            counts,
-            delay,
-            reason,
-        } => {
-            after.node_losses = 0;
-            let wait = match counts {
-                Counts::Not => Some(*delay),
-                Counts::Failed => {
-                    after.failed_attempts += 1;
-                    match retry(after.failed_attempts, policy) {
-                        RetryDecision::After(wait) => Some(wait.max(*delay)),
-                        RetryDecision::Dead => None,
-                    }
-                }
-            };
-            match wait {
-                Some(wait) => after.not_before = (!wait.is_zero()).then(|| now.after(wait)),
-                None => {
-                    after.state = State::Dead;
-                    after.ending = Some(without_answer(reason));
-                }
-            }
-        }
-    }
-    Ok(Some(Transition::of(held, expect, after)))
-}
-
-/// What the head keeps of a settlement, to know its repeat; none for one that does not settle.
-const fn settlement(settlement: &Settlement, fence: crate::id::Fence) -> Option<LastRequest> {
-    match settlement {
-        Settlement::Continue => None,
-        Settlement::Wait(_) => Some(LastRequest::Waited(fence)),
-        Settlement::End(_) => Some(LastRequest::Ended(fence)),
-        Settlement::Release { .. } => Some(LastRequest::Released(fence)),
-    }
-}
 
 /// The holder's node is gone: the task is ready at once, under a new fence. Never kills it.
 #[must_use]
@@ -342,17 +196,6 @@ pub struct Decided {
     pub transition: Option<Transition>,
 }
 
-/// The question after its answer was taken into the journal. Anything but an answered one stays as it is.
-#[must_use]
-pub fn taken(state: QuestionState) -> QuestionState {
-    match state {
-        QuestionState::Answered { decision, request } => QuestionState::Taken { decision, request },
-        other @ (QuestionState::Open | QuestionState::Taken { .. } | QuestionState::Closed) => {
-            other
-        }
-    }
-}
-
 /// The question after its task has ended: an answer stays, for a task that is revived.
 #[must_use]
 pub fn closed(state: QuestionState) -> QuestionState {
@@ -365,7 +208,7 @@ pub fn closed(state: QuestionState) -> QuestionState {
 }
 
 /// The head in another state, held by nobody and waiting for nothing.
-fn released(head: &TaskHead, state: State, now: Timestamp) -> TaskHead {
+pub(super) fn released(head: &TaskHead, state: State, now: Timestamp) -> TaskHead {
     let mut after = head.clone();
     after.state = state;
     after.revision += 1;
@@ -376,7 +219,8 @@ fn released(head: &TaskHead, state: State, now: Timestamp) -> TaskHead {
     after
 }
 
-fn without_answer(reason: &str) -> Ending {
+/// The ending of a task that has no answer.
+pub(super) fn without_answer(reason: &str) -> Ending {
     Ending::Failed {
         reason: reason.to_owned(),
     }

@@ -375,7 +375,7 @@ mod tests {
     use colony_core::{
         id::{Fence, TypeName},
         ledger::{
-            ClaimRef, Commit, Settlement, Stamp, claim,
+            Stamp, claim,
             submit::{NewTask, Submitted},
         },
     };
@@ -419,15 +419,12 @@ mod tests {
                 ..lost.clone()
             });
         }
-        let claim = ClaimRef {
-            task: id,
-            fence: claimed.fence,
-        };
-        let append = Commit::settling(claim, Settlement::Continue);
-        let append = settle::commit(&claimed, &append, &Policy::default(), now);
         late.push(Transition {
+            id,
             expect: other_fence,
-            ..append.unwrap().unwrap()
+            from: State::Claimed,
+            head: None,
+            request: None,
         });
         let before = format!("{tables:?}");
         for transition in late {

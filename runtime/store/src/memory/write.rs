@@ -1,15 +1,15 @@
 //! What writes to the tables: each verb selects, asks the rules, and applies what they say.
 
-use std::{collections::btree_map::Entry, convert::Infallible, sync::Arc};
+use std::{collections::btree_map::Entry, sync::Arc};
 
 use colony_core::{
     cycle::Decision,
     id::{AgentId, ApprovalId, Incarnation, NodeId, RequestId, TaskId},
+    journal,
     ledger::{
         Episode, Select, Settlement,
         claim::{self, Asked},
-        plan_claim,
-        settle::{self, Appended},
+        commit, plan_claim, settle,
         submit::{self, Known, Planned},
     },
     property::{check, gapless},
@@ -30,6 +30,33 @@ use crate::{
     },
     limits::size,
 };
+
+/// What the tables have of what a commit is about.
+struct Stored<'a> {
+    tables: &'a Tables,
+    row: &'a TaskRow,
+}
+
+impl commit::Stored for Stored<'_> {
+    type Error = LedgerError;
+
+    fn next_sequence(&mut self) -> Result<u32, LedgerError> {
+        Ok(u32::try_from(self.row.journal.len()).unwrap_or(u32::MAX))
+    }
+
+    fn entry(&mut self, sequence: u32) -> Result<Option<journal::Entry>, LedgerError> {
+        Ok(self.row.journal.get(size(sequence)).cloned())
+    }
+
+    fn question(&mut self, id: ApprovalId) -> Result<Option<(TaskId, QuestionState)>, LedgerError> {
+        let found = self.tables.approvals.get(&id);
+        Ok(found.map(|approval| (approval.task, approval.state.clone())))
+    }
+
+    fn has_question(&mut self, id: ApprovalId) -> Result<bool, LedgerError> {
+        Ok(self.tables.approvals.contains_key(&id))
+    }
+}
 
 impl Tables {
     pub(super) fn register(&mut self, node: &NodeId, others: Others, now: Timestamp) -> Registered {
@@ -253,43 +280,26 @@ impl Tables {
         now: Timestamp,
     ) -> Result<Committed, LedgerError> {
         let id = commit.claim.task;
-        let row = self.tasks.get_mut(id).ok_or(LedgerError::NoTask(id))?;
-        let transition = settle::commit(&row.head, &commit, &self.policy, now)?;
-        let Some(transition) = transition else {
+        let row = self.task(id)?;
+        let state = row.head.state;
+        let mut stored = Stored { tables: self, row };
+        let outcome = commit::outcome(&row.head, &commit, &mut stored, &self.policy, now)?;
+        let Some(outcome) = outcome else {
             return Ok(Committed {
-                state: Some(row.head.state),
+                state: Some(state),
                 episodes: self.numbers(&commit.episodes),
             });
         };
-        let next = u32::try_from(row.journal.len()).unwrap_or(u32::MAX);
-        let stored = |sequence| Ok::<_, Infallible>(row.journal.get(size(sequence)).cloned());
-        let Ok(placed) = settle::append(id, next, &commit.entries, stored);
-        let new = match placed? {
-            Appended::Repeat if transition.head.is_none() => {
-                return Ok(Committed {
-                    state: Some(row.head.state),
-                    episodes: self.numbers(&commit.episodes),
-                });
-            }
-            Appended::Repeat => commit.entries.len(),
-            Appended::From(new) => new,
-        };
-        if let Settlement::Wait(question) = &commit.settlement
-            && self.approvals.contains_key(&question.id)
-        {
-            let task = commit.claim.task;
-            return Err(LedgerError::RequestConflict { task });
+        if let Some(row) = self.tasks.get_mut(id) {
+            row.journal
+                .extend(commit.entries.drain(outcome.append_from..));
+            check(|| gapless(&row.journal));
         }
-        row.journal.extend(commit.entries.drain(new..));
-        check(|| gapless(&row.journal));
-        let state = Some(transition.to());
-        self.apply(transition);
-        for question in &commit.taken {
-            if let Some(approval) = self.approvals.get_mut(question)
-                && approval.task == id
-            {
-                let state = std::mem::replace(&mut approval.state, QuestionState::Closed);
-                approval.state = settle::taken(state);
+        let state = Some(outcome.transition.to());
+        self.apply(outcome.transition);
+        for (question, state) in outcome.taken {
+            if let Some(approval) = self.approvals.get_mut(&question) {
+                approval.state = state;
             }
         }
         if let Settlement::Wait(question) = commit.settlement {

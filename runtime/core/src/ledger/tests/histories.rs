@@ -2,13 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    convert::Infallible,
     time::Duration,
 };
 
 use proptest::prelude::*;
 
-use super::{DAWN, entry, new_task, node, spec};
+use super::{DAWN, Rows, entry, new_task, node, spec};
 use crate::{
     cycle::{Decision, Doubt, Ruling, Teaching},
     escalation::Evidence,
@@ -16,8 +15,7 @@ use crate::{
     journal::Entry,
     ledger::{
         ClaimRef, ClientRequest, ClientVerb, Commit, Counts, Policy, Question, QuestionState,
-        Select, Settlement, TaskHead, Transition, claim,
-        settle::{self, Appended},
+        Refusal, Select, Settlement, TaskHead, Transition, claim, commit, settle,
         submit::{self, Planned},
     },
     property::{conserved, ends_once, fences_rise, gapless, lawful},
@@ -308,23 +306,25 @@ impl History {
             .unwrap()
             .saturating_sub(first);
         commit.entries = (begin..begin + entries).map(|n| entry(n, n)).collect();
-        let Ok(decided) = settle::commit(&task.head, &commit, &self.policy, self.now) else {
-            assert!(task.head.state != State::Claimed || task.head.fence != claim.fence);
-            return;
+        let asked = self.questions.iter();
+        let mut rows = Rows {
+            journal: task.journal.clone(),
+            questions: asked
+                .map(|(question, task, state)| (question.id, (*task, state.clone())))
+                .collect(),
         };
-        let Some(transition) = decided else {
-            return;
+        let outcome = match commit::outcome(&task.head, &commit, &mut rows, &self.policy, self.now)
+        {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => return,
+            // Entries that follow the journal are placed.
+            Err(refusal) => {
+                assert!(matches!(refusal, Refusal::Lost { .. }), "{refusal:?}");
+                assert!(task.head.state != State::Claimed || task.head.fence != claim.fence);
+                return;
+            }
         };
-        let next = u32::try_from(task.journal.len()).unwrap();
-        let Ok(Ok(placed)) = settle::append(claim.task, next, &commit.entries, |sequence| {
-            Ok::<_, Infallible>(task.journal.get(sequence as usize).cloned())
-        }) else {
-            panic!("entries that follow the journal are placed");
-        };
-        let new = match placed {
-            Appended::Repeat => commit.entries.len(),
-            Appended::From(new) => new,
-        };
+        let transition = outcome.transition;
         if transition.to() == State::Waiting {
             let open = QuestionState::Open;
             self.questions.push((question, claim.task, open));
@@ -332,7 +332,8 @@ impl History {
         let dies = transition.to() == State::Dead;
         self.apply(transition, By::Holder);
         let task = self.tasks.get_mut(&claim.task).unwrap();
-        task.journal.extend_from_slice(&commit.entries[new..]);
+        task.journal
+            .extend_from_slice(&commit.entries[outcome.append_from..]);
         task.failed_since_revival += u32::from(counted);
         assert_eq!(
             dies,

@@ -1,33 +1,33 @@
-//! One rule at a time: retries, the place of entries, repeats.
+//! One rule at a time: retries, repeats, and what others may do.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{DAWN, claimed, entry, node, ready, spec};
+use super::{DAWN, Rows, claimed, node, ready, spec};
 use crate::{
     cycle::{Decision, Doubt, Ruling, Teaching},
     escalation::Evidence,
     id::{ApprovalId, Fence, Incarnation, RequestId},
     ledger::{
         ClaimRef, ClientRequest, ClientVerb, Commit, Counts, Policy, Question, QuestionState,
-        Refusal, Settlement, Stamp, TaskHead, Transition, claim,
+        Refusal, Settlement, Stamp, TaskHead, Transition, claim, commit,
         retry::{self, Disposition, RetryDecision, Trouble},
-        settle::{self, Appended},
+        settle,
     },
     property::lawful,
     task::{Answer, Ending, State},
     unit::Timestamp,
 };
 
-fn reference(head: &TaskHead) -> ClaimRef {
+pub(super) fn reference(head: &TaskHead) -> ClaimRef {
     ClaimRef {
         task: head.id,
         fence: head.fence,
     }
 }
 
-fn release(counts: Counts, delay: Duration) -> Settlement {
+pub(super) fn release(counts: Counts, delay: Duration) -> Settlement {
     let reason = "it crashed".into();
     Settlement::Release {
         counts,
@@ -36,7 +36,7 @@ fn release(counts: Counts, delay: Duration) -> Settlement {
     }
 }
 
-fn question(number: u8) -> Question {
+pub(super) fn question(number: u8) -> Question {
     Question {
         id: ApprovalId::new(DAWN, [number; 10]),
         doubt: Doubt::Risky,
@@ -46,11 +46,11 @@ fn question(number: u8) -> Question {
     }
 }
 
-fn request(number: u8) -> RequestId {
+pub(super) fn request(number: u8) -> RequestId {
     RequestId::new([number; 16])
 }
 
-fn decision(by: &str) -> Decision {
+pub(super) fn decision(by: &str) -> Decision {
     Decision {
         ruling: Ruling::Accept,
         teaching: Teaching::Keep,
@@ -59,7 +59,7 @@ fn decision(by: &str) -> Decision {
 }
 
 /// The settlements that settle, one of each kind.
-fn settlements() -> [Settlement; 5] {
+pub(super) fn settlements() -> [Settlement; 5] {
     let failed = Ending::Failed {
         reason: "no".into(),
     };
@@ -74,7 +74,17 @@ fn settlements() -> [Settlement; 5] {
 
 fn commit(head: &TaskHead, settlement: Settlement) -> Result<Option<Transition>, Refusal> {
     let commit = Commit::settling(reference(head), settlement);
-    settle::commit(head, &commit, &Policy::default(), DAWN)
+    transition(head, &commit, &Policy::default())
+}
+
+/// What becomes of a head with a commit of a task that has nothing else.
+fn transition(
+    head: &TaskHead,
+    commit: &Commit,
+    policy: &Policy,
+) -> Result<Option<Transition>, Refusal> {
+    let outcome = commit::outcome(head, commit, &mut Rows::default(), policy, DAWN)?;
+    Ok(outcome.map(|outcome| outcome.transition))
 }
 
 /// The head afterwards, of a transition that is lawful.
@@ -96,7 +106,7 @@ fn claimed_again(head: &TaskHead, batch: u64) -> TaskHead {
 }
 
 /// A task in each state, as the rules lead there.
-fn in_every_state() -> Vec<TaskHead> {
+pub(super) fn in_every_state() -> Vec<TaskHead> {
     let held = claimed();
     let [wait, done, failed, ..] = settlements();
     let mut last = held.clone();
@@ -201,7 +211,7 @@ proptest! {
             let held = claimed_again(&head, batch);
             let settle = |settlement| {
                 let commit = Commit::settling(reference(&held), settlement);
-                settle::commit(&held, &commit, &policy, DAWN).unwrap().unwrap()
+                transition(&held, &commit, &policy).unwrap().unwrap()
             };
             let delay = |ms: u64| (ms > 0).then(|| DAWN.after(Duration::from_millis(ms)));
             head = match setback {
@@ -238,63 +248,6 @@ proptest! {
             head.not_before = None;
         }
     }
-
-    /// `append` against its definition: the entries follow each other, begin at most where the journal
-    /// ends, and are the same where they overlap with it.
-    #[test]
-    fn entries_are_placed_or_refused(
-        stored in prop::collection::vec(0..2_u32, 0..6),
-        first in 0..8_u32,
-        contents in prop::collection::vec(0..2_u32, 0..6),
-        broken in prop::option::weighted(0.3, (0..6_usize, 0..8_u32)),
-    ) {
-        let journal: Vec<_> = (0..).zip(&stored).map(|(n, content)| entry(n, *content)).collect();
-        let mut entries: Vec<_> = (first..).zip(&contents).map(|(n, c)| entry(n, *c)).collect();
-        if let Some((index, sequence)) = broken
-            && let Some(entry) = entries.get_mut(index)
-        {
-            entry.sequence = sequence;
-        }
-        let next = u32::try_from(journal.len()).unwrap();
-        let Ok(placed) = settle::append(ready().id, next, &entries, |sequence| {
-            Ok::<_, Infallible>(journal.get(sequence as usize).cloned())
-        });
-
-        let follow = entries.windows(2).all(|pair| pair[1].sequence == pair[0].sequence + 1);
-        let starts = entries.first().is_none_or(|entry| entry.sequence <= next);
-        let at = |n: u32| journal.get(n as usize);
-        let same = entries.iter().all(|e| at(e.sequence).is_none_or(|known| known == e));
-        match placed {
-            Ok(placed) => {
-                prop_assert!(follow && starts && same);
-                let new = match placed {
-                    Appended::Repeat => entries.len(),
-                    Appended::From(new) => new,
-                };
-                prop_assert_eq!(placed == Appended::Repeat, new == entries.len() && new > 0);
-                prop_assert!(entries[..new].iter().all(|entry| entry.sequence < next));
-                let mut whole = journal;
-                whole.extend_from_slice(&entries[new..]);
-                prop_assert_eq!(crate::property::gapless(&whole), Ok(()));
-                // The same once more is a repeat.
-                let next = u32::try_from(whole.len()).unwrap();
-                let Ok(again) = settle::append(ready().id, next, &entries, |sequence| {
-                    Ok::<_, Infallible>(whole.get(sequence as usize).cloned())
-                });
-                let repeat = if entries.is_empty() { Appended::From(0) } else { Appended::Repeat };
-                prop_assert_eq!(again, Ok(repeat));
-            }
-            Err(Refusal::Sequence { task: _, sequence, expected }) => {
-                prop_assert!(!follow || !starts);
-                prop_assert_ne!(sequence, expected);
-            }
-            Err(Refusal::Conflict { task: _, sequence }) => {
-                let wrong = entries.iter().find(|entry| entry.sequence == sequence).unwrap();
-                prop_assert!(at(sequence).is_some_and(|known| known != wrong));
-            }
-            Err(other) => prop_assert!(false, "{other:?}"),
-        }
-    }
 }
 
 #[test]
@@ -302,7 +255,7 @@ fn a_settlement_is_recognised_until_the_next_one() {
     for settlement in settlements() {
         let held = claimed();
         let first = Commit::settling(reference(&held), settlement.clone());
-        let repeat = |head: &TaskHead| settle::commit(head, &first, &Policy::default(), DAWN);
+        let repeat = |head: &TaskHead| transition(head, &first, &Policy::default());
         let mut head = settled(&held, settlement);
         assert_eq!(repeat(&head), Ok(None));
         if head.state == State::Waiting {
@@ -341,7 +294,7 @@ fn only_the_claim_that_stands_is_obeyed() {
             assert_eq!(Stamp::Held(Fence(fence)).matches(&head), stands);
             for settlement in anything() {
                 let commit = Commit::settling(claim, settlement);
-                match settle::commit(&head, &commit, &Policy::default(), DAWN) {
+                match transition(&head, &commit, &Policy::default()) {
                     Ok(None) => assert!(head.last_request.is_some()),
                     Ok(Some(_)) => assert!(stands),
                     Err(refusal) => {
@@ -408,7 +361,10 @@ fn a_question_is_answered_once_in_any_live_state() {
         if let Some(transition) = decided.transition {
             assert_eq!(after(&head, transition).state, State::Ready);
         }
-        let taken = settle::taken(decided.question.clone());
+        let taken = QuestionState::Taken {
+            decision: by.clone(),
+            request: request(1),
+        };
         for answered in [decided.question, taken] {
             assert_eq!(decide(&answered, 1), Ok(None));
             let other = decision("bob");
