@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cycle::Decision,
-    id::{RequestId, TaskId},
+    id::{Fence, RequestId, TaskId, TypeName},
     mutant,
     task::{Ending, Spec, State},
     unit::Timestamp,
@@ -77,6 +77,47 @@ pub fn expire(head: &TaskHead, now: Timestamp) -> Transition {
 #[must_use]
 pub fn quarantine(head: &TaskHead, reason: &str, now: Timestamp) -> Transition {
     end(head, State::Dead, reason, now)
+}
+
+/// The queue of a task of which nothing can be read.
+const UNREADABLE: &str = "unreadable";
+
+/// The head of a live task cannot be read: it is dead, with what its id and its spec say, so that nobody waits for
+/// it for ever; `spec` is none where that cannot be read either. It stands in the place of whatever head there was,
+/// so there is none to hold it against.
+///
+/// # Panics
+/// Never: the name of the queue is legal.
+#[must_use]
+pub fn write_off(
+    task: TaskId,
+    spec: Option<&Spec>,
+    reason: &str,
+    policy: &Policy,
+    now: Timestamp,
+) -> TaskHead {
+    let head = |spec: &Spec| TaskHead {
+        state: State::Dead,
+        // Whoever held it, these are later: also after it is revived.
+        revision: above_all_counts(now),
+        fence: Fence(above_all_counts(now)),
+        ending: Some(without_answer(reason)),
+        updated_at: now,
+        ..submit::head(task, spec, policy, task.drawn_at())
+    };
+    spec.map_or_else(
+        || {
+            let unreadable = TypeName::new(UNREADABLE).expect("a legal name");
+            head(&Spec::new(unreadable, ""))
+        },
+        head,
+    )
+}
+
+/// A number above any that counts up from 0: for the row that would have had the last one and cannot be read.
+#[must_use]
+pub const fn above_all_counts(now: Timestamp) -> u64 {
+    now.as_micros()
 }
 
 fn end(head: &TaskHead, state: State, reason: &str, now: Timestamp) -> Transition {

@@ -306,12 +306,6 @@ impl WriteTxn<'_> {
         self.put(&NODES, sql, row)?;
         Ok(())
     }
-
-    /// A number above any that counts up from 0: for the row that would have had the last one and cannot
-    /// be read.
-    const fn above_all_counts(&self) -> u64 {
-        self.now.as_micros()
-    }
 }
 
 /// What a caller hears of a row it cannot do without.

@@ -15,7 +15,7 @@ use crate::{
         retry::{self, Disposition, RetryDecision, Trouble},
         settle,
     },
-    property::lawful,
+    property::{head_whole, lawful},
     task::{Answer, Ending, State},
     unit::Timestamp,
 };
@@ -442,5 +442,26 @@ fn what_ended_without_a_verdict_may_be_revived() {
             let still_ahead = |at: &Timestamp| *at > later;
             assert_eq!(again.deadline, deadline.filter(still_ahead));
         }
+    }
+}
+
+#[test]
+fn what_is_written_off_is_dead_and_above_whoever_held_it() {
+    let (spec, policy) = (spec(), Policy::default());
+    let held = claimed();
+    let later = DAWN.after(Duration::from_secs(1));
+    for known in [Some(&spec), None] {
+        let head = settle::write_off(held.id, known, "unreadable", &policy, later);
+        head_whole(&head).unwrap();
+        assert_eq!((head.id, head.state), (held.id, State::Dead));
+        assert!(head.fence > held.fence && head.revision > held.revision);
+        assert_eq!(head.submitted_at, held.submitted_at);
+        let as_submitted = (head.queue == held.queue, head.tenant == held.tenant);
+        assert_eq!(as_submitted, (known.is_some(), true));
+        let lost = commit(&head, Settlement::Continue);
+        assert!(matches!(lost, Err(Refusal::Lost { .. })), "{lost:?}");
+        let revived = settle::revive(&head, &spec, None, request(1), &policy, later);
+        let again = after(&head, revived.unwrap().unwrap());
+        assert!(again.fence > held.fence);
     }
 }

@@ -81,7 +81,7 @@ impl WriteTxn<'_> {
         let sql = concat!(select!(nodes), " WHERE name = ?1");
         if let Some(Err(damage)) = NODES.one(self.db, sql, [node.as_str()], row::node)? {
             self.note(&damage)?;
-            return Ok(self.above_all_counts());
+            return Ok(settle::above_all_counts(self.now));
         }
         // Its row may be lost; its claims must not be.
         let held: Option<Number> = self.db.query_row(
