@@ -208,6 +208,25 @@ impl TaskHead {
     pub fn is_suspect(&self, policy: &Policy) -> bool {
         self.node_losses >= policy.suspect_losses
     }
+
+    /// Whether it stands in its queue: ready, and waiting for no moment. One that is past its deadline stands there
+    /// until it ends, and is claimed by nobody.
+    #[must_use]
+    pub fn is_queued(&self) -> bool {
+        self.state == State::Ready && self.not_before.is_none()
+    }
+
+    /// The moment that it waits for before it stands in its queue, while it is ready.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Timestamp> {
+        self.not_before.filter(|_| self.state == State::Ready)
+    }
+
+    /// The moment at which it expires, while it lives.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.deadline.filter(|_| !self.state.is_final())
+    }
 }
 
 /// A task as readers see it.

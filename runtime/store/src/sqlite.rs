@@ -30,6 +30,7 @@
 //! | `schema`, `lock`, `files` | opens: one process, private files, pragmas asked back, migrations |
 //! | `mark` | how much was acknowledged, in a second file: a log that lost some of it is noticed |
 //! | `tables`, `row`, `value`, `load` | rows whole, with their checksum; as the core's types; by key |
+//! | `select` | the selections of the rules, each as one statement |
 //! | `writer` | groups requests, commits, syncs once, tells everybody; stops when a sync fails |
 //! | `txn` and below | one group's transaction: load, ask the rule, apply, count; a file for each kind of verb |
 //! | `counters`, `ready` | the numbers in the file; the hints and the claimants in the writer's memory |
@@ -51,6 +52,7 @@ mod readers;
 mod ready;
 mod row;
 mod schema;
+mod select;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use colony_core::{
     id::{Incarnation, NodeId, QueueName, TaskId, Tenant},
     ledger::{ReadyGroup, Shares, TaskHead},
-    task::State,
 };
 use rusqlite::Connection;
 
 use super::{
     row,
+    select::QUEUED,
     tables::{NODES, columns, select},
     value::Number,
 };
@@ -53,7 +53,7 @@ impl Memory {
     }
 }
 
-/// How many tasks are claimable of each tenant in each queue.
+/// How many tasks are queued of each tenant in each queue.
 #[derive(Debug, Default)]
 pub(super) struct ReadyGroups {
     /// By tenant and queue. Those that are empty stay until the vector is read anew: they are few, and
@@ -66,10 +66,7 @@ pub(super) struct ReadyGroups {
 impl ReadyGroups {
     pub(super) fn read(db: &Connection) -> rusqlite::Result<Self> {
         let mut ready = Self::default();
-        let mut statement = db.prepare(
-            "SELECT tenant, queue, count(*) FROM live INDEXED BY live_claimable
-             WHERE state = 0 AND not_before_us IS NULL GROUP BY queue, tenant",
-        )?;
+        let mut statement = db.prepare(QUEUED)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let tenant = row.get_ref(0)?.as_str().ok().map(Tenant::new);
@@ -90,8 +87,8 @@ impl ReadyGroups {
 
     /// A head was replaced by another.
     pub(super) fn replaced(&mut self, before: Option<&TaskHead>, after: &TaskHead) {
-        let claimable = |head: &TaskHead| head.state == State::Ready && head.not_before.is_none();
-        let delta = i64::from(claimable(after)) - i64::from(before.is_some_and(claimable));
+        let was_queued = before.is_some_and(TaskHead::is_queued);
+        let delta = i64::from(after.is_queued()) - i64::from(was_queued);
         if delta != 0 {
             self.add(&after.tenant, &after.queue, delta);
             let key = (after.tenant.clone(), after.queue.clone(), delta);

@@ -184,7 +184,7 @@ impl WriteTxn<'_> {
         Ok(())
     }
 
-    fn insert_live(&mut self, head: &TaskHead) -> rusqlite::Result<()> {
+    pub(super) fn insert_live(&mut self, head: &TaskHead) -> rusqlite::Result<()> {
         self.write_live(
             insert!(
                 live,

@@ -14,6 +14,7 @@ use crate::{
     sqlite::{
         ready::Seat,
         row,
+        select::{HELD_BEFORE, HELD_BY_OTHERS, LAST_LIFE},
         tables::{LIVE, NODES, columns, select},
         value::Number,
     },
@@ -29,24 +30,17 @@ impl WriteTxn<'_> {
         let batch = None;
         self.memory.nodes.set(node, Seat { incarnation, batch });
         self.write_node(node)?;
-        // Select::HeldBefore, and Select::HeldByOthers.
         let mut held = LIVE.all(
             self.db,
-            concat!(
-                select!(live),
-                " WHERE state = 1 AND node = ?1 AND incarnation < ?2"
-            ),
+            HELD_BEFORE,
             params![node.as_str(), Number(incarnation.0)],
             row::live,
         )?;
         match others {
             Others::Nodes => {}
-            Others::Nobody => held.extend(LIVE.all(
-                self.db,
-                concat!(select!(live), " WHERE state = 1 AND node <> ?1"),
-                [node.as_str()],
-                row::live,
-            )?),
+            Others::Nobody => {
+                held.extend(LIVE.all(self.db, HELD_BY_OTHERS, [node.as_str()], row::live)?)
+            }
         }
         let mut lost = Vec::with_capacity(held.len());
         let mut adopted = BTreeSet::new();
@@ -84,11 +78,9 @@ impl WriteTxn<'_> {
             return Ok(settle::above_all_counts(self.now));
         }
         // Its row may be lost; its claims must not be.
-        let held: Option<Number> = self.db.query_row(
-            "SELECT max(incarnation) FROM live WHERE state = 1 AND node = ?1",
-            [node.as_str()],
-            |row| row.get(0),
-        )?;
+        let held: Option<Number> = self
+            .db
+            .query_row(LAST_LIFE, [node.as_str()], |row| row.get(0))?;
         Ok(held.map_or(0, |held| held.0))
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     sqlite::{
         load::{self, missing_spec},
         row::{self, ApprovalRow},
+        select::EXPIRED,
         tables::{APPROVALS, LIVE, columns, insert, select},
         value::{Id, Number, question_code},
     },
@@ -48,15 +49,10 @@ impl WriteTxn<'_> {
         }
     }
 
-    /// [`Select::Expired`](colony_core::ledger::Select::Expired).
     pub(in crate::sqlite) fn expire(&mut self, limit: u32) -> Done<Vec<TaskId>> {
         let late = LIVE.all(
             self.db,
-            concat!(
-                select!(live),
-                " INDEXED BY live_deadline WHERE deadline_us <= ?1
-                  ORDER BY deadline_us, id LIMIT ?2"
-            ),
+            EXPIRED,
             params![Number::from(self.now), limit],
             row::live,
         )?;
