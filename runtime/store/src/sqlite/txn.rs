@@ -35,7 +35,7 @@ use super::{
     load,
     ready::Memory,
     tables::{CHANGES, FINISHED, LIVE, NODES, REQUESTS, Table, columns, insert},
-    value::{Code, Id, Number, request_columns, verb_code},
+    value::{Code, Id, Number, request_code, request_key, verb_code},
 };
 use crate::{
     codec,
@@ -103,6 +103,31 @@ pub(super) struct Effects {
     pub(super) short: bool,
     /// Nodes whose claims took something.
     claimants: BTreeSet<NodeId>,
+}
+
+/// A head as a row: the columns that live and finished have in common, and then those of the one table.
+macro_rules! row_of {
+    ($head:expr, $($own:expr),+ $(,)?) => {
+        params![
+            Id::from($head.id),
+            $head.tenant.as_str(),
+            $head.queue.as_str(),
+            Code($head.state),
+            Number($head.revision),
+            Number($head.fence.0),
+            $head.failed_attempts,
+            $head.node_losses,
+            $head.deadline.map(Number::from),
+            $head.sort_key,
+            $head.agent.as_ref().map(|agent| agent.agent_type.as_str()),
+            $head.agent.as_ref().map(|agent| agent.ordinal),
+            Number::from($head.submitted_at),
+            Number::from($head.updated_at),
+            request_code($head.last_request),
+            request_key($head.last_request),
+            $($own),+
+        ]
+    };
 }
 
 impl WriteTxn<'_> {
@@ -206,62 +231,25 @@ impl WriteTxn<'_> {
     }
 
     fn write_live(&mut self, sql: &str, head: &TaskHead) -> rusqlite::Result<()> {
-        let (request, request_key) = request_columns(head.last_request);
-        let agent = head.agent.as_ref();
         let holder = head.holder.as_ref();
-        let row = params![
-            Id::from(head.id),
-            head.tenant.as_str(),
-            head.queue.as_str(),
-            Code(head.state),
-            Number(head.revision),
-            Number(head.fence.0),
-            head.failed_attempts,
-            head.node_losses,
-            head.deadline.map(Number::from),
-            head.sort_key,
-            agent.map(|agent| agent.agent_type.as_str()),
-            agent.map(|agent| agent.ordinal),
-            Number::from(head.submitted_at),
-            Number::from(head.updated_at),
-            request,
-            request_key,
+        let row = row_of!(
+            head,
             holder.map(|holder| holder.node.as_str()),
             holder.map(|holder| Number(holder.incarnation.0)),
             holder.map(|holder| Number(holder.batch)),
             head.not_before.map(Number::from),
             head.wait.map(|Wait::Human(id)| Id::from(id)),
-        ];
+        );
         self.put(&LIVE, sql, row)?;
         Ok(())
     }
 
     fn insert_finished(&mut self, head: &TaskHead) -> rusqlite::Result<()> {
-        let (request, request_key) = request_columns(head.last_request);
-        let agent = head.agent.as_ref();
-        let row = params![
-            Id::from(head.id),
-            head.tenant.as_str(),
-            head.queue.as_str(),
-            Code(head.state),
-            Number(head.revision),
-            Number(head.fence.0),
-            head.failed_attempts,
-            head.node_losses,
-            head.deadline.map(Number::from),
-            head.sort_key,
-            agent.map(|agent| agent.agent_type.as_str()),
-            agent.map(|agent| agent.ordinal),
-            Number::from(head.submitted_at),
-            Number::from(head.updated_at),
-            request,
-            request_key,
-            head.ending.as_ref().map(codec::ending),
-        ];
         let sql = insert!(
             finished,
             "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
         );
+        let row = row_of!(head, head.ending.as_ref().map(codec::ending));
         self.put(&FINISHED, sql, row)?;
         Ok(())
     }
