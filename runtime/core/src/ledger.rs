@@ -43,7 +43,7 @@ pub use self::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cycle::{Decision, Doubt},
+    cycle::{Decision, EscalationReason},
     escalation::Evidence,
     id::{
         AgentId, ApprovalId, Fence, Incarnation, NodeId, QueueName, RequestId, TaskId, Tenant,
@@ -342,7 +342,7 @@ pub struct Question {
     /// Its id.
     pub id: ApprovalId,
     /// Why a human is asked.
-    pub doubt: Doubt,
+    pub doubt: EscalationReason,
     /// One line to read.
     pub question: String,
     /// What the agent would do.
@@ -433,7 +433,7 @@ pub struct MessageId {
 /// Something learned: a percept and its right answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Episode {
-    /// Counts up within the ledger; 0 in a new one, the engine numbers it.
+    /// AttemptCounts up within the ledger; 0 in a new one, the engine numbers it.
     pub number: u64,
     /// Whose.
     pub tenant: Tenant,
@@ -467,7 +467,7 @@ impl Episode {
 
 /// Whether a release counts against the task.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Counts {
+pub enum AttemptCounts {
     /// The attempt failed by the task's own doing: it waits for a back-off, or is dead.
     Failed,
     /// Something else was in the way: a model that is away, a node that stops.
@@ -486,7 +486,7 @@ pub enum Settlement {
     /// The holder lets go and the task is ready again.
     Release {
         /// Whether it was the task's failure.
-        counts: Counts,
+        counts: AttemptCounts,
         /// Not claimable before this much time has passed; a failed attempt waits for its back-off
         /// where that is longer.
         delay: Duration,

@@ -93,7 +93,7 @@ use self::{
     mark::{Acknowledged, Mark},
     read::ReadTxn,
     readers::{Lane, Readers},
-    ready::Memory,
+    ready::WriterCache,
     row::Meta,
     tables::Damage,
     txn::{TxnError, WriteTxn},
@@ -173,7 +173,7 @@ impl SqliteLedger {
         };
         let mark = Mark::set(path, stands)
             .map_err(|e| schema::open_error(path, format!("has no mark beside it: {e}")))?;
-        let memory = Memory::read(&db).map_err(explain)?;
+        let cache = WriterCache::read(&db).map_err(explain)?;
         let stamps = StampClock::new(clock.now(), counters.highest);
         if stamps.ahead() > AHEAD_MAX {
             let ahead_s = stamps.ahead().as_secs();
@@ -200,7 +200,7 @@ impl SqliteLedger {
             stamps,
             counters,
             mark,
-            memory,
+            cache,
             signals: Signals {
                 latest: latest_in,
                 posted: posted_in,

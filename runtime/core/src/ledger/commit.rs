@@ -15,8 +15,8 @@
 use std::time::Duration;
 
 use super::{
-    Commit, Counts, LastRequest, Policy, QuestionState, Refusal, Settlement, Stamp, TaskHead,
-    Transition, Wait,
+    AttemptCounts, Commit, LastRequest, Policy, QuestionState, Refusal, Settlement, Stamp,
+    TaskHead, Transition, Wait,
     retry::{RetryDecision, retry},
     settle::{released, without_answer},
 };
@@ -205,12 +205,12 @@ fn transition(
             }
         }
         Settlement::Release {
-            counts: Counts::Not,
+            counts: AttemptCounts::Not,
             delay,
             ..
         } => ready_after(held, *delay, now),
         Settlement::Release {
-            counts: Counts::Failed,
+            counts: AttemptCounts::Failed,
             delay,
             reason,
         } => {

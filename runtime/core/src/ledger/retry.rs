@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::{Counts, Policy};
+use super::{AttemptCounts, Policy};
 use crate::mutant;
 
 /// First wait before the same call is tried again; doubles up to [`WAIT_MAX`].
@@ -106,14 +106,14 @@ pub fn wait_before(tries: u32) -> Duration {
 
 /// What a task is charged whose claim is released, and how long it waits at least.
 #[must_use]
-pub fn charge(trouble: Trouble) -> (Counts, Duration) {
+pub fn charge(trouble: Trouble) -> (AttemptCounts, Duration) {
     match trouble {
-        Trouble::PortAway if mutant!(C7) => (Counts::Failed, Duration::ZERO),
-        Trouble::NodeStops if mutant!(C21) => (Counts::Failed, Duration::ZERO),
-        Trouble::PortAway | Trouble::LedgerAway => (Counts::Not, RELEASE_DELAY),
-        Trouble::NoAgent | Trouble::NodeStops => (Counts::Not, Duration::ZERO),
+        Trouble::PortAway if mutant!(C7) => (AttemptCounts::Failed, Duration::ZERO),
+        Trouble::NodeStops if mutant!(C21) => (AttemptCounts::Failed, Duration::ZERO),
+        Trouble::PortAway | Trouble::LedgerAway => (AttemptCounts::Not, RELEASE_DELAY),
+        Trouble::NoAgent | Trouble::NodeStops => (AttemptCounts::Not, Duration::ZERO),
         Trouble::OwnFailure | Trouble::Impossible | Trouble::AgentCrashed => {
-            (Counts::Failed, Duration::ZERO)
+            (AttemptCounts::Failed, Duration::ZERO)
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{
 
 /// What the writer remembers.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct WriterCache {
     pub(super) ready: ReadyGroups,
     pub(super) shares: Shares,
     pub(super) nodes: Nodes,
@@ -28,7 +28,7 @@ pub(super) struct Memory {
     pub(super) unreadable: BTreeMap<TaskId, String>,
 }
 
-impl Memory {
+impl WriterCache {
     /// As the file has it.
     pub(super) fn read(db: &Connection) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -126,7 +126,7 @@ impl ReadyGroups {
 
 /// A node as claims see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seat {
+pub(super) struct NodeRow {
     pub(super) incarnation: Incarnation,
     /// The highest batch that was answered, also with nothing.
     pub(super) batch: Option<u64>,
@@ -135,38 +135,38 @@ pub(super) struct Seat {
 /// Every node that has registered.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    seats: BTreeMap<NodeId, Seat>,
+    rows: BTreeMap<NodeId, NodeRow>,
     /// What the transaction under way has replaced.
-    before: Vec<(NodeId, Option<Seat>)>,
+    before: Vec<(NodeId, Option<NodeRow>)>,
 }
 
 impl Nodes {
     /// Those that can be read; of the others is said when they register.
     fn read(db: &Connection) -> rusqlite::Result<Self> {
         let found = NODES.all(db, select!(nodes), [], row::node)?;
-        let seats = found.into_iter().flatten();
+        let rows = found.into_iter().flatten();
         Ok(Self {
-            seats: seats
-                .map(|(node, incarnation, batch)| (node, Seat { incarnation, batch }))
+            rows: rows
+                .map(|(node, incarnation, batch)| (node, NodeRow { incarnation, batch }))
                 .collect(),
             before: Vec::new(),
         })
     }
 
-    pub(super) fn get(&self, node: &NodeId) -> Option<Seat> {
-        self.seats.get(node).copied()
+    pub(super) fn get(&self, node: &NodeId) -> Option<NodeRow> {
+        self.rows.get(node).copied()
     }
 
-    pub(super) fn set(&mut self, node: &NodeId, seat: Seat) {
-        let before = self.seats.insert(node.clone(), seat);
+    pub(super) fn set(&mut self, node: &NodeId, row: NodeRow) {
+        let before = self.rows.insert(node.clone(), row);
         self.before.push((node.clone(), before));
     }
 
     fn take_back(&mut self) {
         for (node, before) in std::mem::take(&mut self.before).into_iter().rev() {
             match before {
-                Some(seat) => self.seats.insert(node, seat),
-                None => self.seats.remove(&node),
+                Some(row) => self.rows.insert(node, row),
+                None => self.rows.remove(&node),
             };
         }
     }

@@ -111,7 +111,7 @@ mod tests {
     use super::{
         super::{
             counters::Counters,
-            ready::Memory,
+            ready::WriterCache,
             row, schema,
             tables::LIVE,
             txn::{Effects, WriteTxn},
@@ -173,13 +173,13 @@ mod tests {
     /// Puts these, and no others, into the table, under ids that do not rise with their places.
     fn fill(db: &Connection, heads: &mut [TaskHead]) {
         db.execute("DELETE FROM live", []).unwrap();
-        let (policy, mut memory) = (Policy::default(), Memory::default());
+        let (policy, mut cache) = (Policy::default(), WriterCache::default());
         let mut txn = WriteTxn {
             db,
             policy: &policy,
             now: NOW,
             counters: Counters::default(),
-            memory: &mut memory,
+            cache: &mut cache,
             effects: Effects::default(),
         };
         for (number, head) in (0_u8..).zip(heads) {

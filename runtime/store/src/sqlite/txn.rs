@@ -33,7 +33,7 @@ use rusqlite::{Connection, Params, ToSql, params};
 use super::{
     counters::Counters,
     load,
-    ready::Memory,
+    ready::WriterCache,
     tables::{CHANGES, FINISHED, LIVE, NODES, REQUESTS, Table, columns, insert},
     value::{Code, Id, Number, request_code, request_key, verb_code},
 };
@@ -82,7 +82,7 @@ pub(super) struct WriteTxn<'a> {
     /// The group's stamp.
     pub(super) now: Timestamp,
     pub(super) counters: Counters,
-    pub(super) memory: &'a mut Memory,
+    pub(super) cache: &'a mut WriterCache,
     pub(super) effects: Effects,
 }
 
@@ -190,7 +190,7 @@ impl WriteTxn<'_> {
             *count = count.saturating_sub(1);
             self.entered(after.id, after.state)?;
         }
-        self.memory.ready.replaced(Some(before), after);
+        self.cache.ready.replaced(Some(before), after);
         self.effects.wakes |= transition.wakes();
         Ok(())
     }
@@ -276,15 +276,15 @@ impl WriteTxn<'_> {
         self.counters.write(self.db)
     }
 
-    /// A node's row, as memory has it.
+    /// A node's row, as the cache has it.
     fn write_node(&mut self, node: &NodeId) -> rusqlite::Result<()> {
-        let Some(seat) = self.memory.nodes.get(node) else {
+        let Some(row) = self.cache.nodes.get(node) else {
             return Ok(());
         };
         let row = params![
             node.as_str(),
-            Number(seat.incarnation.0),
-            seat.batch.map(Number)
+            Number(row.incarnation.0),
+            row.batch.map(Number)
         ];
         let sql = concat!(
             "INSERT OR REPLACE INTO nodes (",

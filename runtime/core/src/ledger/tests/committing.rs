@@ -12,7 +12,7 @@ use crate::{
     id::{ApprovalId, TaskId},
     journal::Entry,
     ledger::{
-        Commit, Counts, Policy, QuestionState, Refusal, Settlement, TaskHead,
+        AttemptCounts, Commit, Policy, QuestionState, Refusal, Settlement, TaskHead,
         commit::{self, Outcome},
         settle,
     },
@@ -218,7 +218,7 @@ fn entries_that_are_known_do_not_stop_a_settlement() {
         journal: numbered(&[7, 8], 0),
         ..Rows::default()
     };
-    let settlement = release(Counts::Not, Duration::ZERO);
+    let settlement = release(AttemptCounts::Not, Duration::ZERO);
     let mut commit = Commit::settling(reference(&claimed()), settlement);
     commit.entries = numbered(&[7, 8], 0);
     let outcome = outcome(&claimed(), &commit, &rows).unwrap().unwrap();

@@ -9,13 +9,13 @@ use proptest::prelude::*;
 
 use super::{DAWN, Rows, entry, new_task, node, spec};
 use crate::{
-    cycle::{Decision, Doubt, Ruling, Teaching},
+    cycle::{Decision, DecisionKind, EscalationReason, Teaching},
     escalation::Evidence,
     id::{ApprovalId, Fence, Incarnation, RequestId, TaskId},
     journal::Entry,
     ledger::{
-        ClaimRef, ClientRequest, ClientVerb, Commit, Counts, Policy, Question, QuestionState,
-        Refusal, Select, Settlement, TaskHead, Transition, claim, commit, settle,
+        AttemptCounts, ClaimRef, ClientRequest, ClientVerb, Commit, Policy, Question,
+        QuestionState, Refusal, Select, Settlement, TaskHead, Transition, claim, commit, settle,
         submit::{self, Planned},
     },
     property::{conserved, ends_once, fences_rise, gapless, lawful},
@@ -272,7 +272,7 @@ impl History {
         let number = u8::try_from(self.questions.len() % 256).unwrap();
         let question = Question {
             id: ApprovalId::new(self.now, [number; 10]),
-            doubt: Doubt::Risky,
+            doubt: EscalationReason::Risky,
             question: "shall I?".into(),
             proposal: Answer::by_rule("yes", "a test"),
             evidence: Evidence::default(),
@@ -285,9 +285,9 @@ impl History {
             5 => Settlement::End(Ending::Failed { reason }),
             other => Settlement::Release {
                 counts: if other == 6 {
-                    Counts::Not
+                    AttemptCounts::Not
                 } else {
-                    Counts::Failed
+                    AttemptCounts::Failed
                 },
                 delay: Duration::ZERO,
                 reason,
@@ -296,7 +296,7 @@ impl History {
         let counted = matches!(
             settlement,
             Settlement::Release {
-                counts: Counts::Failed,
+                counts: AttemptCounts::Failed,
                 ..
             }
         );
@@ -347,7 +347,7 @@ impl History {
             return;
         };
         let by = Decision {
-            ruling: Ruling::Accept,
+            ruling: DecisionKind::Accept,
             teaching: Teaching::Keep,
             by: request.to_string(),
         };

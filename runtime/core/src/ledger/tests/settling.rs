@@ -6,12 +6,12 @@ use proptest::prelude::*;
 
 use super::{DAWN, Rows, claimed, node, ready, spec};
 use crate::{
-    cycle::{Decision, Doubt, Ruling, Teaching},
+    cycle::{Decision, DecisionKind, EscalationReason, Teaching},
     escalation::Evidence,
     id::{ApprovalId, Fence, Incarnation, RequestId},
     ledger::{
-        ClaimRef, ClientRequest, ClientVerb, Commit, Counts, Policy, Question, QuestionState,
-        Refusal, Settlement, Stamp, TaskHead, Transition, claim, commit,
+        AttemptCounts, ClaimRef, ClientRequest, ClientVerb, Commit, Policy, Question,
+        QuestionState, Refusal, Settlement, Stamp, TaskHead, Transition, claim, commit,
         retry::{self, Disposition, RetryDecision, Trouble},
         settle,
     },
@@ -27,7 +27,7 @@ pub(super) fn reference(head: &TaskHead) -> ClaimRef {
     }
 }
 
-pub(super) fn release(counts: Counts, delay: Duration) -> Settlement {
+pub(super) fn release(counts: AttemptCounts, delay: Duration) -> Settlement {
     let reason = "it crashed".into();
     Settlement::Release {
         counts,
@@ -39,7 +39,7 @@ pub(super) fn release(counts: Counts, delay: Duration) -> Settlement {
 pub(super) fn question(number: u8) -> Question {
     Question {
         id: ApprovalId::new(DAWN, [number; 10]),
-        doubt: Doubt::Risky,
+        doubt: EscalationReason::Risky,
         question: "shall I?".into(),
         proposal: Answer::by_rule("yes", "a test"),
         evidence: Evidence::default(),
@@ -52,7 +52,7 @@ pub(super) fn request(number: u8) -> RequestId {
 
 pub(super) fn decision(by: &str) -> Decision {
     Decision {
-        ruling: Ruling::Accept,
+        ruling: DecisionKind::Accept,
         teaching: Teaching::Keep,
         by: by.into(),
     }
@@ -67,8 +67,8 @@ pub(super) fn settlements() -> [Settlement; 5] {
         Settlement::Wait(Box::new(question(1))),
         Settlement::End(Ending::Done(Answer::by_rule("x", "a test"))),
         Settlement::End(failed),
-        release(Counts::Failed, Duration::ZERO),
-        release(Counts::Not, Duration::ZERO),
+        release(AttemptCounts::Failed, Duration::ZERO),
+        release(AttemptCounts::Not, Duration::ZERO),
     ]
 }
 
@@ -123,7 +123,7 @@ pub(super) fn in_every_state() -> Vec<TaskHead> {
                 .unwrap(),
         ),
         after(&held, settle::expire(&held, DAWN)),
-        settled(&last, release(Counts::Failed, Duration::ZERO)),
+        settled(&last, release(AttemptCounts::Failed, Duration::ZERO)),
         held,
     ];
     let mut states: Vec<_> = heads.iter().map(|head| head.state).collect();
@@ -152,10 +152,14 @@ fn back_off_doubles_up_to_its_limit_and_attempts_end() {
 fn a_task_is_charged_for_its_own_doing_only() {
     use Trouble::{AgentCrashed, Impossible, LedgerAway, NoAgent, NodeStops, OwnFailure, PortAway};
     for trouble in [OwnFailure, Impossible, AgentCrashed] {
-        assert_eq!(retry::charge(trouble).0, Counts::Failed, "{trouble:?}");
+        assert_eq!(
+            retry::charge(trouble).0,
+            AttemptCounts::Failed,
+            "{trouble:?}"
+        );
     }
     for trouble in [PortAway, LedgerAway, NoAgent, NodeStops] {
-        assert_eq!(retry::charge(trouble).0, Counts::Not, "{trouble:?}");
+        assert_eq!(retry::charge(trouble).0, AttemptCounts::Not, "{trouble:?}");
     }
     let tries = |trouble, learning| {
         let again = |tries: &u32| {
@@ -226,14 +230,14 @@ proptest! {
                 Setback::NotCounted(ms) => {
                     lost = 0;
                     let delay_asked = Duration::from_millis(ms);
-                    let head = after(&held, settle(release(Counts::Not, delay_asked)));
+                    let head = after(&held, settle(release(AttemptCounts::Not, delay_asked)));
                     prop_assert_eq!(head.not_before, delay(ms));
                     head
                 }
                 Setback::Failed(ms) => {
                     (failed, lost) = (failed + 1, 0);
                     let delay_asked = Duration::from_millis(ms);
-                    let head = after(&held, settle(release(Counts::Failed, delay_asked)));
+                    let head = after(&held, settle(release(AttemptCounts::Failed, delay_asked)));
                     if failed == attempts_max {
                         prop_assert_eq!(head.state, State::Dead);
                         return Ok(());
@@ -270,7 +274,7 @@ fn a_settlement_is_recognised_until_the_next_one() {
             assert_eq!(repeat(&due), Ok(None), "its back-off is over");
             let again = claimed_again(&due, 2);
             assert_eq!(repeat(&again), Ok(None), "claimed again");
-            let forgotten = settled(&again, release(Counts::Not, Duration::ZERO));
+            let forgotten = settled(&again, release(AttemptCounts::Not, Duration::ZERO));
             let ClaimRef { task, fence } = first.claim;
             let state = State::Ready;
             assert_eq!(

@@ -18,7 +18,7 @@ use crate::{
     ledger::{Claim, ClaimRequest, Claimed, InboxItem},
     sqlite::{
         load::{self, missing_spec},
-        ready::Seat,
+        ready::NodeRow,
         row,
         select::{CLAIMABLE, DUE, FIRST_DUE, HELD_IN, QUEUED_EXPIRED},
         tables::{APPROVALS, Damage, Found, LIVE, columns, select},
@@ -80,8 +80,8 @@ impl WriteTxn<'_> {
             batch,
             ..
         } = request;
-        let seat = self.memory.nodes.get(node);
-        let known = seat.map(|seat| (seat.incarnation, seat.batch));
+        let row = self.cache.nodes.get(node);
+        let known = row.map(|row| (row.incarnation, row.batch));
         let mut next_due = self.next_due()?;
         let claims = match claim::asked(known, *incarnation, *batch) {
             Asked::Stale => Vec::new(),
@@ -98,11 +98,11 @@ impl WriteTxn<'_> {
                     next_due = self.next_due()?;
                 }
                 let claims = self.take(request)?;
-                let seat = Seat {
+                let row = NodeRow {
                     incarnation: *incarnation,
                     batch: Some(*batch),
                 };
-                self.memory.nodes.set(node, seat);
+                self.cache.nodes.set(node, row);
                 if !claims.is_empty() {
                     self.effects.claimants.insert(node.clone());
                 }
@@ -173,7 +173,7 @@ impl WriteTxn<'_> {
         } else {
             Before::Unknown
         };
-        if let Some(reason) = self.memory.unreadable.get(&head.id).cloned() {
+        if let Some(reason) = self.cache.unreadable.get(&head.id).cloned() {
             self.postpone(head, &reason)?;
             return Ok(None);
         }
@@ -183,7 +183,7 @@ impl WriteTxn<'_> {
             Ok(None) => return Ok(None),
             Err(TxnError::Failed(error)) if is_damage(&error) => {
                 // SQLite lets nothing more be written in this transaction: the next one knows.
-                self.memory.unreadable.insert(head.id, error.to_string());
+                self.cache.unreadable.insert(head.id, error.to_string());
                 return Err(error.into());
             }
             Err(error) => return Err(error),
@@ -217,8 +217,8 @@ impl WriteTxn<'_> {
         total: u32,
         missing: &Missing,
     ) -> Vec<Pick> {
-        let shares = &mut self.memory.shares;
-        let ready = self.memory.ready.groups();
+        let shares = &mut self.cache.shares;
+        let ready = self.cache.ready.groups();
         if missing.is_empty() {
             return plan_claim(ready, free, shares, total, self.policy);
         }

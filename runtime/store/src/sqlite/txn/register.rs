@@ -12,7 +12,7 @@ use super::{Done, WriteTxn};
 use crate::{
     ledger::{Others, Registered},
     sqlite::{
-        ready::Seat,
+        ready::NodeRow,
         row,
         select::{HELD_BEFORE, HELD_BY_OTHERS, LAST_LIFE},
         tables::{LIVE, NODES, columns, select},
@@ -28,7 +28,7 @@ impl WriteTxn<'_> {
     ) -> Done<Registered> {
         let incarnation = Incarnation(self.former_life(node)? + 1);
         let batch = None;
-        self.memory.nodes.set(node, Seat { incarnation, batch });
+        self.cache.nodes.set(node, NodeRow { incarnation, batch });
         self.write_node(node)?;
         let mut held = LIVE.all(
             self.db,
@@ -69,8 +69,8 @@ impl WriteTxn<'_> {
 
     /// The last life of a node, 0 for a new one.
     fn former_life(&mut self, node: &NodeId) -> Done<u64> {
-        if let Some(seat) = self.memory.nodes.get(node) {
-            return Ok(seat.incarnation.0);
+        if let Some(row) = self.cache.nodes.get(node) {
+            return Ok(row.incarnation.0);
         }
         let sql = concat!(select!(nodes), " WHERE name = ?1");
         if let Some(Err(damage)) = NODES.one(self.db, sql, [node.as_str()], row::node)? {
