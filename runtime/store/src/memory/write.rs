@@ -1,6 +1,9 @@
 //! What writes to the tables: each verb selects, asks the rules, and applies what they say.
 
-use std::{collections::btree_map::Entry, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use colony_core::{
     cycle::Decision,
@@ -33,28 +36,28 @@ use crate::{
 
 /// What the tables have of what a commit is about.
 struct Stored<'a> {
-    tables: &'a Tables,
-    row: &'a TaskRow,
+    journal: &'a [journal::Entry],
+    approvals: &'a BTreeMap<ApprovalId, ApprovalRow>,
 }
 
 impl commit::Stored for Stored<'_> {
     type Error = LedgerError;
 
     fn next_sequence(&mut self) -> Result<u32, LedgerError> {
-        Ok(u32::try_from(self.row.journal.len()).unwrap_or(u32::MAX))
+        Ok(u32::try_from(self.journal.len()).unwrap_or(u32::MAX))
     }
 
     fn entry(&mut self, sequence: u32) -> Result<Option<journal::Entry>, LedgerError> {
-        Ok(self.row.journal.get(size(sequence)).cloned())
+        Ok(self.journal.get(size(sequence)).cloned())
     }
 
     fn question(&mut self, id: ApprovalId) -> Result<Option<(TaskId, QuestionState)>, LedgerError> {
-        let found = self.tables.approvals.get(&id);
+        let found = self.approvals.get(&id);
         Ok(found.map(|approval| (approval.task, approval.state.clone())))
     }
 
     fn has_question(&mut self, id: ApprovalId) -> Result<bool, LedgerError> {
-        Ok(self.tables.approvals.contains_key(&id))
+        Ok(self.approvals.contains_key(&id))
     }
 }
 
@@ -280,21 +283,21 @@ impl Tables {
         now: Timestamp,
     ) -> Result<Committed, LedgerError> {
         let id = commit.claim.task;
-        let row = self.task(id)?;
-        let state = row.head.state;
-        let mut stored = Stored { tables: self, row };
+        let row = self.tasks.get_mut(id).ok_or(LedgerError::NoTask(id))?;
+        let mut stored = Stored {
+            journal: &row.journal,
+            approvals: &self.approvals,
+        };
         let outcome = commit::outcome(&row.head, &commit, &mut stored, &self.policy, now)?;
         let Some(outcome) = outcome else {
             return Ok(Committed {
-                state: Some(state),
+                state: Some(row.head.state),
                 episodes: self.numbers(&commit.episodes),
             });
         };
-        if let Some(row) = self.tasks.get_mut(id) {
-            row.journal
-                .extend(commit.entries.drain(outcome.append_from..));
-            check(|| gapless(&row.journal));
-        }
+        row.journal
+            .extend(commit.entries.drain(outcome.append_from..));
+        check(|| gapless(&row.journal));
         let state = Some(outcome.transition.to());
         self.apply(outcome.transition);
         for (question, state) in outcome.taken {
