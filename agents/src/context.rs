@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use colony_core::{
     cycle::{Effect, Percept, Recall, Work},
-    escalation::risk::Policy as RiskPolicy,
+    escalation::risk::Patterns,
     task::{Answer, Source, Spec},
 };
 use serde_json::Value;
@@ -28,7 +28,7 @@ pub struct StepContext {
     /// The ports of the type.
     pub ports: Arc<Ports>,
     /// What counts as risky on this node.
-    pub risk: Arc<RiskPolicy>,
+    pub risk: Arc<Patterns>,
     /// Makes effects; only execute should.
     pub effects: Arc<dyn Effects>,
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use async_trait::async_trait;
 use colony_core::{
     cycle::{
-        Doubt, ExecutionResult, Learning, Output, Percept, Recall, Ruling, Step, Teaching, Thought,
-        Verdict,
+        DecisionKind, EscalationReason, ExecutionResult, Learning, Output, Percept, Recall, Step,
+        Teaching, Thought, Verdict,
     },
     escalation::Due,
     id::TypeName,
@@ -177,9 +177,9 @@ pub(crate) fn verify_by_ruling(context: &StepContext) -> Verdict {
     if let Some(decision) = &context.work.decision {
         let by = &decision.by;
         let text = match &decision.ruling {
-            Ruling::Accept => &thought.answer.text,
-            Ruling::Correct(text) => text,
-            Ruling::Reject { reason } => {
+            DecisionKind::Accept => &thought.answer.text,
+            DecisionKind::Correct(text) => text,
+            DecisionKind::Reject { reason } => {
                 return Verdict::Reject {
                     reason: format!("rejected by {by}: {reason}"),
                 };
@@ -208,7 +208,7 @@ pub(crate) fn verify_by_ruling(context: &StepContext) -> Verdict {
             answer.confidence.get()
         );
         return Verdict::Ask {
-            doubt: Doubt::Contradiction,
+            doubt: EscalationReason::Contradiction,
             question,
         };
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use colony_core::{
-    cycle::Ruling,
+    cycle::DecisionKind,
     id::TaskId,
     journal::{Entry, Note},
     property,
@@ -74,7 +74,7 @@ struct Contents {
     tasks: Vec<Kept>,
     letters: Vec<OutboxMessage>,
     /// What was decided, by question.
-    decided: BTreeMap<String, Ruling>,
+    decided: BTreeMap<String, DecisionKind>,
 }
 
 /// A task at the end.
@@ -284,7 +284,7 @@ impl End<'_> {
             State::Dead => !poison,
             // Only what a human has rejected.
             State::Failed => !task.journal.iter().any(|e| {
-                matches!(&e.note, Note::Decided(decision) if matches!(decision.ruling, Ruling::Reject { .. }))
+                matches!(&e.note, Note::Decided(decision) if matches!(decision.ruling, DecisionKind::Reject { .. }))
             }),
             State::Ready
             | State::Claimed
@@ -362,11 +362,11 @@ impl End<'_> {
     }
 }
 
-fn same(kept: &Ruling, told: &decision::Ruling) -> bool {
+fn same(kept: &DecisionKind, told: &decision::Ruling) -> bool {
     match (kept, told) {
-        (Ruling::Accept, decision::Ruling::Accept(_)) => true,
-        (Ruling::Correct(kept), decision::Ruling::Correct(told)) => kept == told,
-        (Ruling::Reject { reason }, decision::Ruling::Reject(told)) => reason == told,
+        (DecisionKind::Accept, decision::Ruling::Accept(_)) => true,
+        (DecisionKind::Correct(kept), decision::Ruling::Correct(told)) => kept == told,
+        (DecisionKind::Reject { reason }, decision::Ruling::Reject(told)) => reason == told,
         _ => false,
     }
 }

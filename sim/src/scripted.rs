@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use colony_agents::{Kind, StepContext, StepError, TypeSettings};
 use colony_core::{
     cycle::{
-        Doubt, Effect, ExecutionResult, Learning, Output, Percept, Recall, Step, Teaching, Thought,
-        Verdict,
+        Effect, EscalationReason, ExecutionResult, Learning, Output, Percept, Recall, Step,
+        Teaching, Thought, Verdict,
     },
     task::{Answer, Source},
     unit::Ratio,
@@ -166,7 +166,7 @@ impl Kind for Scripted {
                 source: Source::Rule,
                 reason: "by its script".to_owned(),
             },
-            doubt: doubtful.then_some(Doubt::Uncertain),
+            doubt: doubtful.then_some(EscalationReason::Uncertain),
             model_calls: vec![],
             findings: Vec::new(),
         })

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use colony_core::{
     cycle::{
-        Doubt, Effect, ExecutionResult, Learning, ModelCall, Percept, Recall, Ruling, Thought,
+        DecisionKind, Effect, EscalationReason, ExecutionResult, Learning, ModelCall, Percept,
+        Recall, Thought,
     },
     escalation::Finding,
     memory::{Certainty, MemoryVerdict},
@@ -207,18 +208,18 @@ impl Kind for Triage {
         match verdict.certainty {
             Certainty::Sure => {}
             Certainty::New => {
-                thought.doubt = Some(Doubt::New);
+                thought.doubt = Some(EscalationReason::New);
                 thought.answer.reason = "unlike the tickets solved so far".to_owned();
             }
             Certainty::Unsure => {
                 second_opinion(context, text, verdict, &mut thought).await?;
                 if thought.answer.confidence.get() < settings(context)?.uncertain_below {
-                    thought.doubt = Some(Doubt::Uncertain);
+                    thought.doubt = Some(EscalationReason::Uncertain);
                 }
             }
         }
         if let Some(gravest) = thought.findings.first() {
-            thought.doubt = Some(Doubt::Risky);
+            thought.doubt = Some(EscalationReason::Risky);
             thought.answer.reason = gravest.to_string();
         }
         Ok(thought)
@@ -244,7 +245,8 @@ impl Kind for Triage {
 
     async fn learn(&self, context: &StepContext) -> Result<Learning, StepError> {
         let mut learning = lesson_of(context);
-        let accepted = matches!(&context.work.decision, Some(d) if d.ruling == Ruling::Accept);
+        let accepted =
+            matches!(&context.work.decision, Some(d) if d.ruling == DecisionKind::Accept);
         // Who accepts "unknown" has not said where the ticket belongs.
         learning.teach = learning
             .teach
@@ -262,8 +264,8 @@ fn settings(context: &StepContext) -> Result<TriageSettings, StepError> {
 /// What is said while nothing was learned yet.
 fn nothing_known(findings: Vec<Finding>) -> Thought {
     let (doubt, reason) = match findings.first() {
-        Some(gravest) => (Doubt::Risky, gravest.to_string()),
-        None => (Doubt::New, "no solved tickets yet".to_owned()),
+        Some(gravest) => (EscalationReason::Risky, gravest.to_string()),
+        None => (EscalationReason::New, "no solved tickets yet".to_owned()),
     };
     Thought {
         answer: Answer {
@@ -288,7 +290,7 @@ async fn second_opinion(
     thought: &mut Thought,
 ) -> Result<(), StepError> {
     if context.settings.model.is_none() {
-        thought.doubt = Some(Doubt::Uncertain);
+        thought.doubt = Some(EscalationReason::Uncertain);
         return Ok(());
     }
     let settings = settings(context)?;
@@ -326,7 +328,7 @@ async fn second_opinion(
             | PortError::Failed { .. }
             | PortError::Unconfigured { .. }),
         ) => {
-            thought.doubt = Some(Doubt::Uncertain);
+            thought.doubt = Some(EscalationReason::Uncertain);
             thought.answer.reason = error.to_string();
             return Ok(());
         }

@@ -22,7 +22,7 @@ use crate::{span, unit::Timestamp};
 /// When breakers open, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Policy {
+pub struct Settings {
     /// Failures in a row that open a breaker.
     pub failures_max: u32,
     /// How long it stays open at first; doubles with each failed probe.
@@ -33,7 +33,7 @@ pub struct Policy {
     pub hold_max: Duration,
 }
 
-impl Default for Policy {
+impl Default for Settings {
     fn default() -> Self {
         Self {
             // A single failure may be a hiccup; five in a row, from five agents perhaps, are none.
@@ -114,15 +114,15 @@ impl Breaker {
     }
 
     /// The port has failed. True when that opened the breaker.
-    pub fn failure(&mut self, policy: &Policy, now: Timestamp) -> bool {
+    pub fn failure(&mut self, settings: &Settings, now: Timestamp) -> bool {
         match self.state {
             State::Closed { failures } => {
                 let failures = failures.saturating_add(1);
-                let opens = failures >= policy.failures_max;
+                let opens = failures >= settings.failures_max;
                 self.state = if opens {
                     State::Open {
-                        until: now.after(policy.hold),
-                        hold: policy.hold,
+                        until: now.after(settings.hold),
+                        hold: settings.hold,
                     }
                 } else {
                     State::Closed { failures }
@@ -132,7 +132,9 @@ impl Breaker {
             // Failures of calls that were under way when it opened say nothing new.
             State::Open { until, .. } if now < until => false,
             State::Open { hold, .. } | State::Probing { hold, .. } => {
-                let hold = hold.saturating_mul(2).min(policy.hold_max.max(policy.hold));
+                let hold = hold
+                    .saturating_mul(2)
+                    .min(settings.hold_max.max(settings.hold));
                 let until = now.after(hold);
                 self.state = State::Open { until, hold };
                 false
@@ -151,7 +153,7 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    const POLICY: Policy = Policy {
+    const SETTINGS: Settings = Settings {
         failures_max: 3,
         hold: Duration::from_secs(1),
         hold_max: Duration::from_secs(4),
@@ -163,7 +165,7 @@ mod tests {
 
     fn opened(now: Timestamp) -> Breaker {
         let mut breaker = Breaker::default();
-        let opened: Vec<_> = (0..3).map(|_| breaker.failure(&POLICY, now)).collect();
+        let opened: Vec<_> = (0..3).map(|_| breaker.failure(&SETTINGS, now)).collect();
         assert_eq!(opened, [false, false, true]);
         breaker
     }
@@ -172,8 +174,8 @@ mod tests {
     fn failures_in_a_row_open_it_and_a_success_between_them_does_not() {
         let mut breaker = Breaker::default();
         for _ in 0..10 {
-            breaker.failure(&POLICY, at(0));
-            breaker.failure(&POLICY, at(0));
+            breaker.failure(&SETTINGS, at(0));
+            breaker.failure(&SETTINGS, at(0));
             assert!(!breaker.success());
         }
         assert_eq!(breaker.permission(at(0)), Permission::Free);
@@ -200,7 +202,7 @@ mod tests {
         for hold in [2, 4, 4, 4] {
             assert_eq!(breaker.permission(now), Permission::Probe);
             breaker.probe(now);
-            breaker.failure(&POLICY, now);
+            breaker.failure(&SETTINGS, now);
             let next = now.after(Duration::from_secs(hold));
             assert_eq!(breaker.permission(now), Permission::NotBefore(next));
             now = next;
@@ -227,7 +229,7 @@ mod tests {
     fn late_failures_of_calls_under_way_do_not_lengthen_the_hold() {
         let mut breaker = opened(at(0));
         for _ in 0..100 {
-            assert!(!breaker.failure(&POLICY, at(0)));
+            assert!(!breaker.failure(&SETTINGS, at(0)));
         }
         assert_eq!(breaker.permission(at(1)), Permission::Probe);
     }

@@ -5,7 +5,7 @@
 //!                                     ▲  │      │ │
 //!                        redo (once   │  │      │ └─ reject ─► learn ─► end (failed)
 //!                        per human    └──┼──────┤
-//!                        decision)       └ ask ─┴─► parked ─► (decision) ─► the step that asked
+//!                        decision)       └ ask ─┴─► waiting ─► (decision) ─► the step that asked
 //! ```
 //! The rules decide what comes next; it does no step. [`Work`] is everything an agent knows of its task:
 //! the outputs of the steps so far, rebuilt from the journal by [`Work::record`], so that any agent of
@@ -38,7 +38,7 @@ pub enum Step {
     Reason,
     /// Act through tools.
     Execute,
-    /// Check the deed; ask a human when needed.
+    /// Check what was done; ask a human when needed.
     Verify,
     /// Keep what was learned.
     Learn,
@@ -132,7 +132,7 @@ pub struct Thought {
     /// The answer the agent would give now.
     pub answer: Answer,
     /// Why a human should look before it counts, if so.
-    pub doubt: Option<Doubt>,
+    pub doubt: Option<EscalationReason>,
     /// Model calls made on the way.
     pub model_calls: Vec<ModelCall>,
     /// What gives harm away, the gravest first.
@@ -143,7 +143,7 @@ pub struct Thought {
 /// Why a human is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Doubt {
+pub enum EscalationReason {
     /// The agent is not sure enough.
     Uncertain,
     /// Unlike anything known.
@@ -154,7 +154,7 @@ pub enum Doubt {
     Contradiction,
 }
 
-impl Doubt {
+impl EscalationReason {
     /// The name used on the wire and on the command line.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -187,12 +187,12 @@ pub struct ExecutionResult {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// The deed stands.
+    /// What was done stands.
     Accept,
     /// A human has to decide.
     Ask {
         /// Why.
-        doubt: Doubt,
+        doubt: EscalationReason,
         /// What the human reads: one line.
         question: String,
     },
@@ -258,11 +258,11 @@ pub enum Teaching {
     Keep,
 }
 
-/// A human's decision on a parked task.
+/// A human's decision on a task that waits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// What was decided.
-    pub ruling: Ruling,
+    pub ruling: DecisionKind,
     /// Whether memory learns from it.
     pub teaching: Teaching,
     /// Who decided.
@@ -272,7 +272,7 @@ pub struct Decision {
 /// What a human can decide.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ruling {
+pub enum DecisionKind {
     /// The proposal is right.
     Accept,
     /// The proposal is wrong and this is right.
@@ -284,7 +284,7 @@ pub enum Ruling {
     },
 }
 
-impl Ruling {
+impl DecisionKind {
     /// The name used in traces.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
@@ -321,10 +321,10 @@ pub struct Work {
 pub enum Next {
     /// Do this step.
     Do(Step),
-    /// Park the task and put the question to a human.
-    Park {
+    /// Let the task wait, and put the question to a human.
+    Wait {
         /// Why.
-        doubt: Doubt,
+        doubt: EscalationReason,
         /// What the human reads.
         question: String,
     },
@@ -390,7 +390,7 @@ impl Work {
         }
         match &self.verdict {
             None | Some(Verdict::Redo(_)) => Next::Do(Step::Verify),
-            Some(Verdict::Ask { doubt, question }) => Next::Park {
+            Some(Verdict::Ask { doubt, question }) => Next::Wait {
                 doubt: *doubt,
                 question: question.clone(),
             },
@@ -464,19 +464,19 @@ mod tests {
     fn a_question_parks_and_a_correction_executes_again() {
         let mut work = until_verify();
         let ask = Verdict::Ask {
-            doubt: Doubt::New,
+            doubt: EscalationReason::New,
             question: "?".into(),
         };
         work.record(Output::Verify(ask));
         assert!(matches!(
             work.next(),
-            Next::Park {
-                doubt: Doubt::New,
+            Next::Wait {
+                doubt: EscalationReason::New,
                 ..
             }
         ));
         work.decide(Decision {
-            ruling: Ruling::Correct("b".into()),
+            ruling: DecisionKind::Correct("b".into()),
             teaching: Teaching::Teach,
             by: "ann".into(),
         });

@@ -184,6 +184,14 @@ macro_rules! uuid_v7 {
                 Self(Uuid::from_bytes(bytes))
             }
 
+            /// The moment it was drawn, to the millisecond.
+            #[must_use]
+            pub fn drawn_at(self) -> Timestamp {
+                let mut millis = [0; 8];
+                millis[2..].copy_from_slice(&self.0.as_bytes()[..6]);
+                Timestamp::from_micros(u64::from_be_bytes(millis).saturating_mul(1_000))
+            }
+
             /// Reads the hyphenated form.
             ///
             /// # Errors
@@ -352,6 +360,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_id_tells_when_it_was_drawn(millis in 0..1_u64 << 48, random: [u8; 10]) {
+            let at = Timestamp::from_micros(millis * 1_000);
+            prop_assert_eq!(TaskId::new(at, random).drawn_at(), at);
+        }
+
         #[test]
         fn a_prefix_begins_exactly_the_ids_that_are_written_so(id: u128, other: u128, length in 1_usize..=36) {
             let (id, other) = (Uuid::from_u128(id), Uuid::from_u128(other));

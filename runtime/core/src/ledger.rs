@@ -15,12 +15,13 @@
 //! group of requests it executes together ([`StampClock`]).
 //!
 //! P8, on which everything rests: while a task is claimed, others can only take the claim away (any end,
-//! [`settle::lose`]); nobody but the holder changes a head that stays claimed. So the rule of a commit
-//! needs nothing but the head that the claim's answer carried, and the engine compares *state = claimed
+//! [`settle::lose`]); nobody but the holder changes a head that stays claimed. So what a commit makes of a head
+//! needs nothing but the one that the claim's answer carried, and the engine compares *state = claimed
 //! and fence*. Every write of a head raises its revision; a commit that only appends to the journal
 //! writes no head. These sentences were model-checked: docs/adr/0008-the-ledgers-rules-stand-once.md.
 
 pub mod claim;
+pub mod commit;
 pub mod retry;
 pub mod select;
 pub mod settle;
@@ -42,7 +43,7 @@ pub use self::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cycle::{Decision, Doubt},
+    cycle::{Decision, EscalationReason},
     escalation::Evidence,
     id::{
         AgentId, ApprovalId, Fence, Incarnation, NodeId, QueueName, RequestId, TaskId, Tenant,
@@ -207,6 +208,25 @@ impl TaskHead {
     pub fn is_suspect(&self, policy: &Policy) -> bool {
         self.node_losses >= policy.suspect_losses
     }
+
+    /// Whether it stands in its queue: ready, and waiting for no moment. One that is past its deadline stands there
+    /// until it ends, and is claimed by nobody.
+    #[must_use]
+    pub fn is_queued(&self) -> bool {
+        self.state == State::Ready && self.not_before.is_none()
+    }
+
+    /// The moment that it waits for before it stands in its queue, while it is ready.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Timestamp> {
+        self.not_before.filter(|_| self.state == State::Ready)
+    }
+
+    /// The moment at which it expires, while it lives.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.deadline.filter(|_| !self.state.is_final())
+    }
 }
 
 /// A task as readers see it.
@@ -322,7 +342,7 @@ pub struct Question {
     /// Its id.
     pub id: ApprovalId,
     /// Why a human is asked.
-    pub doubt: Doubt,
+    pub doubt: EscalationReason,
     /// One line to read.
     pub question: String,
     /// What the agent would do.
@@ -413,7 +433,7 @@ pub struct MessageId {
 /// Something learned: a percept and its right answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Episode {
-    /// Counts up within the ledger; 0 in a new one, the engine numbers it.
+    /// AttemptCounts up within the ledger; 0 in a new one, the engine numbers it.
     pub number: u64,
     /// Whose.
     pub tenant: Tenant,
@@ -447,7 +467,7 @@ impl Episode {
 
 /// Whether a release counts against the task.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Counts {
+pub enum AttemptCounts {
     /// The attempt failed by the task's own doing: it waits for a back-off, or is dead.
     Failed,
     /// Something else was in the way: a model that is away, a node that stops.
@@ -466,7 +486,7 @@ pub enum Settlement {
     /// The holder lets go and the task is ready again.
     Release {
         /// Whether it was the task's failure.
-        counts: Counts,
+        counts: AttemptCounts,
         /// Not claimable before this much time has passed; a failed attempt waits for its back-off
         /// where that is longer.
         delay: Duration,
@@ -528,49 +548,74 @@ impl Commit {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The claim is no longer the caller's.
-    #[error("the claim is lost; the task is {state}")]
+    #[error("claim on task {task} with fence {fence} is lost; the task is {state}", fence = fence.0)]
     Lost {
+        /// The task.
+        task: TaskId,
+        /// The fence that was shown.
+        fence: Fence,
         /// Where the task stands.
         state: State,
     },
     /// The first entry does not follow the journal: an entry is missing.
-    #[error("journal entry {sequence} is out of order; the next is {expected}")]
+    #[error("journal entry {sequence} of task {task} is out of order; the next is {expected}")]
     Sequence {
+        /// The task.
+        task: TaskId,
         /// The sequence number that was shown.
         sequence: u32,
         /// The one that would have been right.
         expected: u32,
     },
     /// The journal has another entry under this number: fold it again.
-    #[error("journal entry {sequence} is there already, with other content")]
+    #[error("journal entry {sequence} of task {task} is there already, with other content")]
     Conflict {
+        /// The task.
+        task: TaskId,
         /// The sequence number that was shown.
         sequence: u32,
     },
     /// The task has ended.
-    #[error("the task has ended: it is {state}")]
+    #[error("task {task} has ended: it is {state}")]
     Ended {
+        /// The task.
+        task: TaskId,
         /// How.
         state: State,
     },
     /// Only dead, cancelled and expired tasks can be revived.
-    #[error("a task that is {state} cannot be revived; only dead, cancelled and expired ones can")]
+    #[error("task {task} is {state}; only dead, cancelled and expired tasks can be revived")]
     NotRevivable {
+        /// The task.
+        task: TaskId,
         /// Where it stands.
         state: State,
     },
     /// The id of the request is that of another request.
-    #[error("the request id belongs to another request")]
-    RequestConflict,
+    #[error("the request id belongs to another request about task {task}")]
+    RequestConflict {
+        /// The task.
+        task: TaskId,
+    },
     /// Somebody else decided the question first.
-    #[error("the question was decided by {by}")]
+    #[error("approval {id} was decided by {by}; task {task} is {state}")]
     Decided {
+        /// The question.
+        id: ApprovalId,
+        /// Its task.
+        task: TaskId,
+        /// Where the task stands.
+        state: State,
         /// Who decided.
         by: String,
     },
     /// The question closed with its task.
-    #[error("the question is closed; its task is {state}")]
+    #[error("approval {id} is closed: task {task} is {state}")]
     Closed {
+        /// The question.
+        id: ApprovalId,
+        /// Its task.
+        task: TaskId,
         /// Where the task stands.
         state: State,
     },

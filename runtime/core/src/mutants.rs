@@ -66,7 +66,7 @@ mutants! {
     C12,
     /// A restored memory forgets labels with the episodes that no longer fit.
     C13,
-    /// Lessons are written down beside the end of their task, not with it.
+    /// What a task taught is written down beside its end, not with it.
     C14,
     /// The ledger's time is the wall clock's, wherever that was set to.
     C20,

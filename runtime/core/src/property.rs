@@ -266,8 +266,8 @@ mod tests {
     use super::*;
     use crate::{
         cycle::{
-            Decision, ExecutionResult, Learning, Next, Output, Percept, Recall, Ruling, Teaching,
-            Thought, Verdict, Work,
+            Decision, DecisionKind, ExecutionResult, Learning, Next, Output, Percept, Recall,
+            Teaching, Thought, Verdict, Work,
         },
         id::{Incarnation, NodeId, TypeName},
         ledger::{Policy, claim, settle, submit},
@@ -403,8 +403,8 @@ mod tests {
             let answer = Answer::by_rule("a", "r");
             let output = match work.next() {
                 Next::End(_) => return journal,
-                Next::Park { .. } => {
-                    let (ruling, teaching) = (Ruling::Accept, Teaching::Keep);
+                Next::Wait { .. } => {
+                    let (ruling, teaching) = (DecisionKind::Accept, Teaching::Keep);
                     work.decide(Decision {
                         ruling,
                         teaching,
@@ -428,7 +428,7 @@ mod tests {
                         reason: "no".into(),
                     },
                     Some(_) => {
-                        let (doubt, question) = (crate::cycle::Doubt::New, "?".into());
+                        let (doubt, question) = (crate::cycle::EscalationReason::New, "?".into());
                         Verdict::Ask { doubt, question }
                     }
                 }),

@@ -10,7 +10,7 @@ use colony_agents::{
     Tools,
 };
 use colony_core::{
-    cycle::{Decision, Doubt, Effect, ExecutionResult, Ruling, Teaching, Thought},
+    cycle::{Decision, DecisionKind, Effect, EscalationReason, ExecutionResult, Teaching, Thought},
     id::{RequestId, TypeName},
     journal::EffectKey,
     port::{Clock, RandomSource},
@@ -44,7 +44,7 @@ impl Kind for Pager {
         Ok(Thought {
             answer: Answer::by_rule(answer, "looked for alarming words"),
             // Nobody is woken at night by a guess: a human agrees first.
-            doubt: text.contains("smoke").then_some(Doubt::Risky),
+            doubt: text.contains("smoke").then_some(EscalationReason::Risky),
             model_calls: vec![],
             findings: Vec::new(),
         })
@@ -143,7 +143,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 for open in handle.approvals(ApprovalFilter::default()).await?.items {
                     say(&format!("a human is asked: {}", open.question.question));
                     let by = "example".to_owned();
-                    let (ruling, teaching) = (Ruling::Accept, Teaching::Keep);
+                    let (ruling, teaching) = (DecisionKind::Accept, Teaching::Keep);
                     handle
                         .decide(
                             open.question.id,

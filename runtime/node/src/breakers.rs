@@ -13,7 +13,7 @@ use std::{
 };
 
 use colony_core::{
-    breaker::{Breaker, Permission, Policy},
+    breaker::{Breaker, Permission, Settings},
     id::{QueueName, TaskId},
     port::Clock,
     unit::Timestamp,
@@ -29,7 +29,7 @@ pub(crate) struct Breakers {
 
 #[derive(Debug)]
 struct Inner {
-    policy: Policy,
+    settings: Settings,
     clock: Arc<dyn Clock>,
     ports: Mutex<BTreeMap<String, Port>>,
     /// The ports without which the agents of a queue can do nothing.
@@ -73,14 +73,14 @@ pub(crate) fn model_port(name: &str) -> String {
 
 impl Breakers {
     pub(crate) fn new(
-        policy: Policy,
+        settings: Settings,
         needs: BTreeMap<QueueName, BTreeSet<String>>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let (changes, _) = watch::channel(0);
         Self {
             inner: Arc::new(Inner {
-                policy,
+                settings,
                 clock,
                 ports: Mutex::default(),
                 needs,
@@ -112,7 +112,7 @@ impl Breakers {
         let mut ports = self.inner.ports.lock();
         let away = ports.entry(port.to_owned()).or_default();
         away.probe = None;
-        let opened = away.breaker.failure(&self.inner.policy, now);
+        let opened = away.breaker.failure(&self.inner.settings, now);
         drop(ports);
         if opened {
             tracing::warn!(port, reason, "port is away, breaker opened");
@@ -241,13 +241,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_caller_at_a_time_asks_a_port_that_may_be_back() {
-        let policy = Policy {
+        let settings = Settings {
             failures_max: 1,
             hold: Duration::from_secs(1),
             hold_max: Duration::from_secs(1),
         };
         let clock = Arc::new(RuntimeClock::at(Timestamp::default()));
-        let breakers = Breakers::new(policy, BTreeMap::new(), clock);
+        let breakers = Breakers::new(settings, BTreeMap::new(), clock);
         let port = "tool/search";
         let (one, other) = (
             TaskId::new(Timestamp::from_micros(1), [1; 10]),
@@ -256,13 +256,13 @@ mod tests {
         assert!(breakers.admits(port, one), "it has never failed");
         breakers.failure(port, "away");
         assert!(!breakers.admits(port, one), "it is away");
-        tokio::time::sleep(policy.hold).await;
+        tokio::time::sleep(settings.hold).await;
         assert!(breakers.admits(port, one), "the probe");
         assert!(breakers.admits(port, one), "the probe's second call");
         assert!(!breakers.admits(port, other), "only one task");
         breakers.failure(port, "still away");
         assert!(!breakers.admits(port, one), "its answer has come");
-        tokio::time::sleep(policy.hold).await;
+        tokio::time::sleep(settings.hold).await;
         assert!(breakers.admits(port, other), "the next probe");
         breakers.success(port);
         assert!(

@@ -48,7 +48,7 @@ pub struct Config {
     /// How agents live.
     pub roster: Roster,
     /// When something outside that fails is left alone.
-    pub breaker: breaker::Policy,
+    pub breaker: breaker::Settings,
     /// How pheromones fade.
     pub field: Field,
     /// What is remembered.
@@ -362,7 +362,7 @@ impl Default for Config {
             admission: admission::Limits::default(),
             market: Market::default(),
             roster: Roster::default(),
-            breaker: breaker::Policy::default(),
+            breaker: breaker::Settings::default(),
             field: Field::default(),
             memory: Memory::default(),
             inference: Inference::default(),

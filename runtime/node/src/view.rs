@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use colony_core::{
-    cycle::Doubt,
+    cycle::EscalationReason,
     id::{AgentId, Incarnation, NodeId, TaskId, TypeName},
     unit::Timestamp,
 };
@@ -51,7 +51,7 @@ pub struct ModelView {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApprovalTotals {
     /// By the reason for which they were asked, those that occur.
-    pub by_doubt: BTreeMap<Doubt, u64>,
+    pub by_doubt: BTreeMap<EscalationReason, u64>,
     /// When the oldest was asked.
     pub oldest: Option<Timestamp>,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use colony_core::{
-    cycle::{Decision, Doubt, Neighbour, Output, Percept, Ruling, Teaching},
+    cycle::{Decision, DecisionKind, EscalationReason, Neighbour, Output, Percept, Teaching},
     escalation::{Evidence, Finding},
     id::{Tenant, TypeName},
     journal::{Entry, Note},
@@ -241,10 +241,10 @@ pub(crate) fn read_entry(sequence: u32, at: Timestamp, bytes: &[u8]) -> Result<E
 
 pub(crate) fn question(question: &Question) -> Vec<u8> {
     let doubt = match question.doubt {
-        Doubt::Uncertain => v1::Doubt::Uncertain,
-        Doubt::New => v1::Doubt::New,
-        Doubt::Risky => v1::Doubt::Risky,
-        Doubt::Contradiction => v1::Doubt::Contradiction,
+        EscalationReason::Uncertain => v1::Doubt::Uncertain,
+        EscalationReason::New => v1::Doubt::New,
+        EscalationReason::Risky => v1::Doubt::Risky,
+        EscalationReason::Contradiction => v1::Doubt::Contradiction,
     };
     v1::Question {
         schema: SCHEMA,
@@ -310,10 +310,10 @@ pub(crate) fn read_question(
     let question = opened(WHAT, bytes, |m: &v1::Question| m.schema)?;
     let doubt = match question.doubt() {
         v1::Doubt::Unspecified => return Err(damaged(WHAT, "it has no doubt")),
-        v1::Doubt::Uncertain => Doubt::Uncertain,
-        v1::Doubt::New => Doubt::New,
-        v1::Doubt::Risky => Doubt::Risky,
-        v1::Doubt::Contradiction => Doubt::Contradiction,
+        v1::Doubt::Uncertain => EscalationReason::Uncertain,
+        v1::Doubt::New => EscalationReason::New,
+        v1::Doubt::Risky => EscalationReason::Risky,
+        v1::Doubt::Contradiction => EscalationReason::Contradiction,
     };
     let proposal = question
         .proposal
@@ -330,9 +330,9 @@ pub(crate) fn read_question(
 pub(crate) fn decision(decision: &Decision) -> Vec<u8> {
     use v1::decision::{Accept, Ruling as Wire};
     let ruling = match &decision.ruling {
-        Ruling::Accept => Wire::Accept(Accept {}),
-        Ruling::Correct(text) => Wire::Correct(text.clone()),
-        Ruling::Reject { reason } => Wire::Reject(reason.clone()),
+        DecisionKind::Accept => Wire::Accept(Accept {}),
+        DecisionKind::Correct(text) => Wire::Correct(text.clone()),
+        DecisionKind::Reject { reason } => Wire::Reject(reason.clone()),
     };
     v1::Decision {
         schema: SCHEMA,
@@ -348,9 +348,9 @@ pub(crate) fn read_decision(bytes: &[u8]) -> Result<Decision, CodecError> {
     const WHAT: &str = "decision";
     let decision = opened(WHAT, bytes, |m: &v1::Decision| m.schema)?;
     let ruling = match decision.ruling {
-        Some(Wire::Accept(_)) => Ruling::Accept,
-        Some(Wire::Correct(text)) => Ruling::Correct(text),
-        Some(Wire::Reject(reason)) => Ruling::Reject { reason },
+        Some(Wire::Accept(_)) => DecisionKind::Accept,
+        Some(Wire::Correct(text)) => DecisionKind::Correct(text),
+        Some(Wire::Reject(reason)) => DecisionKind::Reject { reason },
         None => return Err(damaged(WHAT, "it rules nothing")),
     };
     let teaching = if decision.teach {

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use colony_core::{
-    cycle::{Decision, Doubt},
+    cycle::{Decision, EscalationReason},
     id::{
         AgentId, ApprovalId, IdPrefix, Incarnation, NodeId, QueueName, RequestId, TaskId, Tenant,
         TypeName,
@@ -34,8 +34,8 @@ use uuid::Uuid;
 pub use crate::error::LedgerError;
 
 pub use colony_core::ledger::{
-    ClaimRef, Commit, Counts as AttemptCounts, Episode, InboxItem, MessageId, OutboxMessage,
-    Policy, Question, QuestionState, Record, Settlement, TaskHead,
+    AttemptCounts, ClaimRef, Commit, Episode, InboxItem, MessageId, OutboxMessage, Policy,
+    Question, QuestionState, Record, Settlement, TaskHead,
     submit::{NewTask, Submitted},
 };
 
@@ -309,7 +309,7 @@ pub struct ApprovalFilter {
     /// Only this type's.
     pub agent_type: Option<TypeName>,
     /// Only those asked for one of these reasons; empty = all.
-    pub doubts: Vec<Doubt>,
+    pub doubts: Vec<EscalationReason>,
     /// Only those asked at this moment or before.
     pub asked_until: Option<Timestamp>,
     /// Only those that hold this text, in any case: in the task, the question or the proposal.

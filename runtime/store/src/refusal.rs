@@ -1,54 +1,41 @@
 //! The rules' refusals as the ledger's errors.
 
-use colony_core::{
-    id::{ApprovalId, Fence, TaskId},
-    ledger::{
-        Refusal,
-        submit::{self, Full},
-    },
-    task::State,
+use colony_core::ledger::{
+    Refusal,
+    submit::{self, Full},
 };
 
 use crate::ledger::LedgerError;
 
-/// A refusal that is about `task`; `fence` is the one that was shown, where one was.
-pub(crate) fn about_task(task: TaskId, fence: Fence, refusal: &Refusal) -> LedgerError {
-    match *refusal {
-        Refusal::Lost { state } => LedgerError::Lost { task, fence, state },
-        Refusal::Sequence { sequence, expected } => LedgerError::Sequence {
-            task,
-            sequence,
-            expected,
-        },
-        Refusal::Conflict { sequence } => LedgerError::Conflict { task, sequence },
-        // Questions have their own; a task's rules never give these.
-        Refusal::Ended { state } | Refusal::Closed { state } => LedgerError::Ended { task, state },
-        Refusal::NotRevivable { state } => LedgerError::NotRevivable { task, state },
-        Refusal::RequestConflict | Refusal::Decided { .. } => LedgerError::RequestConflict { task },
-    }
-}
-
-/// A refusal that is about the question `id` of `task`, which is in `state`.
-pub(crate) fn about_question(
-    id: ApprovalId,
-    task: TaskId,
-    state: State,
-    refusal: Refusal,
-) -> LedgerError {
-    match refusal {
-        Refusal::Decided { by } => LedgerError::Decided {
-            id,
-            task,
-            state,
-            by,
-        },
-        Refusal::RequestConflict => LedgerError::RequestConflict { task },
-        Refusal::Lost { state }
-        | Refusal::Ended { state }
-        | Refusal::Closed { state }
-        | Refusal::NotRevivable { state } => LedgerError::Closed { id, task, state },
-        Refusal::Sequence { .. } | Refusal::Conflict { .. } => {
-            LedgerError::Closed { id, task, state }
+impl From<Refusal> for LedgerError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Lost { task, fence, state } => Self::Lost { task, fence, state },
+            Refusal::Sequence {
+                task,
+                sequence,
+                expected,
+            } => Self::Sequence {
+                task,
+                sequence,
+                expected,
+            },
+            Refusal::Conflict { task, sequence } => Self::Conflict { task, sequence },
+            Refusal::Ended { task, state } => Self::Ended { task, state },
+            Refusal::NotRevivable { task, state } => Self::NotRevivable { task, state },
+            Refusal::RequestConflict { task } => Self::RequestConflict { task },
+            Refusal::Decided {
+                id,
+                task,
+                state,
+                by,
+            } => Self::Decided {
+                id,
+                task,
+                state,
+                by,
+            },
+            Refusal::Closed { id, task, state } => Self::Closed { id, task, state },
         }
     }
 }

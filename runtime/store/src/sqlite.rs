@@ -30,6 +30,7 @@
 //! | `schema`, `lock`, `files` | opens: one process, private files, pragmas asked back, migrations |
 //! | `mark` | how much was acknowledged, in a second file: a log that lost some of it is noticed |
 //! | `tables`, `row`, `value`, `load` | rows whole, with their checksum; as the core's types; by key |
+//! | `select` | the selections of the rules, each as one statement |
 //! | `writer` | groups requests, commits, syncs once, tells everybody; stops when a sync fails |
 //! | `txn` and below | one group's transaction: load, ask the rule, apply, count; a file for each kind of verb |
 //! | `counters`, `ready` | the numbers in the file; the hints and the claimants in the writer's memory |
@@ -51,6 +52,7 @@ mod readers;
 mod ready;
 mod row;
 mod schema;
+mod select;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -91,7 +93,7 @@ use self::{
     mark::{Acknowledged, Mark},
     read::ReadTxn,
     readers::{Lane, Readers},
-    ready::Memory,
+    ready::WriterCache,
     row::Meta,
     tables::Damage,
     txn::{TxnError, WriteTxn},
@@ -171,7 +173,7 @@ impl SqliteLedger {
         };
         let mark = Mark::set(path, stands)
             .map_err(|e| schema::open_error(path, format!("has no mark beside it: {e}")))?;
-        let memory = Memory::read(&db).map_err(explain)?;
+        let cache = WriterCache::read(&db).map_err(explain)?;
         let stamps = StampClock::new(clock.now(), counters.highest);
         if stamps.ahead() > AHEAD_MAX {
             let ahead_s = stamps.ahead().as_secs();
@@ -198,7 +200,7 @@ impl SqliteLedger {
             stamps,
             counters,
             mark,
-            memory,
+            cache,
             signals: Signals {
                 latest: latest_in,
                 posted: posted_in,

@@ -1,6 +1,6 @@
 //! Log lines: which of them, in what form, and where to.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use colony_node::config::{LogFormat, Telemetry};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};

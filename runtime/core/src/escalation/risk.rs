@@ -9,7 +9,7 @@
 //! ```
 //! A word is a run of letters and digits, so punctuation and ends of sentences are no obstacle: `two-factor`
 //! is two words, and so is `colleague's`. `*` at the end of a word is any ending. Groups may come in any
-//! order and share words. No regular expressions: whoever writes a policy should be able to see what it
+//! order and share words. No regular expressions: whoever writes patterns should be able to see what it
 //! catches. Letters that look alike are the same (`risk/look.rs`). What phrases cannot do: understand. A risk said in
 //! other words is left to [`similarity`], and beyond that to the human.
 
@@ -31,7 +31,7 @@ const FOUND_CHARS_MAX: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pattern {
-    /// Its name, unique in a policy.
+    /// Its name, unique among them.
     pub name: String,
     /// One line for the human who decides: what the harm would be.
     pub why: String,
@@ -154,7 +154,7 @@ impl fmt::Display for Hit<'_> {
 
 /// All patterns, ready to match. In the order declared: the gravest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Policy {
+pub struct Patterns {
     patterns: Vec<Pattern>,
     /// By the first letter of their last word: what may have come to its end at a word of a text.
     phrases: BTreeMap<char, Vec<Phrase>>,
@@ -235,7 +235,7 @@ impl Pattern {
     }
 }
 
-impl Policy {
+impl Patterns {
     /// Reads patterns.
     ///
     /// # Errors

@@ -59,11 +59,11 @@ pub struct Pick {
 /// after a restart everybody begins level.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shares {
-    tenants: BTreeMap<Tenant, Ratio>,
+    tenants: BTreeMap<Tenant, TenantCredit>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Ratio {
+struct TenantCredit {
     credit: i64,
     queues: BTreeMap<QueueName, i64>,
 }
@@ -88,7 +88,7 @@ trait Credited {
     fn newcomer(credit: i64) -> Self;
 }
 
-impl Credited for Ratio {
+impl Credited for TenantCredit {
     fn credit(&self) -> i64 {
         self.credit
     }

@@ -4,13 +4,13 @@
 //!   trouble ─► after ─┬─ Again    the same call once more, after a wait; nothing is written
 //!                     ├─ Skip     the task goes on without what it would have learned
 //!                     ├─ Fail     the task has failed
-//!                     └─ Release ─► charge: counted? how soon? ─► settle::commit ─► retry: ready later, or dead
+//!                     └─ Release ─► charge: counted? how soon? ─► commit ─► retry: ready later, or dead
 //! ```
 //! A task is charged for its own doing only. Whatever else is in the way counts nothing, however long it stays.
 
 use std::time::Duration;
 
-use super::{Counts, Policy};
+use super::{AttemptCounts, Policy};
 use crate::mutant;
 
 /// First wait before the same call is tried again; doubles up to [`WAIT_MAX`].
@@ -106,14 +106,14 @@ pub fn wait_before(tries: u32) -> Duration {
 
 /// What a task is charged whose claim is released, and how long it waits at least.
 #[must_use]
-pub fn charge(trouble: Trouble) -> (Counts, Duration) {
+pub fn charge(trouble: Trouble) -> (AttemptCounts, Duration) {
     match trouble {
-        Trouble::PortAway if mutant!(C7) => (Counts::Failed, Duration::ZERO),
-        Trouble::NodeStops if mutant!(C21) => (Counts::Failed, Duration::ZERO),
-        Trouble::PortAway | Trouble::LedgerAway => (Counts::Not, RELEASE_DELAY),
-        Trouble::NoAgent | Trouble::NodeStops => (Counts::Not, Duration::ZERO),
+        Trouble::PortAway if mutant!(C7) => (AttemptCounts::Failed, Duration::ZERO),
+        Trouble::NodeStops if mutant!(C21) => (AttemptCounts::Failed, Duration::ZERO),
+        Trouble::PortAway | Trouble::LedgerAway => (AttemptCounts::Not, RELEASE_DELAY),
+        Trouble::NoAgent | Trouble::NodeStops => (AttemptCounts::Not, Duration::ZERO),
         Trouble::OwnFailure | Trouble::Impossible | Trouble::AgentCrashed => {
-            (Counts::Failed, Duration::ZERO)
+            (AttemptCounts::Failed, Duration::ZERO)
         }
     }
 }

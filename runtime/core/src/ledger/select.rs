@@ -4,7 +4,6 @@
 use super::TaskHead;
 use crate::{
     id::{Incarnation, NodeId, QueueName, TaskId, Tenant},
-    task::State,
     unit::Timestamp,
 };
 
@@ -52,18 +51,13 @@ impl Select<'_> {
         let holder = head.holder.as_ref();
         match self {
             Self::Claimable { tenant, queue } => {
-                head.state == State::Ready
-                    && head.not_before.is_none()
+                head.is_queued()
                     && head.tenant == **tenant
                     && head.queue == **queue
                     && head.deadline.is_none_or(|deadline| deadline > now)
             }
-            Self::Due => {
-                head.state == State::Ready && head.not_before.is_some_and(|due| due <= now)
-            }
-            Self::Expired => {
-                !head.state.is_final() && head.deadline.is_some_and(|deadline| deadline <= now)
-            }
+            Self::Due => head.due_at().is_some_and(|due| due <= now),
+            Self::Expired => head.expires_at().is_some_and(|deadline| deadline <= now),
             Self::HeldBefore { node, incarnation } => {
                 holder.is_some_and(|h| h.node == **node && h.incarnation < *incarnation)
             }

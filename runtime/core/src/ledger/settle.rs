@@ -1,17 +1,13 @@
-//! What becomes of a task that is live: the holder's commits, and the rare verbs of everybody else.
-//!
-//! Whether a task is tried again, and what it is charged, is decided in [`retry`](super::retry) alone.
+//! What others than the holder do to a task, and humans to its questions. The holder's own writes are in
+//! [`commit`](super::commit).
 
 use super::{
-    ClientRequest, ClientVerb, Commit, Counts, LastRequest, Policy, Question, QuestionState,
-    Refusal, Settlement, Stamp, TaskHead, Transition, Wait,
-    retry::{RetryDecision, retry},
-    submit,
+    ClientRequest, ClientVerb, Policy, Question, QuestionState, Refusal, Stamp, TaskHead,
+    Transition, Wait, submit,
 };
 use crate::{
     cycle::Decision,
-    id::RequestId,
-    journal::Entry,
+    id::{Fence, RequestId, TaskId, TypeName},
     mutant,
     task::{Ending, Spec, State},
     unit::Timestamp,
@@ -21,139 +17,6 @@ use crate::{
 const CANCELLED: &str = "cancelled by its submitter";
 /// Why an expired task has no answer.
 const EXPIRED: &str = "its deadline passed";
-
-/// What a commit does to the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Appended {
-    /// Entries from this index on are new; those before are there already, byte for byte.
-    From(usize),
-    /// Every entry is there already: the request is a repeat.
-    Repeat,
-}
-
-/// Places a commit's entries in the journal. `next` is the number of the first entry that is not there;
-/// `stored` gives the entry of a number below it. Entries follow each other, and the first is at most `next`.
-///
-/// # Errors
-/// `Sequence` for a gap, `Conflict` for another entry under the same number.
-pub fn append<E>(
-    next: u32,
-    entries: &[Entry],
-    mut stored: impl FnMut(u32) -> Result<Option<Entry>, E>,
-) -> Result<Result<Appended, Refusal>, E> {
-    let mut expected = entries
-        .first()
-        .map_or(next, |first| first.sequence.min(next));
-    let mut known = 0;
-    for entry in entries {
-        let sequence = entry.sequence;
-        if sequence != expected {
-            return Ok(Err(Refusal::Sequence { sequence, expected }));
-        }
-        if sequence < next && !mutant!(AppendTwice) {
-            if stored(sequence)?.as_ref() != Some(entry) {
-                return Ok(Err(Refusal::Conflict { sequence }));
-            }
-            known += 1;
-        }
-        expected = expected.saturating_add(1);
-    }
-    let all = known == entries.len() && !entries.is_empty();
-    Ok(Ok(if all {
-        Appended::Repeat
-    } else {
-        Appended::From(known)
-    }))
-}
-
-/// The holder's commit. `held` is the head as the claim's answer carried it, or as it is stored: by P8 the
-/// two are the same while the claim stands.
-///
-/// Ok(None): the settlement was made before, by this very request; the answer is the one it had then.
-///
-/// # Errors
-/// `Lost` when the claim has moved on.
-pub fn commit(
-    held: &TaskHead,
-    commit: &Commit,
-    policy: &Policy,
-    now: Timestamp,
-) -> Result<Option<Transition>, Refusal> {
-    let fence = commit.claim.fence;
-    if !Stamp::Held(fence).matches(held) {
-        let repeat = settlement(&commit.settlement, fence);
-        return if repeat.is_some() && repeat == held.last_request {
-            Ok(None)
-        } else {
-            Err(Refusal::Lost { state: held.state })
-        };
-    }
-    let expect = Stamp::Held(fence);
-    let Some(last_request) = settlement(&commit.settlement, fence) else {
-        return Ok(Some(Transition {
-            id: held.id,
-            expect,
-            from: held.state,
-            head: None,
-            request: None,
-        }));
-    };
-    let mut after = released(held, State::Ready, now);
-    after.last_request = Some(last_request);
-    if commit.agent.is_some() {
-        after.agent.clone_from(&commit.agent);
-    }
-    match &commit.settlement {
-        Settlement::Continue => {}
-        Settlement::Wait(question) => {
-            after.node_losses = 0;
-            after.state = State::Waiting;
-            after.wait = Some(Wait::Human(question.id));
-        }
-        Settlement::End(ending) => {
-            after.state = match ending {
-                Ending::Done(_) => State::Done,
-                Ending::Failed { .. } => State::Failed,
-            };
-            after.ending = Some(ending.clone());
-        }
-        Settlement::Release {
-            counts,
-            delay,
-            reason,
-        } => {
-            after.node_losses = 0;
-            let wait = match counts {
-                Counts::Not => Some(*delay),
-                Counts::Failed => {
-                    after.failed_attempts += 1;
-                    match retry(after.failed_attempts, policy) {
-                        RetryDecision::After(wait) => Some(wait.max(*delay)),
-                        RetryDecision::Dead => None,
-                    }
-                }
-            };
-            match wait {
-                Some(wait) => after.not_before = (!wait.is_zero()).then(|| now.after(wait)),
-                None => {
-                    after.state = State::Dead;
-                    after.ending = Some(without_answer(reason));
-                }
-            }
-        }
-    }
-    Ok(Some(Transition::of(held, expect, after)))
-}
-
-/// What the head keeps of a settlement, to know its repeat; none for one that does not settle.
-const fn settlement(settlement: &Settlement, fence: crate::id::Fence) -> Option<LastRequest> {
-    match settlement {
-        Settlement::Continue => None,
-        Settlement::Wait(_) => Some(LastRequest::Waited(fence)),
-        Settlement::End(_) => Some(LastRequest::Ended(fence)),
-        Settlement::Release { .. } => Some(LastRequest::Released(fence)),
-    }
-}
 
 /// The holder's node is gone: the task is ready at once, under a new fence. Never kills it.
 #[must_use]
@@ -169,11 +32,11 @@ pub fn lose(head: &TaskHead, now: Timestamp) -> Transition {
 
 /// Whether a client's request is the repeat of one that was done; `known` is what is kept with the task under
 /// its id.
-fn is_repeat(known: Option<ClientVerb>, verb: ClientVerb) -> Result<bool, Refusal> {
+fn is_repeat(task: TaskId, known: Option<ClientVerb>, verb: ClientVerb) -> Result<bool, Refusal> {
     match known {
         None => Ok(false),
         Some(known) if known == verb => Ok(true),
-        Some(_) => Err(Refusal::RequestConflict),
+        Some(_) => Err(Refusal::RequestConflict { task }),
     }
 }
 
@@ -190,11 +53,14 @@ pub fn cancel(
     now: Timestamp,
 ) -> Result<Option<Transition>, Refusal> {
     let verb = ClientVerb::Cancel;
-    if is_repeat(known, verb)? {
+    if is_repeat(head.id, known, verb)? {
         return Ok(None);
     }
     if head.state.is_final() {
-        return Err(Refusal::Ended { state: head.state });
+        return Err(Refusal::Ended {
+            task: head.id,
+            state: head.state,
+        });
     }
     let mut transition = end(head, State::Cancelled, CANCELLED, now);
     transition.request = Some(ClientRequest { id, verb });
@@ -211,6 +77,47 @@ pub fn expire(head: &TaskHead, now: Timestamp) -> Transition {
 #[must_use]
 pub fn quarantine(head: &TaskHead, reason: &str, now: Timestamp) -> Transition {
     end(head, State::Dead, reason, now)
+}
+
+/// The queue of a task of which nothing can be read.
+const UNREADABLE: &str = "unreadable";
+
+/// The head of a live task cannot be read: it is dead, with what its id and its spec say, so that nobody waits for
+/// it for ever; `spec` is none where that cannot be read either. It stands in the place of whatever head there was,
+/// so there is none to hold it against.
+///
+/// # Panics
+/// Never: the name of the queue is legal.
+#[must_use]
+pub fn write_off(
+    task: TaskId,
+    spec: Option<&Spec>,
+    reason: &str,
+    policy: &Policy,
+    now: Timestamp,
+) -> TaskHead {
+    let head = |spec: &Spec| TaskHead {
+        state: State::Dead,
+        // Whoever held it, these are later: also after it is revived.
+        revision: above_all_counts(now),
+        fence: Fence(above_all_counts(now)),
+        ending: Some(without_answer(reason)),
+        updated_at: now,
+        ..submit::head(task, spec, policy, task.drawn_at())
+    };
+    spec.map_or_else(
+        || {
+            let unreadable = TypeName::new(UNREADABLE).expect("a legal name");
+            head(&Spec::new(unreadable, ""))
+        },
+        head,
+    )
+}
+
+/// A number above any that counts up from 0: for the row that would have had the last one and cannot be read.
+#[must_use]
+pub const fn above_all_counts(now: Timestamp) -> u64 {
+    now.as_micros()
 }
 
 fn end(head: &TaskHead, state: State, reason: &str, now: Timestamp) -> Transition {
@@ -236,12 +143,14 @@ pub fn revive(
     now: Timestamp,
 ) -> Result<Option<Transition>, Refusal> {
     let verb = ClientVerb::Revive;
-    if is_repeat(known, verb)? {
+    if is_repeat(head.id, known, verb)? {
         return Ok(None);
     }
     if !head.state.is_revivable() {
-        let state = head.state;
-        return Err(Refusal::NotRevivable { state });
+        return Err(Refusal::NotRevivable {
+            task: head.id,
+            state: head.state,
+        });
     }
     let mut after = released(head, State::Ready, now);
     after.fence.0 += 1;
@@ -271,6 +180,12 @@ pub fn decide(
     request: RequestId,
     now: Timestamp,
 ) -> Result<Option<Decided>, Refusal> {
+    let (id, task) = (question.id, head.id);
+    let closed = || Refusal::Closed {
+        id,
+        task,
+        state: head.state,
+    };
     match state {
         QuestionState::Answered {
             request: known,
@@ -283,19 +198,22 @@ pub fn decide(
             return if before == decision {
                 Ok(None)
             } else {
-                Err(Refusal::RequestConflict)
+                Err(Refusal::RequestConflict { task })
             };
         }
         QuestionState::Answered { decision, .. } | QuestionState::Taken { decision, .. }
             if !mutant!(DoubleDecide) =>
         {
             let by = decision.by.clone();
-            return Err(Refusal::Decided { by });
+            return Err(Refusal::Decided {
+                id,
+                task,
+                state: head.state,
+                by,
+            });
         }
-        QuestionState::Closed => return Err(Refusal::Closed { state: head.state }),
-        QuestionState::Open if head.state.is_final() => {
-            return Err(Refusal::Closed { state: head.state });
-        }
+        QuestionState::Closed => return Err(closed()),
+        QuestionState::Open if head.state.is_final() => return Err(closed()),
         QuestionState::Open | QuestionState::Answered { .. } | QuestionState::Taken { .. } => {}
     }
     let waits = head.state == State::Waiting && head.wait == Some(Wait::Human(question.id));
@@ -319,17 +237,6 @@ pub struct Decided {
     pub transition: Option<Transition>,
 }
 
-/// The question after its answer was taken into the journal. Anything but an answered one stays as it is.
-#[must_use]
-pub fn taken(state: QuestionState) -> QuestionState {
-    match state {
-        QuestionState::Answered { decision, request } => QuestionState::Taken { decision, request },
-        other @ (QuestionState::Open | QuestionState::Taken { .. } | QuestionState::Closed) => {
-            other
-        }
-    }
-}
-
 /// The question after its task has ended: an answer stays, for a task that is revived.
 #[must_use]
 pub fn closed(state: QuestionState) -> QuestionState {
@@ -342,7 +249,7 @@ pub fn closed(state: QuestionState) -> QuestionState {
 }
 
 /// The head in another state, held by nobody and waiting for nothing.
-fn released(head: &TaskHead, state: State, now: Timestamp) -> TaskHead {
+pub(super) fn released(head: &TaskHead, state: State, now: Timestamp) -> TaskHead {
     let mut after = head.clone();
     after.state = state;
     after.revision += 1;
@@ -353,7 +260,8 @@ fn released(head: &TaskHead, state: State, now: Timestamp) -> TaskHead {
     after
 }
 
-fn without_answer(reason: &str) -> Ending {
+/// The ending of a task that has no answer.
+pub(super) fn without_answer(reason: &str) -> Ending {
     Ending::Failed {
         reason: reason.to_owned(),
     }

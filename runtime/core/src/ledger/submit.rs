@@ -171,16 +171,18 @@ pub fn plan(
             by_key.insert(key, task);
         }
         fresh += 1;
-        planned.push(Planned::Write(Box::new(head(task, policy, now))));
+        planned.push(Planned::Write(Box::new(head(
+            task.id, &task.spec, policy, now,
+        ))));
     }
     admits(live, fresh, policy)?;
     Ok(planned)
 }
 
-fn head(task: &NewTask, policy: &Policy, now: Timestamp) -> TaskHead {
-    let spec = &task.spec;
+/// The head of a task that is ready for the first time.
+pub(super) fn head(id: TaskId, spec: &Spec, policy: &Policy, now: Timestamp) -> TaskHead {
     TaskHead {
-        id: task.id,
+        id,
         tenant: spec.tenant.clone(),
         queue: QueueName::from(&spec.agent_type),
         state: State::Ready,

@@ -2,18 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod committing;
 mod histories;
 mod settling;
 mod shares;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Policy, TaskHead,
+    Policy, QuestionState, Refusal, TaskHead,
+    commit::Stored,
     submit::{self, NewTask, Planned},
 };
 use crate::{
-    id::{Incarnation, NodeId, TaskId, Tenant, TypeName},
+    id::{ApprovalId, Incarnation, NodeId, TaskId, Tenant, TypeName},
     journal::{Entry, Note},
     task::Spec,
     unit::Timestamp,
@@ -65,9 +67,36 @@ fn entry(sequence: u32, content: u32) -> Entry {
         sequence,
         at: DAWN,
         note: Note::Decided(crate::cycle::Decision {
-            ruling: crate::cycle::Ruling::Accept,
+            ruling: crate::cycle::DecisionKind::Accept,
             teaching: crate::cycle::Teaching::Keep,
             by: content.to_string(),
         }),
+    }
+}
+
+/// What an engine has stored of what a commit is about.
+#[derive(Debug, Clone, Default)]
+struct Rows {
+    journal: Vec<Entry>,
+    questions: BTreeMap<ApprovalId, (TaskId, QuestionState)>,
+}
+
+impl Stored for Rows {
+    type Error = Refusal;
+
+    fn next_sequence(&mut self) -> Result<u32, Refusal> {
+        Ok(u32::try_from(self.journal.len()).unwrap())
+    }
+
+    fn entry(&mut self, sequence: u32) -> Result<Option<Entry>, Refusal> {
+        Ok(self.journal.get(sequence as usize).cloned())
+    }
+
+    fn question(&mut self, id: ApprovalId) -> Result<Option<(TaskId, QuestionState)>, Refusal> {
+        Ok(self.questions.get(&id).cloned())
+    }
+
+    fn has_question(&mut self, id: ApprovalId) -> Result<bool, Refusal> {
+        Ok(self.questions.contains_key(&id))
     }
 }

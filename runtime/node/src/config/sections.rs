@@ -340,8 +340,8 @@ impl Risk {
     ///
     /// # Errors
     /// The first thing wrong with them.
-    pub fn policy(&self) -> Result<risk::Policy, risk::Error> {
-        risk::Policy::new(self.patterns.clone())
+    pub fn policy(&self) -> Result<risk::Patterns, risk::Error> {
+        risk::Patterns::new(self.patterns.clone())
     }
 }
 

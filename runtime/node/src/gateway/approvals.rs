@@ -4,7 +4,7 @@ mod watch;
 
 use std::time::Duration;
 
-use colony_core::{cycle::Ruling, id::ApprovalId, unit::Timestamp};
+use colony_core::{cycle::DecisionKind, id::ApprovalId, unit::Timestamp};
 use colony_proto::v1::{self, approvals_server::Approvals};
 use colony_store::ApprovalFilter;
 use tonic::{Request, Response, Status};
@@ -79,7 +79,7 @@ impl Approvals for GrpcServer {
             .ok_or_else(|| status::argument("decision", &"must be given"))?;
         let decision = parse_decision(decision)?;
         if request.known_label_only
-            && let Ruling::Correct(label) = &decision.ruling
+            && let DecisionKind::Correct(label) = &decision.ruling
         {
             let approval = self.node.approval(id).await?;
             self.node.check_label(&approval.spec, label)?;
@@ -118,7 +118,7 @@ fn parse_filter(
 
 #[cfg(test)]
 mod tests {
-    use colony_core::{cycle::Doubt, id::TaskId};
+    use colony_core::{cycle::EscalationReason, id::TaskId};
 
     use super::*;
 
@@ -136,7 +136,7 @@ mod tests {
             ..v1::ListApprovalsRequest::default()
         };
         let filter = parse_filter(&request, now).expect("legal");
-        assert_eq!(filter.doubts, [Doubt::Risky]);
+        assert_eq!(filter.doubts, [EscalationReason::Risky]);
         assert_eq!(filter.asked_until, Some(Timestamp::from_micros(3_000_000)));
         assert_eq!(filter.search.as_deref(), Some("Printer"));
         assert_eq!((filter.task, filter.closed_too), (Some(id), false));

@@ -6,7 +6,7 @@
 use std::{fmt::Display, time::Duration};
 
 use colony_core::{
-    cycle::{Decision, Doubt, Output, Ruling, Teaching},
+    cycle::{Decision, DecisionKind, EscalationReason, Output, Teaching},
     escalation::Evidence,
     field::{Cell, Signal},
     id::{AgentId, ApprovalId, IdPrefix, RequestId, TaskId, Tenant, TypeName},
@@ -165,16 +165,16 @@ pub(super) fn parse_id_prefix(text: &str) -> Result<Option<IdPrefix>, Status> {
 }
 
 /// One number of `doubts`. One that is not known is refused: left out, it would find more than was asked for.
-pub(super) fn parse_doubt(number: i32) -> Result<Doubt, Status> {
+pub(super) fn parse_doubt(number: i32) -> Result<EscalationReason, Status> {
     Ok(match v1::Doubt::try_from(number) {
         Ok(v1::Doubt::Unspecified) | Err(_) => {
             let why = "holds a reason that this node does not know";
             return Err(status::argument("doubts", &why));
         }
-        Ok(v1::Doubt::Uncertain) => Doubt::Uncertain,
-        Ok(v1::Doubt::New) => Doubt::New,
-        Ok(v1::Doubt::Risky) => Doubt::Risky,
-        Ok(v1::Doubt::Contradiction) => Doubt::Contradiction,
+        Ok(v1::Doubt::Uncertain) => EscalationReason::Uncertain,
+        Ok(v1::Doubt::New) => EscalationReason::New,
+        Ok(v1::Doubt::Risky) => EscalationReason::Risky,
+        Ok(v1::Doubt::Contradiction) => EscalationReason::Contradiction,
     })
 }
 
@@ -258,13 +258,13 @@ pub(super) fn parse_decision(decision: v1::Decision) -> Result<Decision, Status>
             let why = "must be accept, correct or reject";
             return Err(status::argument("decision.ruling", &why));
         }
-        Some(decision::Ruling::Accept(v1::Accepted {})) => Ruling::Accept,
+        Some(decision::Ruling::Accept(v1::Accepted {})) => DecisionKind::Accept,
         Some(decision::Ruling::Correct(label)) => {
-            Ruling::Correct(parse_line(label, "decision.correct")?)
+            DecisionKind::Correct(parse_line(label, "decision.correct")?)
         }
         Some(decision::Ruling::Reject(reason)) => {
             let reason = parse_line(reason, "decision.reject")?;
-            Ruling::Reject { reason }
+            DecisionKind::Reject { reason }
         }
     };
     let teaching = match decision.teach {
@@ -435,12 +435,12 @@ pub(super) fn revival_to_wire(revival: Revival) -> v1::ReviveResponse {
     }
 }
 
-const fn doubt_to_wire(doubt: Doubt) -> v1::Doubt {
+const fn doubt_to_wire(doubt: EscalationReason) -> v1::Doubt {
     match doubt {
-        Doubt::Uncertain => v1::Doubt::Uncertain,
-        Doubt::New => v1::Doubt::New,
-        Doubt::Risky => v1::Doubt::Risky,
-        Doubt::Contradiction => v1::Doubt::Contradiction,
+        EscalationReason::Uncertain => v1::Doubt::Uncertain,
+        EscalationReason::New => v1::Doubt::New,
+        EscalationReason::Risky => v1::Doubt::Risky,
+        EscalationReason::Contradiction => v1::Doubt::Contradiction,
     }
 }
 
@@ -510,9 +510,9 @@ pub(super) fn approval_to_wire(node: &NodeHandle, approval: &Approval) -> v1::Ap
 
 fn decision_to_wire(decision: &Decision) -> v1::Decision {
     let ruling = match &decision.ruling {
-        Ruling::Accept => decision::Ruling::Accept(v1::Accepted {}),
-        Ruling::Correct(label) => decision::Ruling::Correct(label.clone()),
-        Ruling::Reject { reason } => decision::Ruling::Reject(reason.clone()),
+        DecisionKind::Accept => decision::Ruling::Accept(v1::Accepted {}),
+        DecisionKind::Correct(label) => decision::Ruling::Correct(label.clone()),
+        DecisionKind::Reject { reason } => decision::Ruling::Reject(reason.clone()),
     };
     v1::Decision {
         ruling: Some(ruling),

@@ -265,7 +265,7 @@ impl Agent {
         }
         match job.work().next() {
             Next::Do(step) => self.begin(me, job, step, Duration::ZERO, state),
-            Next::Park { doubt, question } => {
+            Next::Wait { doubt, question } => {
                 let Some(thought) = &job.work().thought else {
                     let reason = "it asks about no answer";
                     return self.release(me, job, Trouble::OwnFailure, reason, state);
@@ -358,7 +358,7 @@ impl Agent {
         job.tries += 1;
         match job.work().next() {
             Next::Do(step) => self.begin(me, job, step, wait, state),
-            Next::Park { .. } | Next::End(_) => self.advance(me, job, state),
+            Next::Wait { .. } | Next::End(_) => self.advance(me, job, state),
         }
     }
 

@@ -9,7 +9,7 @@ use colony_agents::{
 };
 use colony_core::{
     cycle::{Decision, Output, Step, Work},
-    escalation::risk::Policy as RiskPolicy,
+    escalation::risk::Patterns,
     id::{AgentId, ApprovalId},
     journal::Past,
     mutant,
@@ -45,7 +45,7 @@ pub(crate) struct AgentDeps {
     /// The node's tools.
     pub(crate) tools: Arc<Tools>,
     /// What counts as risky.
-    pub(crate) risk: Arc<RiskPolicy>,
+    pub(crate) risk: Arc<Patterns>,
     /// The ledger.
     pub(crate) ledger: Arc<dyn Ledger>,
     /// The market, told when the agent is free.

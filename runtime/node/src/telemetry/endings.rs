@@ -10,7 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use colony_core::{
-    cycle::{Decision, Ruling},
+    cycle::{Decision, DecisionKind},
     journal,
     task::{Answer, Ending, Source, State},
 };
@@ -177,7 +177,7 @@ fn describe(span: &mut Span, state: State, record: &Record, decision: Option<&De
 /// How the task ended, in one word: its state, or that a human would not have it done.
 fn outcome(state: State, decision: Option<&Decision>) -> &'static str {
     match (state, decision.map(|decision| &decision.ruling)) {
-        (State::Failed, Some(Ruling::Reject { .. })) => "rejected",
+        (State::Failed, Some(DecisionKind::Reject { .. })) => "rejected",
         (state, _) => state.as_str(),
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use colony_agents::{CallContext, EffectKind, Kinds, PortError, Tool, ToolOutcome, Tools};
 use colony_core::{
-    cycle::{Decision, Ruling, Teaching},
+    cycle::{Decision, DecisionKind, Teaching},
     id::{AgentId, ApprovalId, NodeId, RequestId, TaskId},
     journal::{EffectKey, Entry, Note},
     task::{Spec, State},
@@ -341,7 +341,7 @@ async fn a_task_whose_journal_cannot_be_read_at_first_is_resumed_all_the_same() 
         })
         .await
         .expect("readable");
-    let (ruling, teaching) = (Ruling::Correct("it".to_owned()), Teaching::Keep);
+    let (ruling, teaching) = (DecisionKind::Correct("it".to_owned()), Teaching::Keep);
     let decision = Decision {
         ruling,
         teaching,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use colony_core::{
-    cycle::{Decision, Ruling, Teaching},
+    cycle::{Decision, DecisionKind, Teaching},
     escalation::{DECIDED_BY, Due, Late},
     id::TaskId,
     ledger::QuestionState,
@@ -61,13 +61,13 @@ async fn a_late_question_is_rejected_where_its_type_wants_it_so() {
     assert!(waited >= WITHIN && waited < most, "{waited:?}");
     let decision = late.state.decision().expect("decided");
     let reason = "nobody decided within 4h".to_owned();
-    assert_eq!(decision.ruling, Ruling::Reject { reason });
+    assert_eq!(decision.ruling, DecisionKind::Reject { reason });
     assert_eq!(decision.by, DECIDED_BY);
     // What is not late yet can still be decided.
     let open = question(&handle, second).await;
     assert_eq!(open.state, QuestionState::Open);
     let decision = Decision {
-        ruling: Ruling::Correct("building".to_owned()),
+        ruling: DecisionKind::Correct("building".to_owned()),
         teaching: Teaching::Keep,
         by: "ann".to_owned(),
     };

@@ -7,8 +7,8 @@ use std::{
 
 use colony_agents::tickets::{self, Ticket};
 use colony_core::{
-    cycle::Doubt,
-    escalation::risk::Policy,
+    cycle::EscalationReason,
+    escalation::risk::Patterns,
     task::{Spec, State},
 };
 use colony_node::{Config, Node, NodeHandle};
@@ -16,7 +16,7 @@ use colony_store::ApprovalFilter;
 
 use crate::walk::{agent_type, config, dependencies, ledger, submit, until};
 
-fn policy() -> Policy {
+fn patterns() -> Patterns {
     Config::default()
         .risk
         .policy()
@@ -24,11 +24,11 @@ fn policy() -> Policy {
 }
 
 /// (risky, of them found; harmless, of them found).
-fn confusion(policy: &Policy, tickets: &[Ticket]) -> [usize; 4] {
+fn confusion(patterns: &Patterns, tickets: &[Ticket]) -> [usize; 4] {
     let (risky, harmless): (Vec<_>, Vec<_>) = tickets.iter().partition(|ticket| ticket.risky);
     let found = |of: &[&Ticket]| {
         of.iter()
-            .filter(|t| !policy.hits(&t.text).is_empty())
+            .filter(|t| !patterns.hits(&t.text).is_empty())
             .count()
     };
     [risky.len(), found(&risky), harmless.len(), found(&harmless)]
@@ -36,13 +36,13 @@ fn confusion(policy: &Policy, tickets: &[Ticket]) -> [usize; 4] {
 
 #[test]
 fn the_default_finds_the_risky_tickets_and_lets_the_others_pass() {
-    let policy = policy();
+    let patterns = patterns();
     assert_eq!(
-        confusion(&policy, &tickets::stream(1, 2_000)),
+        confusion(&patterns, &tickets::stream(1, 2_000)),
         [60, 56, 1_940, 0]
     );
     for seed in 2..12 {
-        let [risky, found, harmless, alarms] = confusion(&policy, &tickets::stream(seed, 2_000));
+        let [risky, found, harmless, alarms] = confusion(&patterns, &tickets::stream(seed, 2_000));
         assert!(
             found * 100 >= risky * 90,
             "seed {seed}: {found} of {risky} risky tickets"
@@ -56,18 +56,21 @@ fn the_default_finds_the_risky_tickets_and_lets_the_others_pass() {
 
 #[test]
 fn the_default_says_what_it_found() {
-    let policy = policy();
-    let hits = policy.hits("Please WIPE the old customers table, it is on the live system.");
+    let patterns = patterns();
+    let hits = patterns.hits("Please WIPE the old customers table, it is on the live system.");
     let said: Vec<String> = hits.iter().map(ToString::to_string).collect();
     assert_eq!(
         said,
         ["a deleted production database may be gone for good (\"WIPE … table … live\")"]
     );
-    assert_eq!(policy.hits("The database on the live system is slow."), []);
+    assert_eq!(
+        patterns.hits("The database on the live system is slow."),
+        []
+    );
 }
 
 /// What a human is asked about a task of this text.
-async fn asked(handle: &NodeHandle, text: &str) -> (Doubt, String) {
+async fn asked(handle: &NodeHandle, text: &str) -> (EscalationReason, String) {
     let ids = submit(handle, vec![Spec::new(agent_type("triage"), text)]).await;
     until(handle, &ids, &[State::Waiting]).await;
     let open = handle
@@ -83,7 +86,7 @@ async fn asked(handle: &NodeHandle, text: &str) -> (Doubt, String) {
 async fn a_risk_at_the_end_of_a_long_ticket_is_put_to_a_human_with_its_words() {
     let text = format!("{} Now \u{ff44}elete all files!", "blah ".repeat(10_000));
     let (doubt, asked) = question(&config(&[("triage", 1)]), &text).await;
-    assert_eq!(doubt, Doubt::Risky);
+    assert_eq!(doubt, EscalationReason::Risky);
     let said = "deletes more than one can check (\"delete all files\")";
     assert!(asked.contains(said), "{asked}");
 }
@@ -115,7 +118,7 @@ async fn what_people_say_when_they_mean_harm_is_put_to_a_human() {
         "d\u{202e}rop the customers ta\u{2066}ble",
     ] {
         let (doubt, asked) = asked(&handle, text).await;
-        assert_eq!(doubt, Doubt::Risky, "{text:?}: {asked}");
+        assert_eq!(doubt, EscalationReason::Risky, "{text:?}: {asked}");
         // By its words: the echo model's vectors mean nothing.
         assert!(!asked.contains("resembles"), "{text:?}: {asked}");
     }
@@ -123,7 +126,7 @@ async fn what_people_say_when_they_mean_harm_is_put_to_a_human() {
 }
 
 /// The question that a task of this text waits with.
-async fn question(config: &Config, text: &str) -> (Doubt, String) {
+async fn question(config: &Config, text: &str) -> (EscalationReason, String) {
     let node = Node::start(config, dependencies(ledger()))
         .await
         .expect("starts");
@@ -141,14 +144,14 @@ async fn what_resembles_a_risky_example_is_put_to_a_human_with_that_example() {
     let mut config = config(&[("triage", 1)]);
     config.risk.similarity.examples = Some(file);
     let (doubt, asked) = question(&config, "chocolate to feed the office cat").await;
-    assert_eq!(doubt, Doubt::Risky);
+    assert_eq!(doubt, EscalationReason::Risky);
     let said = "resembles \"feed the office cat chocolate\" (cosine 1.00; nearer to risky ";
     assert!(asked.contains(said), "{asked}");
     let (doubt, _) = question(&config, "our office cat sleeps a lot").await;
-    assert_eq!(doubt, Doubt::New);
+    assert_eq!(doubt, EscalationReason::New);
     config.risk.similarity.enabled = false;
     let (doubt, _) = question(&config, "chocolate to feed the office cat").await;
-    assert_eq!(doubt, Doubt::New);
+    assert_eq!(doubt, EscalationReason::New);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,5 +233,5 @@ fn no_text_is_there_twice_and_each_set_is_large() {
 fn the_phrases_find_in_the_held_out_set_what_was_measured() {
     let [_, _, (_, held_out)] = sets();
     // README.md quotes these. Fewer caught, or more false alarms, is a step back.
-    assert_eq!(confusion(&policy(), &held_out), [123, 47, 337, 1]);
+    assert_eq!(confusion(&patterns(), &held_out), [123, 47, 337, 1]);
 }

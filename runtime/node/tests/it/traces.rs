@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use colony_agents::{Kind, Kinds, Prompt, PromptFormat, StepContext, StepError};
 use colony_core::{
-    cycle::{Decision, Ruling, Teaching, Thought},
+    cycle::{Decision, DecisionKind, Teaching, Thought},
     id::TaskId,
     task::{Answer, Spec, State},
 };
@@ -67,7 +67,7 @@ impl Traced {
 }
 
 /// A triage task is asked about, and decided by ann.
-async fn decided(ruling: Ruling, ends: State) -> Vec<SpanData> {
+async fn decided(ruling: DecisionKind, ends: State) -> Vec<SpanData> {
     let traced = Traced::start(&config(&[("triage", 2)]), |_| {}).await;
     let handle = traced.handle();
     let spec = Spec::new(agent_type("triage"), "my password is lost");
@@ -112,7 +112,11 @@ fn failure(span: &SpanData) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_task_names_its_label_its_source_and_who_decided() {
-    let spans = decided(Ruling::Correct("password_reset".to_owned()), State::Done).await;
+    let spans = decided(
+        DecisionKind::Correct("password_reset".to_owned()),
+        State::Done,
+    )
+    .await;
     let end = named(&spans, "task");
     assert_eq!(text(end, names::OUTCOME), "done");
     assert_eq!(text(end, names::ANSWER_LABEL), "password_reset");
@@ -138,7 +142,7 @@ async fn the_end_of_a_task_names_its_label_its_source_and_who_decided() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_human_rejects_is_an_error_that_names_them() {
     let reason = "not ours".to_owned();
-    let spans = decided(Ruling::Reject { reason }, State::Failed).await;
+    let spans = decided(DecisionKind::Reject { reason }, State::Failed).await;
     let end = named(&spans, "task");
     assert_eq!(text(end, names::OUTCOME), "rejected");
     assert_eq!(text(end, names::ERROR_TYPE), "rejected");
@@ -304,7 +308,11 @@ async fn a_model_call_speaks_the_words_of_the_conventions_and_rides_in_a_batch()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_and_its_tools_are_named_as_the_conventions_name_them() {
-    let spans = decided(Ruling::Correct("password_reset".to_owned()), State::Done).await;
+    let spans = decided(
+        DecisionKind::Correct("password_reset".to_owned()),
+        State::Done,
+    )
+    .await;
     let mut invocations: Vec<_> = spans
         .iter()
         .filter(|span| span.name == "invoke_agent triage")

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use colony_agents::{Kind, Kinds, StepContext, StepError};
 use colony_core::{
-    cycle::{Decision, Output, Ruling, Step, Teaching, Thought},
+    cycle::{Decision, DecisionKind, Output, Step, Teaching, Thought},
     id::{RequestId, TaskId, TypeName},
     journal::Note,
     market::gini,
@@ -204,7 +204,7 @@ async fn what_is_new_waits_for_a_human_and_is_filed_as_ruled() {
     };
     let open = handle.approvals(filter).await.expect("readable");
     let decision = Decision {
-        ruling: Ruling::Correct("password_reset".to_owned()),
+        ruling: DecisionKind::Correct("password_reset".to_owned()),
         teaching: Teaching::Teach,
         by: "ann".to_owned(),
     };
@@ -333,7 +333,7 @@ async fn a_task_is_one_trace_without_orphans() {
     };
     let open = handle.approvals(filter).await.expect("readable");
     let decision = Decision {
-        ruling: Ruling::Accept,
+        ruling: DecisionKind::Accept,
         teaching: Teaching::Keep,
         by: "ann".to_owned(),
     };

@@ -187,19 +187,17 @@ fn moved<K: Ord>(set: &mut BTreeSet<K>, before: Option<K>, after: Option<K>) {
 
 /// Its place among the claimable tasks of its tenant and queue.
 fn place(head: &TaskHead) -> Option<(i64, TaskId)> {
-    (head.state == State::Ready && head.not_before.is_none()).then_some((head.sort_key, head.id))
+    head.is_queued().then_some((head.sort_key, head.id))
 }
 
 /// Its place among the ready tasks that wait for a moment.
 fn due(head: &TaskHead) -> Option<(Timestamp, TaskId)> {
-    let at = head.not_before.filter(|_| head.state == State::Ready)?;
-    Some((at, head.id))
+    Some((head.due_at()?, head.id))
 }
 
 /// Its place among the live tasks with a deadline.
 fn deadline(head: &TaskHead) -> Option<(Timestamp, TaskId)> {
-    let at = head.deadline.filter(|_| !head.state.is_final())?;
-    Some((at, head.id))
+    Some((head.expires_at()?, head.id))
 }
 
 /// Its place among the held ones.
@@ -359,7 +357,7 @@ impl Tables {
                 .iter_mut()
                 .find(|group| group.queue == head.queue && group.tenant == head.tenant);
             if let Some(group) = group
-                && place(head).is_some()
+                && head.is_queued()
             {
                 group.count -= 1;
             }
@@ -375,7 +373,7 @@ mod tests {
     use colony_core::{
         id::{Fence, TypeName},
         ledger::{
-            ClaimRef, Commit, Settlement, Stamp, claim,
+            Stamp, claim,
             submit::{NewTask, Submitted},
         },
     };
@@ -419,15 +417,12 @@ mod tests {
                 ..lost.clone()
             });
         }
-        let claim = ClaimRef {
-            task: id,
-            fence: claimed.fence,
-        };
-        let append = Commit::settling(claim, Settlement::Continue);
-        let append = settle::commit(&claimed, &append, &Policy::default(), now);
         late.push(Transition {
+            id,
             expect: other_fence,
-            ..append.unwrap().unwrap()
+            from: State::Claimed,
+            head: None,
+            request: None,
         });
         let before = format!("{tables:?}");
         for transition in late {

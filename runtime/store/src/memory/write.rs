@@ -1,15 +1,18 @@
 //! What writes to the tables: each verb selects, asks the rules, and applies what they say.
 
-use std::{collections::btree_map::Entry, convert::Infallible, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use colony_core::{
     cycle::Decision,
     id::{AgentId, ApprovalId, Incarnation, NodeId, RequestId, TaskId},
+    journal,
     ledger::{
         Episode, Select, Settlement,
         claim::{self, Asked},
-        plan_claim,
-        settle::{self, Appended},
+        commit, plan_claim, settle,
         submit::{self, Known, Planned},
     },
     property::{check, gapless},
@@ -24,13 +27,39 @@ use super::{
 };
 use crate::{
     ledger::{
-        Agent, Claim, ClaimRef, ClaimRequest, Claimed, Commit, Committed, Decided, EpisodeChange,
+        Agent, Claim, ClaimRequest, Claimed, Commit, Committed, Decided, EpisodeChange,
         EpisodeStream, InboxItem, LedgerError, MessageId, NewTask, Others, OutboxMessage, Posted,
         Question, QuestionState, Registered, Snapshot, SnapshotKey, Submitted,
     },
     limits::size,
-    refusal::{about_question, about_task},
 };
+
+/// What the tables have of what a commit is about.
+struct Stored<'a> {
+    journal: &'a [journal::Entry],
+    approvals: &'a BTreeMap<ApprovalId, ApprovalRow>,
+}
+
+impl commit::Stored for Stored<'_> {
+    type Error = LedgerError;
+
+    fn next_sequence(&mut self) -> Result<u32, LedgerError> {
+        Ok(u32::try_from(self.journal.len()).unwrap_or(u32::MAX))
+    }
+
+    fn entry(&mut self, sequence: u32) -> Result<Option<journal::Entry>, LedgerError> {
+        Ok(self.journal.get(size(sequence)).cloned())
+    }
+
+    fn question(&mut self, id: ApprovalId) -> Result<Option<(TaskId, QuestionState)>, LedgerError> {
+        let found = self.approvals.get(&id);
+        Ok(found.map(|approval| (approval.task, approval.state.clone())))
+    }
+
+    fn has_question(&mut self, id: ApprovalId) -> Result<bool, LedgerError> {
+        Ok(self.approvals.contains_key(&id))
+    }
+}
 
 impl Tables {
     pub(super) fn register(&mut self, node: &NodeId, others: Others, now: Timestamp) -> Registered {
@@ -253,45 +282,27 @@ impl Tables {
         mut commit: Commit,
         now: Timestamp,
     ) -> Result<Committed, LedgerError> {
-        let ClaimRef { task: id, fence } = commit.claim;
-        let refused = |refusal: colony_core::ledger::Refusal| about_task(id, fence, &refusal);
+        let id = commit.claim.task;
         let row = self.tasks.get_mut(id).ok_or(LedgerError::NoTask(id))?;
-        let transition = settle::commit(&row.head, &commit, &self.policy, now).map_err(refused)?;
-        let Some(transition) = transition else {
+        let mut stored = Stored {
+            journal: &row.journal,
+            approvals: &self.approvals,
+        };
+        let outcome = commit::outcome(&row.head, &commit, &mut stored, &self.policy, now)?;
+        let Some(outcome) = outcome else {
             return Ok(Committed {
                 state: Some(row.head.state),
                 episodes: self.numbers(&commit.episodes),
             });
         };
-        let next = u32::try_from(row.journal.len()).unwrap_or(u32::MAX);
-        let stored = |sequence| Ok::<_, Infallible>(row.journal.get(size(sequence)).cloned());
-        let Ok(placed) = settle::append(next, &commit.entries, stored);
-        let new = match placed.map_err(refused)? {
-            Appended::Repeat if transition.head.is_none() => {
-                return Ok(Committed {
-                    state: Some(row.head.state),
-                    episodes: self.numbers(&commit.episodes),
-                });
-            }
-            Appended::Repeat => commit.entries.len(),
-            Appended::From(new) => new,
-        };
-        if let Settlement::Wait(question) = &commit.settlement
-            && self.approvals.contains_key(&question.id)
-        {
-            let task = commit.claim.task;
-            return Err(LedgerError::RequestConflict { task });
-        }
-        row.journal.extend(commit.entries.drain(new..));
+        row.journal
+            .extend(commit.entries.drain(outcome.append_from..));
         check(|| gapless(&row.journal));
-        let state = Some(transition.to());
-        self.apply(transition);
-        for question in &commit.taken {
-            if let Some(approval) = self.approvals.get_mut(question)
-                && approval.task == id
-            {
-                let state = std::mem::replace(&mut approval.state, QuestionState::Closed);
-                approval.state = settle::taken(state);
+        let state = Some(outcome.transition.to());
+        self.apply(outcome.transition);
+        for (question, state) in outcome.taken {
+            if let Some(approval) = self.approvals.get_mut(&question) {
+                approval.state = state;
             }
         }
         if let Settlement::Wait(question) = commit.settlement {
@@ -387,11 +398,9 @@ impl Tables {
             decision,
             request,
             now,
-        );
+        )?;
         let mut state = head.state;
-        if let Some(decided) =
-            decided.map_err(|refusal| about_question(id, task, state, refusal))?
-        {
+        if let Some(decided) = decided {
             approval.state = decided.question;
             if let Some(transition) = decided.transition {
                 state = transition.to();
@@ -413,9 +422,7 @@ impl Tables {
     ) -> Result<State, LedgerError> {
         let TaskRow { head, requests, .. } = self.task(id)?;
         let known = requests.get(&request).copied();
-        let cancelled = settle::cancel(head, known, request, now)
-            .map_err(|refusal| about_task(id, head.fence, &refusal))?;
-        let Some(transition) = cancelled else {
+        let Some(transition) = settle::cancel(head, known, request, now)? else {
             return Ok(State::Cancelled);
         };
         let was = transition.from;
@@ -444,8 +451,7 @@ impl Tables {
     ) -> Result<State, LedgerError> {
         let row = self.task(id)?;
         let known = row.requests.get(&request).copied();
-        let revived = settle::revive(&row.head, &row.spec, known, request, &self.policy, now)
-            .map_err(|refusal| about_task(id, row.head.fence, &refusal))?;
+        let revived = settle::revive(&row.head, &row.spec, known, request, &self.policy, now)?;
         let Some(transition) = revived else {
             return Ok(State::Ready);
         };

@@ -179,15 +179,17 @@ impl ReadTxn<'_> {
     }
 
     pub(super) fn journal(&mut self, id: TaskId) -> Done<Vec<Entry>> {
-        let found = JOURNAL.all(
-            self.db,
-            concat!(select!(journal), " WHERE task = ?1 ORDER BY sequence"),
-            [Id::from(id)],
-            row::entry,
-        )?;
-        let mut entries = Vec::with_capacity(found.len());
-        for (sequence, entry) in (0..).zip(found) {
-            let entry: Entry = self.need(entry)?;
+        let db = self.db;
+        let sql = concat!(select!(journal), " WHERE task = ?1 ORDER BY sequence");
+        let mut statement = db.prepare_cached(sql)?;
+        let mut rows = statement.query([Id::from(id)])?;
+        let mut entries: Vec<Entry> = Vec::new();
+        // Row by row: a long journal lies in memory once, and one that cannot be read only up to there.
+        for sequence in 0.. {
+            let Some(row) = rows.next()? else {
+                break;
+            };
+            let entry = self.need(JOURNAL.read(row, row::entry))?;
             if entry.sequence != sequence {
                 return self.need(Err(missing_entry(id, sequence)));
             }

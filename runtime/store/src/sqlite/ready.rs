@@ -8,19 +8,19 @@ use std::collections::BTreeMap;
 use colony_core::{
     id::{Incarnation, NodeId, QueueName, TaskId, Tenant},
     ledger::{ReadyGroup, Shares, TaskHead},
-    task::State,
 };
 use rusqlite::Connection;
 
 use super::{
     row,
+    select::QUEUED,
     tables::{NODES, columns, select},
     value::Number,
 };
 
 /// What the writer remembers.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct WriterCache {
     pub(super) ready: ReadyGroups,
     pub(super) shares: Shares,
     pub(super) nodes: Nodes,
@@ -28,7 +28,7 @@ pub(super) struct Memory {
     pub(super) unreadable: BTreeMap<TaskId, String>,
 }
 
-impl Memory {
+impl WriterCache {
     /// As the file has it.
     pub(super) fn read(db: &Connection) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -53,7 +53,7 @@ impl Memory {
     }
 }
 
-/// How many tasks are claimable of each tenant in each queue.
+/// How many tasks are queued of each tenant in each queue.
 #[derive(Debug, Default)]
 pub(super) struct ReadyGroups {
     /// By tenant and queue. Those that are empty stay until the vector is read anew: they are few, and
@@ -66,10 +66,7 @@ pub(super) struct ReadyGroups {
 impl ReadyGroups {
     pub(super) fn read(db: &Connection) -> rusqlite::Result<Self> {
         let mut ready = Self::default();
-        let mut statement = db.prepare(
-            "SELECT tenant, queue, count(*) FROM live INDEXED BY live_claimable
-             WHERE state = 0 AND not_before_us IS NULL GROUP BY queue, tenant",
-        )?;
+        let mut statement = db.prepare(QUEUED)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let tenant = row.get_ref(0)?.as_str().ok().map(Tenant::new);
@@ -90,8 +87,8 @@ impl ReadyGroups {
 
     /// A head was replaced by another.
     pub(super) fn replaced(&mut self, before: Option<&TaskHead>, after: &TaskHead) {
-        let claimable = |head: &TaskHead| head.state == State::Ready && head.not_before.is_none();
-        let delta = i64::from(claimable(after)) - i64::from(before.is_some_and(claimable));
+        let was_queued = before.is_some_and(TaskHead::is_queued);
+        let delta = i64::from(after.is_queued()) - i64::from(was_queued);
         if delta != 0 {
             self.add(&after.tenant, &after.queue, delta);
             let key = (after.tenant.clone(), after.queue.clone(), delta);
@@ -129,7 +126,7 @@ impl ReadyGroups {
 
 /// A node as claims see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seat {
+pub(super) struct NodeRow {
     pub(super) incarnation: Incarnation,
     /// The highest batch that was answered, also with nothing.
     pub(super) batch: Option<u64>,
@@ -138,38 +135,38 @@ pub(super) struct Seat {
 /// Every node that has registered.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    seats: BTreeMap<NodeId, Seat>,
+    rows: BTreeMap<NodeId, NodeRow>,
     /// What the transaction under way has replaced.
-    before: Vec<(NodeId, Option<Seat>)>,
+    before: Vec<(NodeId, Option<NodeRow>)>,
 }
 
 impl Nodes {
     /// Those that can be read; of the others is said when they register.
     fn read(db: &Connection) -> rusqlite::Result<Self> {
         let found = NODES.all(db, select!(nodes), [], row::node)?;
-        let seats = found.into_iter().flatten();
+        let rows = found.into_iter().flatten();
         Ok(Self {
-            seats: seats
-                .map(|(node, incarnation, batch)| (node, Seat { incarnation, batch }))
+            rows: rows
+                .map(|(node, incarnation, batch)| (node, NodeRow { incarnation, batch }))
                 .collect(),
             before: Vec::new(),
         })
     }
 
-    pub(super) fn get(&self, node: &NodeId) -> Option<Seat> {
-        self.seats.get(node).copied()
+    pub(super) fn get(&self, node: &NodeId) -> Option<NodeRow> {
+        self.rows.get(node).copied()
     }
 
-    pub(super) fn set(&mut self, node: &NodeId, seat: Seat) {
-        let before = self.seats.insert(node.clone(), seat);
+    pub(super) fn set(&mut self, node: &NodeId, row: NodeRow) {
+        let before = self.rows.insert(node.clone(), row);
         self.before.push((node.clone(), before));
     }
 
     fn take_back(&mut self) {
         for (node, before) in std::mem::take(&mut self.before).into_iter().rev() {
             match before {
-                Some(seat) => self.seats.insert(node, seat),
-                None => self.seats.remove(&node),
+                Some(row) => self.rows.insert(node, row),
+                None => self.rows.remove(&node),
             };
         }
     }

@@ -18,15 +18,19 @@ macro_rules! columns {
     (specs) => {
         "id, body"
     };
-    (live) => {
+    // What live and finished have in common.
+    (head) => {
         "id, tenant, queue, state, revision, fence, failed_attempts, node_losses, deadline_us, \
-         sort_key, agent_type, agent_ordinal, submitted_us, updated_us, last_request, last_key, \
-         node, incarnation, batch, not_before_us, wait_approval"
+         sort_key, agent_type, agent_ordinal, submitted_us, updated_us, last_request, last_key"
+    };
+    (live) => {
+        concat!(
+            columns!(head),
+            ", node, incarnation, batch, not_before_us, wait_approval"
+        )
     };
     (finished) => {
-        "id, tenant, queue, state, revision, fence, failed_attempts, node_losses, deadline_us, \
-         sort_key, agent_type, agent_ordinal, submitted_us, updated_us, last_request, last_key, \
-         ending"
+        concat!(columns!(head), ", ending")
     };
     (journal) => {
         "task, sequence, at_us, body"

@@ -30,6 +30,7 @@ use super::{
     readers::Lane,
     row,
     schema::{self, SCHEMA},
+    select::CLAIMABLE,
     tables::{self, Damage, LIVE, META, SPECS, columns, select},
     value::{Id, Number},
 };
@@ -505,11 +506,9 @@ fn a_statement_is_compiled_once_whatever_is_bound_to_it() {
     drop(open(&path).unwrap());
     let (writer, _) = schema::open_writer(&path, None).unwrap();
     for db in [writer, schema::open_reader(&path).unwrap()] {
-        let sql = "SELECT id FROM live WHERE queue = ?1 AND tenant = ?2 AND state = 0
-                   AND not_before_us IS NULL ORDER BY sort_key, id";
-        let mut statement = db.prepare(sql).unwrap();
+        let mut statement = db.prepare(CLAIMABLE).unwrap();
         for queue in ["a", "b", "c"] {
-            assert!(!statement.exists([queue, "t"]).unwrap());
+            assert!(!statement.exists(params!["t", queue, 1]).unwrap());
         }
         assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
     }

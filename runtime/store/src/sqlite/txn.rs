@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 
 use colony_core::{
     id::{NodeId, TaskId},
-    ledger::{ClientRequest, Policy, TaskHead, Transition, Wait},
+    ledger::{ClientRequest, Policy, Refusal, TaskHead, Transition, Wait},
     property::{check, lawful},
     task::State,
     unit::Timestamp,
@@ -33,9 +33,9 @@ use rusqlite::{Connection, Params, ToSql, params};
 use super::{
     counters::Counters,
     load,
-    ready::Memory,
+    ready::WriterCache,
     tables::{CHANGES, FINISHED, LIVE, NODES, REQUESTS, Table, columns, insert},
-    value::{Code, Id, Number, request_columns, verb_code},
+    value::{Code, Id, Number, request_code, request_key, verb_code},
 };
 use crate::{
     codec,
@@ -60,6 +60,12 @@ impl From<rusqlite::Error> for TxnError {
     }
 }
 
+impl From<Refusal> for TxnError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal.into())
+    }
+}
+
 impl From<LedgerError> for TxnError {
     fn from(error: LedgerError) -> Self {
         Self::Refused(error)
@@ -76,7 +82,7 @@ pub(super) struct WriteTxn<'a> {
     /// The group's stamp.
     pub(super) now: Timestamp,
     pub(super) counters: Counters,
-    pub(super) memory: &'a mut Memory,
+    pub(super) cache: &'a mut WriterCache,
     pub(super) effects: Effects,
 }
 
@@ -97,6 +103,31 @@ pub(super) struct Effects {
     pub(super) short: bool,
     /// Nodes whose claims took something.
     claimants: BTreeSet<NodeId>,
+}
+
+/// A head as a row: the columns that live and finished have in common, and then those of the one table.
+macro_rules! row_of {
+    ($head:expr, $($own:expr),+ $(,)?) => {
+        params![
+            Id::from($head.id),
+            $head.tenant.as_str(),
+            $head.queue.as_str(),
+            Code($head.state),
+            Number($head.revision),
+            Number($head.fence.0),
+            $head.failed_attempts,
+            $head.node_losses,
+            $head.deadline.map(Number::from),
+            $head.sort_key,
+            $head.agent.as_ref().map(|agent| agent.agent_type.as_str()),
+            $head.agent.as_ref().map(|agent| agent.ordinal),
+            Number::from($head.submitted_at),
+            Number::from($head.updated_at),
+            request_code($head.last_request),
+            request_key($head.last_request),
+            $($own),+
+        ]
+    };
 }
 
 impl WriteTxn<'_> {
@@ -159,7 +190,7 @@ impl WriteTxn<'_> {
             *count = count.saturating_sub(1);
             self.entered(after.id, after.state)?;
         }
-        self.memory.ready.replaced(Some(before), after);
+        self.cache.ready.replaced(Some(before), after);
         self.effects.wakes |= transition.wakes();
         Ok(())
     }
@@ -178,7 +209,7 @@ impl WriteTxn<'_> {
         Ok(())
     }
 
-    fn insert_live(&mut self, head: &TaskHead) -> rusqlite::Result<()> {
+    pub(super) fn insert_live(&mut self, head: &TaskHead) -> rusqlite::Result<()> {
         self.write_live(
             insert!(
                 live,
@@ -200,62 +231,25 @@ impl WriteTxn<'_> {
     }
 
     fn write_live(&mut self, sql: &str, head: &TaskHead) -> rusqlite::Result<()> {
-        let (request, request_key) = request_columns(head.last_request);
-        let agent = head.agent.as_ref();
         let holder = head.holder.as_ref();
-        let row = params![
-            Id::from(head.id),
-            head.tenant.as_str(),
-            head.queue.as_str(),
-            Code(head.state),
-            Number(head.revision),
-            Number(head.fence.0),
-            head.failed_attempts,
-            head.node_losses,
-            head.deadline.map(Number::from),
-            head.sort_key,
-            agent.map(|agent| agent.agent_type.as_str()),
-            agent.map(|agent| agent.ordinal),
-            Number::from(head.submitted_at),
-            Number::from(head.updated_at),
-            request,
-            request_key,
+        let row = row_of!(
+            head,
             holder.map(|holder| holder.node.as_str()),
             holder.map(|holder| Number(holder.incarnation.0)),
             holder.map(|holder| Number(holder.batch)),
             head.not_before.map(Number::from),
             head.wait.map(|Wait::Human(id)| Id::from(id)),
-        ];
+        );
         self.put(&LIVE, sql, row)?;
         Ok(())
     }
 
     fn insert_finished(&mut self, head: &TaskHead) -> rusqlite::Result<()> {
-        let (request, request_key) = request_columns(head.last_request);
-        let agent = head.agent.as_ref();
-        let row = params![
-            Id::from(head.id),
-            head.tenant.as_str(),
-            head.queue.as_str(),
-            Code(head.state),
-            Number(head.revision),
-            Number(head.fence.0),
-            head.failed_attempts,
-            head.node_losses,
-            head.deadline.map(Number::from),
-            head.sort_key,
-            agent.map(|agent| agent.agent_type.as_str()),
-            agent.map(|agent| agent.ordinal),
-            Number::from(head.submitted_at),
-            Number::from(head.updated_at),
-            request,
-            request_key,
-            head.ending.as_ref().map(codec::ending),
-        ];
         let sql = insert!(
             finished,
             "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
         );
+        let row = row_of!(head, head.ending.as_ref().map(codec::ending));
         self.put(&FINISHED, sql, row)?;
         Ok(())
     }
@@ -282,15 +276,15 @@ impl WriteTxn<'_> {
         self.counters.write(self.db)
     }
 
-    /// A node's row, as memory has it.
+    /// A node's row, as the cache has it.
     fn write_node(&mut self, node: &NodeId) -> rusqlite::Result<()> {
-        let Some(seat) = self.memory.nodes.get(node) else {
+        let Some(row) = self.cache.nodes.get(node) else {
             return Ok(());
         };
         let row = params![
             node.as_str(),
-            Number(seat.incarnation.0),
-            seat.batch.map(Number)
+            Number(row.incarnation.0),
+            row.batch.map(Number)
         ];
         let sql = concat!(
             "INSERT OR REPLACE INTO nodes (",
@@ -299,12 +293,6 @@ impl WriteTxn<'_> {
         );
         self.put(&NODES, sql, row)?;
         Ok(())
-    }
-
-    /// A number above any that counts up from 0: for the row that would have had the last one and cannot
-    /// be read.
-    const fn above_all_counts(&self) -> u64 {
-        self.now.as_micros()
     }
 }
 

@@ -120,15 +120,22 @@ impl FromSql for Code {
     }
 }
 
-/// Two columns: which kind of commit settled the task last, and its fence.
-pub(super) fn request_columns(request: Option<LastRequest>) -> (Option<u8>, Option<Number>) {
-    let (kind, key) = match request {
-        None => return (None, None),
-        Some(LastRequest::Waited(fence)) => (1, fence),
-        Some(LastRequest::Ended(fence)) => (2, fence),
-        Some(LastRequest::Released(fence)) => (3, fence),
-    };
-    (Some(kind), Some(Number(key.0)))
+/// The number of the kind of commit that settled a task last, in the file for ever.
+pub(super) fn request_code(request: Option<LastRequest>) -> Option<u8> {
+    request.map(|request| match request {
+        LastRequest::Waited(_) => 1,
+        LastRequest::Ended(_) => 2,
+        LastRequest::Released(_) => 3,
+    })
+}
+
+/// And the fence it showed.
+pub(super) fn request_key(request: Option<LastRequest>) -> Option<Number> {
+    request.map(|request| match request {
+        LastRequest::Waited(fence) | LastRequest::Ended(fence) | LastRequest::Released(fence) => {
+            Number(fence.0)
+        }
+    })
 }
 
 /// The number of what a client asked, in the file for ever.

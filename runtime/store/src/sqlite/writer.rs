@@ -33,7 +33,7 @@ use super::{
     counters::Counters,
     lock::Lock,
     mark::Mark,
-    ready::{Memory, ReadyGroups},
+    ready::{ReadyGroups, WriterCache},
     schema::{checkpoint, explain, mend_indexes},
     txn::{Effects, TxnError, WriteTxn},
 };
@@ -114,7 +114,7 @@ pub(super) struct Writer {
     pub(super) stamps: StampClock,
     pub(super) counters: Counters,
     pub(super) mark: Mark,
-    pub(super) memory: Memory,
+    pub(super) cache: WriterCache,
     pub(super) signals: Signals,
     pub(super) lock: Lock,
     /// Whether damage was met by a write and the indexes were looked at for it: once in a life, for it takes long.
@@ -192,9 +192,9 @@ impl Writer {
     /// Err: why the ledger cannot go on. Everybody in the group is answered.
     fn write(&mut self, mut group: Vec<Box<dyn Request>>) -> Result<(), String> {
         let outcome = loop {
-            let known = self.memory.unreadable.len();
+            let known = self.cache.unreadable.len();
             let outcome = self.together(&mut group);
-            let found = self.memory.unreadable.len() > known;
+            let found = self.cache.unreadable.len() > known;
             // Once more, without what cannot be read.
             if !(found && matches!(outcome, Err(Broken::TakenBack(_)))) {
                 break outcome;
@@ -246,7 +246,7 @@ impl Writer {
         let outcome = self.transact(group);
         match &outcome {
             Ok(effects) => {
-                self.memory.keep();
+                self.cache.keep();
                 self.mark.raise(self.counters.writes);
                 self.tell(effects);
                 if effects.recount {
@@ -257,7 +257,7 @@ impl Writer {
                     self.signals.wakes.send_modify(|wakes| *wakes += 1);
                 }
             }
-            Err(_) => self.memory.take_back(),
+            Err(_) => self.cache.take_back(),
         }
         outcome.map(drop)
     }
@@ -277,7 +277,7 @@ impl Writer {
             policy: &self.policy,
             now: self.stamps.at(self.clock.now()),
             counters: self.counters,
-            memory: &mut self.memory,
+            cache: &mut self.cache,
             effects: Effects::default(),
         };
         for request in group {
@@ -328,7 +328,7 @@ impl Writer {
     /// A head was written off that the counts of ready tasks had in them, or not.
     fn recount(&mut self) {
         match ReadyGroups::read(&self.db) {
-            Ok(ready) => self.memory.ready = ready,
+            Ok(ready) => self.cache.ready = ready,
             Err(error) => tracing::warn!(%error, "ready tasks cannot be counted"),
         }
     }

@@ -1,7 +1,7 @@
 //! A ledger made of nothing but the core's rules over a map of heads and full scans: too simple to be
 //! wrong where the rules are right. Engines are held against it.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use colony_core::{
     cycle::Decision,
@@ -11,8 +11,7 @@ use colony_core::{
         ClientRequest, ClientVerb, Commit, Policy, QuestionState, ReadyGroup, Refusal, Select,
         Settlement, Shares, TaskHead, Transition,
         claim::{self, Asked},
-        plan_claim,
-        settle::{self, Appended},
+        commit, plan_claim, settle,
         submit::{self, Full, Known, NewTask, Planned, Submitted},
     },
     property,
@@ -30,8 +29,8 @@ pub(crate) enum No {
     Unknown,
     /// Too many live tasks.
     Full(Full),
-    /// A rule refused; where it is about a question, its task stands so.
-    Refused(Refusal, Option<State>),
+    /// A rule refused.
+    Refused(Refusal),
 }
 
 impl From<submit::Error> for No {
@@ -45,7 +44,7 @@ impl From<submit::Error> for No {
 
 impl From<Refusal> for No {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal, None)
+        Self::Refused(refusal)
     }
 }
 
@@ -62,6 +61,33 @@ pub(crate) struct Asking {
     pub(crate) question: Question,
     pub(crate) task: TaskId,
     pub(crate) state: QuestionState,
+}
+
+/// What a commit is about.
+struct Stored<'a> {
+    task: &'a Task,
+    questions: &'a BTreeMap<ApprovalId, Asking>,
+}
+
+impl commit::Stored for Stored<'_> {
+    type Error = No;
+
+    fn next_sequence(&mut self) -> Result<u32, No> {
+        Ok(u32::try_from(self.task.journal.len()).unwrap())
+    }
+
+    fn entry(&mut self, sequence: u32) -> Result<Option<Entry>, No> {
+        Ok(self.task.journal.get(sequence as usize).cloned())
+    }
+
+    fn question(&mut self, id: ApprovalId) -> Result<Option<(TaskId, QuestionState)>, No> {
+        let asking = self.questions.get(&id);
+        Ok(asking.map(|asking| (asking.task, asking.state.clone())))
+    }
+
+    fn has_question(&mut self, id: ApprovalId) -> Result<bool, No> {
+        Ok(self.questions.contains_key(&id))
+    }
 }
 
 /// Everything; cloned and compared to see whether a call changed anything.
@@ -289,29 +315,20 @@ impl Reference {
     pub(crate) fn commit(&mut self, commit: &Commit) -> Result<State, No> {
         let id = commit.claim.task;
         let task = self.tasks.get(&id).ok_or(No::Unknown)?;
-        let transition = settle::commit(&task.head, commit, &self.policy, self.now)?;
-        let Some(transition) = transition else {
+        let mut stored = Stored {
+            task,
+            questions: &self.questions,
+        };
+        let outcome = commit::outcome(&task.head, commit, &mut stored, &self.policy, self.now)?;
+        let Some(outcome) = outcome else {
             return Ok(task.head.state);
         };
-        let next = u32::try_from(task.journal.len()).unwrap();
-        let Ok(placed) = settle::append(next, &commit.entries, |sequence| {
-            Ok::<_, Infallible>(task.journal.get(sequence as usize).cloned())
-        });
-        let new = match placed? {
-            Appended::Repeat if transition.head.is_none() => return Ok(task.head.state),
-            Appended::Repeat => commit.entries.len(),
-            Appended::From(new) => new,
-        };
-        self.apply(transition);
+        self.apply(outcome.transition);
         let task = self.tasks.get_mut(&id).unwrap();
-        task.journal.extend_from_slice(&commit.entries[new..]);
-        let state = task.head.state;
-        for question in &commit.taken {
-            if let Some(asking) = self.questions.get_mut(question)
-                && asking.task == id
-            {
-                asking.state = settle::taken(asking.state.clone());
-            }
+        let new = &commit.entries[outcome.append_from..];
+        task.journal.extend_from_slice(new);
+        for (question, state) in outcome.taken {
+            self.questions.get_mut(&question).unwrap().state = state;
         }
         if let Settlement::Wait(question) = &commit.settlement {
             let asking = Asking {
@@ -321,7 +338,7 @@ impl Reference {
             };
             self.questions.insert(question.id, asking);
         }
-        Ok(state)
+        Ok(task.head.state)
     }
 
     pub(crate) fn decide(
@@ -340,9 +357,8 @@ impl Reference {
             decision,
             request,
             self.now,
-        );
-        let about = |refusal| No::Refused(refusal, Some(head.state));
-        if let Some(decided) = decided.map_err(about)? {
+        )?;
+        if let Some(decided) = decided {
             self.questions.get_mut(&id).unwrap().state = decided.question;
             if let Some(transition) = decided.transition {
                 self.apply(transition);

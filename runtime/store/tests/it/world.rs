@@ -10,7 +10,7 @@ use std::{
 };
 
 use colony_core::{
-    cycle::{Decision, Doubt, Neighbour, Output, Percept, Ruling, Teaching},
+    cycle::{Decision, DecisionKind, EscalationReason, Neighbour, Output, Percept, Teaching},
     escalation::{Evidence, Finding},
     id::{AgentId, ApprovalId, Incarnation, NodeId, QueueName, RequestId, TaskId, TypeName},
     journal::{Entry, Note},
@@ -129,7 +129,7 @@ pub(crate) fn hand_back() -> Settlement {
 
 pub(crate) fn accept() -> Decision {
     Decision {
-        ruling: Ruling::Accept,
+        ruling: DecisionKind::Accept,
         teaching: Teaching::Teach,
         by: "ann".into(),
     }
@@ -259,7 +259,7 @@ impl World {
     pub(crate) fn question(&self) -> Question {
         Question {
             id: ApprovalId::new(self.now(), self.draw()),
-            doubt: Doubt::Risky,
+            doubt: EscalationReason::Risky,
             question: "shall I?".into(),
             proposal: Answer::by_rule("yes", "a test"),
             evidence: Evidence {

@@ -16,13 +16,13 @@ fn pattern(all: &[&[&str]], within: u32) -> Pattern {
     }
 }
 
-fn policy(all: &[&[&str]], within: u32) -> Result<Policy, Error> {
-    Policy::new(vec![pattern(all, within)])
+fn patterns(all: &[&[&str]], within: u32) -> Result<Patterns, Error> {
+    Patterns::new(vec![pattern(all, within)])
 }
 
 fn found(all: &[&[&str]], within: u32, text: &str) -> Option<String> {
-    let policy = policy(all, within).unwrap();
-    policy.hits(text).pop().map(|hit| hit.found)
+    let patterns = patterns(all, within).unwrap();
+    patterns.hits(text).pop().map(|hit| hit.found)
 }
 
 fn matches(phrase: &str, text: &str) -> bool {
@@ -65,7 +65,7 @@ fn letters_that_look_alike_are_the_same() {
     }
     assert!(matches("admin rights", "\u{430}dm\u{456}n r\u{456}ghts"));
     assert!(matches("prod", "pr0d"));
-    // A policy may be written with any of them, too.
+    // Patterns may be written with any of them, too.
     assert!(matches("d\u{435}l\u{435}te*", "deleted"));
     assert!(matches("deleté*", "deletes"));
     assert!(!matches("delete all", "defeat all"));
@@ -139,13 +139,13 @@ fn each_pattern_is_reported_once_in_the_order_declared() {
         why: format!("{name}!"),
         ..pattern(&[phrases], 8)
     };
-    let policy = Policy::new(vec![
+    let patterns = Patterns::new(vec![
         named("destruction", &["wipe the", "drop the database"]),
         named("money", &["gift cards"]),
         named("other", &["never said"]),
     ])
     .unwrap();
-    let hits = policy.hits("buy gift cards, drop the database and wipe the disk");
+    let hits = patterns.hits("buy gift cards, drop the database and wipe the disk");
     let seen: Vec<_> = hits
         .iter()
         .map(|hit| (hit.name, hit.found.as_str(), hit.why))
@@ -157,38 +157,38 @@ fn each_pattern_is_reported_once_in_the_order_declared() {
 #[test]
 fn phrases_that_make_no_sense_are_refused() {
     for bad in ["", " ", "!?", "*", "\u{feff}"] {
-        let refused = policy(&[&["ok", bad]], 8);
+        let refused = patterns(&[&["ok", bad]], 8);
         assert!(matches!(refused, Err(Error::NoWords { .. })), "{bad:?}");
     }
     for bad in ["de*lete", "delete *", "*delete", "delete**", "* delete*"] {
-        let refused = policy(&[&[bad]], 8);
+        let refused = patterns(&[&[bad]], 8);
         assert!(matches!(refused, Err(Error::Star { .. })), "{bad:?}");
     }
     for bad in ["a ... b", "a…b", "..."] {
-        let refused = policy(&[&[bad]], 8);
+        let refused = patterns(&[&[bad]], 8);
         assert!(matches!(refused, Err(Error::Dots { .. })), "{bad:?}");
     }
     assert!(matches!(
-        policy(&[&["a b c"]], 2),
+        patterns(&[&["a b c"]], 2),
         Err(Error::Long {
             words: 3,
             within: 2,
             ..
         })
     ));
-    assert!(policy(&[&["50%", "(delete*)", "'s mailbox", "a b c"]], 3).is_ok());
+    assert!(patterns(&[&["50%", "(delete*)", "'s mailbox", "a b c"]], 3).is_ok());
 }
 
 #[test]
 fn patterns_that_match_nothing_or_everything_are_refused() {
-    assert!(matches!(policy(&[], 8), Err(Error::NoGroups { .. })));
-    let empty = policy(&[&["a"], &[]], 8);
+    assert!(matches!(patterns(&[], 8), Err(Error::NoGroups { .. })));
+    let empty = patterns(&[&["a"], &[]], 8);
     assert!(matches!(empty, Err(Error::NoPhrases { group: 2, .. })));
     for within in [0, WITHIN_MAX + 1, u32::MAX] {
-        let refused = policy(&[&["a"]], within);
+        let refused = patterns(&[&["a"]], within);
         assert!(matches!(refused, Err(Error::Within { .. })), "{within}");
     }
-    assert_eq!(Policy::new(Vec::new()).unwrap().hits("delete all"), []);
+    assert_eq!(Patterns::new(Vec::new()).unwrap().hits("delete all"), []);
 }
 
 #[test]
@@ -228,12 +228,12 @@ fn the_longest_text_is_read_in_one_walk() {
         &["a", "b"],
         &["never"],
     ];
-    let policy = policy(all, WITHIN_MAX).unwrap();
+    let patterns = patterns(all, WITHIN_MAX).unwrap();
     for piece in ["a ", "a b ", "a,b,a ", "ab"] {
         let text = piece.repeat(64 * 1_024 / piece.len());
-        assert_eq!(policy.hits(&text), [], "{piece:?}");
+        assert_eq!(patterns.hits(&text), [], "{piece:?}");
         let end = format!("{text} b a a a never");
-        assert_eq!(policy.hits(&end).len(), 1, "{piece:?}");
+        assert_eq!(patterns.hits(&end).len(), 1, "{piece:?}");
     }
 }
 
@@ -277,11 +277,11 @@ fn plainly(pattern: &Pattern, text: &str) -> bool {
 proptest! {
     #[test]
     fn any_text_can_be_read(text in any::<String>(), phrase in any::<String>()) {
-        if let Ok(policy) = policy(&[&[&phrase]], WITHIN_MAX) {
-            let _ = policy.hits(&text);
+        if let Ok(patterns) = patterns(&[&[&phrase]], WITHIN_MAX) {
+            let _ = patterns.hits(&text);
             if !phrase.contains('*') {
                 let around = format!("{text} {phrase} {text}");
-                prop_assert!(!policy.hits(&around).is_empty());
+                prop_assert!(!patterns.hits(&around).is_empty());
             }
         }
     }
@@ -293,7 +293,7 @@ proptest! {
     ) {
         let pattern = Pattern { all, within, ..pattern(&[], 1) };
         let problems = problems(std::slice::from_ref(&pattern));
-        let refused = Policy::new(vec![pattern]).err();
+        let refused = Patterns::new(vec![pattern]).err();
         prop_assert_eq!(refused, problems.into_iter().next().map(|(_, error)| error));
     }
 
@@ -305,7 +305,7 @@ proptest! {
     ) {
         let pattern = Pattern { all, within, ..pattern(&[], 1) };
         let plain = plainly(&pattern, &text);
-        let policy = Policy::new(vec![pattern]).unwrap();
-        prop_assert_eq!(!policy.hits(&text).is_empty(), plain);
+        let patterns = Patterns::new(vec![pattern]).unwrap();
+        prop_assert_eq!(!patterns.hits(&text).is_empty(), plain);
     }
 }

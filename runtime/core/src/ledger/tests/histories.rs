@@ -2,22 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    convert::Infallible,
     time::Duration,
 };
 
 use proptest::prelude::*;
 
-use super::{DAWN, entry, new_task, node, spec};
+use super::{DAWN, Rows, entry, new_task, node, spec};
 use crate::{
-    cycle::{Decision, Doubt, Ruling, Teaching},
+    cycle::{Decision, DecisionKind, EscalationReason, Teaching},
     escalation::Evidence,
     id::{ApprovalId, Fence, Incarnation, RequestId, TaskId},
     journal::Entry,
     ledger::{
-        ClaimRef, ClientRequest, ClientVerb, Commit, Counts, Policy, Question, QuestionState,
-        Select, Settlement, TaskHead, Transition, claim,
-        settle::{self, Appended},
+        AttemptCounts, ClaimRef, ClientRequest, ClientVerb, Commit, Policy, Question,
+        QuestionState, Refusal, Select, Settlement, TaskHead, Transition, claim, commit, settle,
         submit::{self, Planned},
     },
     property::{conserved, ends_once, fences_rise, gapless, lawful},
@@ -274,7 +272,7 @@ impl History {
         let number = u8::try_from(self.questions.len() % 256).unwrap();
         let question = Question {
             id: ApprovalId::new(self.now, [number; 10]),
-            doubt: Doubt::Risky,
+            doubt: EscalationReason::Risky,
             question: "shall I?".into(),
             proposal: Answer::by_rule("yes", "a test"),
             evidence: Evidence::default(),
@@ -287,9 +285,9 @@ impl History {
             5 => Settlement::End(Ending::Failed { reason }),
             other => Settlement::Release {
                 counts: if other == 6 {
-                    Counts::Not
+                    AttemptCounts::Not
                 } else {
-                    Counts::Failed
+                    AttemptCounts::Failed
                 },
                 delay: Duration::ZERO,
                 reason,
@@ -298,7 +296,7 @@ impl History {
         let counted = matches!(
             settlement,
             Settlement::Release {
-                counts: Counts::Failed,
+                counts: AttemptCounts::Failed,
                 ..
             }
         );
@@ -308,23 +306,25 @@ impl History {
             .unwrap()
             .saturating_sub(first);
         commit.entries = (begin..begin + entries).map(|n| entry(n, n)).collect();
-        let Ok(decided) = settle::commit(&task.head, &commit, &self.policy, self.now) else {
-            assert!(task.head.state != State::Claimed || task.head.fence != claim.fence);
-            return;
+        let asked = self.questions.iter();
+        let mut rows = Rows {
+            journal: task.journal.clone(),
+            questions: asked
+                .map(|(question, task, state)| (question.id, (*task, state.clone())))
+                .collect(),
         };
-        let Some(transition) = decided else {
-            return;
+        let outcome = match commit::outcome(&task.head, &commit, &mut rows, &self.policy, self.now)
+        {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => return,
+            // Entries that follow the journal are placed.
+            Err(refusal) => {
+                assert!(matches!(refusal, Refusal::Lost { .. }), "{refusal:?}");
+                assert!(task.head.state != State::Claimed || task.head.fence != claim.fence);
+                return;
+            }
         };
-        let next = u32::try_from(task.journal.len()).unwrap();
-        let Ok(Ok(placed)) = settle::append(next, &commit.entries, |sequence| {
-            Ok::<_, Infallible>(task.journal.get(sequence as usize).cloned())
-        }) else {
-            panic!("entries that follow the journal are placed");
-        };
-        let new = match placed {
-            Appended::Repeat => commit.entries.len(),
-            Appended::From(new) => new,
-        };
+        let transition = outcome.transition;
         if transition.to() == State::Waiting {
             let open = QuestionState::Open;
             self.questions.push((question, claim.task, open));
@@ -332,7 +332,8 @@ impl History {
         let dies = transition.to() == State::Dead;
         self.apply(transition, By::Holder);
         let task = self.tasks.get_mut(&claim.task).unwrap();
-        task.journal.extend_from_slice(&commit.entries[new..]);
+        task.journal
+            .extend_from_slice(&commit.entries[outcome.append_from..]);
         task.failed_since_revival += u32::from(counted);
         assert_eq!(
             dies,
@@ -346,7 +347,7 @@ impl History {
             return;
         };
         let by = Decision {
-            ruling: Ruling::Accept,
+            ruling: DecisionKind::Accept,
             teaching: Teaching::Keep,
             by: request.to_string(),
         };

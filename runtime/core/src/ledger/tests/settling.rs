@@ -1,33 +1,33 @@
-//! One rule at a time: retries, the place of entries, repeats.
+//! One rule at a time: retries, repeats, and what others may do.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{DAWN, claimed, entry, node, ready, spec};
+use super::{DAWN, Rows, claimed, node, ready, spec};
 use crate::{
-    cycle::{Decision, Doubt, Ruling, Teaching},
+    cycle::{Decision, DecisionKind, EscalationReason, Teaching},
     escalation::Evidence,
     id::{ApprovalId, Fence, Incarnation, RequestId},
     ledger::{
-        ClaimRef, ClientRequest, ClientVerb, Commit, Counts, Policy, Question, QuestionState,
-        Refusal, Settlement, Stamp, TaskHead, Transition, claim,
+        AttemptCounts, ClaimRef, ClientRequest, ClientVerb, Commit, Policy, Question,
+        QuestionState, Refusal, Settlement, Stamp, TaskHead, Transition, claim, commit,
         retry::{self, Disposition, RetryDecision, Trouble},
-        settle::{self, Appended},
+        settle,
     },
-    property::lawful,
+    property::{head_whole, lawful},
     task::{Answer, Ending, State},
     unit::Timestamp,
 };
 
-fn reference(head: &TaskHead) -> ClaimRef {
+pub(super) fn reference(head: &TaskHead) -> ClaimRef {
     ClaimRef {
         task: head.id,
         fence: head.fence,
     }
 }
 
-fn release(counts: Counts, delay: Duration) -> Settlement {
+pub(super) fn release(counts: AttemptCounts, delay: Duration) -> Settlement {
     let reason = "it crashed".into();
     Settlement::Release {
         counts,
@@ -36,30 +36,30 @@ fn release(counts: Counts, delay: Duration) -> Settlement {
     }
 }
 
-fn question(number: u8) -> Question {
+pub(super) fn question(number: u8) -> Question {
     Question {
         id: ApprovalId::new(DAWN, [number; 10]),
-        doubt: Doubt::Risky,
+        doubt: EscalationReason::Risky,
         question: "shall I?".into(),
         proposal: Answer::by_rule("yes", "a test"),
         evidence: Evidence::default(),
     }
 }
 
-fn request(number: u8) -> RequestId {
+pub(super) fn request(number: u8) -> RequestId {
     RequestId::new([number; 16])
 }
 
-fn decision(by: &str) -> Decision {
+pub(super) fn decision(by: &str) -> Decision {
     Decision {
-        ruling: Ruling::Accept,
+        ruling: DecisionKind::Accept,
         teaching: Teaching::Keep,
         by: by.into(),
     }
 }
 
 /// The settlements that settle, one of each kind.
-fn settlements() -> [Settlement; 5] {
+pub(super) fn settlements() -> [Settlement; 5] {
     let failed = Ending::Failed {
         reason: "no".into(),
     };
@@ -67,14 +67,24 @@ fn settlements() -> [Settlement; 5] {
         Settlement::Wait(Box::new(question(1))),
         Settlement::End(Ending::Done(Answer::by_rule("x", "a test"))),
         Settlement::End(failed),
-        release(Counts::Failed, Duration::ZERO),
-        release(Counts::Not, Duration::ZERO),
+        release(AttemptCounts::Failed, Duration::ZERO),
+        release(AttemptCounts::Not, Duration::ZERO),
     ]
 }
 
 fn commit(head: &TaskHead, settlement: Settlement) -> Result<Option<Transition>, Refusal> {
     let commit = Commit::settling(reference(head), settlement);
-    settle::commit(head, &commit, &Policy::default(), DAWN)
+    transition(head, &commit, &Policy::default())
+}
+
+/// What becomes of a head with a commit of a task that has nothing else.
+fn transition(
+    head: &TaskHead,
+    commit: &Commit,
+    policy: &Policy,
+) -> Result<Option<Transition>, Refusal> {
+    let outcome = commit::outcome(head, commit, &mut Rows::default(), policy, DAWN)?;
+    Ok(outcome.map(|outcome| outcome.transition))
 }
 
 /// The head afterwards, of a transition that is lawful.
@@ -96,7 +106,7 @@ fn claimed_again(head: &TaskHead, batch: u64) -> TaskHead {
 }
 
 /// A task in each state, as the rules lead there.
-fn in_every_state() -> Vec<TaskHead> {
+pub(super) fn in_every_state() -> Vec<TaskHead> {
     let held = claimed();
     let [wait, done, failed, ..] = settlements();
     let mut last = held.clone();
@@ -113,7 +123,7 @@ fn in_every_state() -> Vec<TaskHead> {
                 .unwrap(),
         ),
         after(&held, settle::expire(&held, DAWN)),
-        settled(&last, release(Counts::Failed, Duration::ZERO)),
+        settled(&last, release(AttemptCounts::Failed, Duration::ZERO)),
         held,
     ];
     let mut states: Vec<_> = heads.iter().map(|head| head.state).collect();
@@ -142,10 +152,14 @@ fn back_off_doubles_up_to_its_limit_and_attempts_end() {
 fn a_task_is_charged_for_its_own_doing_only() {
     use Trouble::{AgentCrashed, Impossible, LedgerAway, NoAgent, NodeStops, OwnFailure, PortAway};
     for trouble in [OwnFailure, Impossible, AgentCrashed] {
-        assert_eq!(retry::charge(trouble).0, Counts::Failed, "{trouble:?}");
+        assert_eq!(
+            retry::charge(trouble).0,
+            AttemptCounts::Failed,
+            "{trouble:?}"
+        );
     }
     for trouble in [PortAway, LedgerAway, NoAgent, NodeStops] {
-        assert_eq!(retry::charge(trouble).0, Counts::Not, "{trouble:?}");
+        assert_eq!(retry::charge(trouble).0, AttemptCounts::Not, "{trouble:?}");
     }
     let tries = |trouble, learning| {
         let again = |tries: &u32| {
@@ -201,7 +215,7 @@ proptest! {
             let held = claimed_again(&head, batch);
             let settle = |settlement| {
                 let commit = Commit::settling(reference(&held), settlement);
-                settle::commit(&held, &commit, &policy, DAWN).unwrap().unwrap()
+                transition(&held, &commit, &policy).unwrap().unwrap()
             };
             let delay = |ms: u64| (ms > 0).then(|| DAWN.after(Duration::from_millis(ms)));
             head = match setback {
@@ -216,14 +230,14 @@ proptest! {
                 Setback::NotCounted(ms) => {
                     lost = 0;
                     let delay_asked = Duration::from_millis(ms);
-                    let head = after(&held, settle(release(Counts::Not, delay_asked)));
+                    let head = after(&held, settle(release(AttemptCounts::Not, delay_asked)));
                     prop_assert_eq!(head.not_before, delay(ms));
                     head
                 }
                 Setback::Failed(ms) => {
                     (failed, lost) = (failed + 1, 0);
                     let delay_asked = Duration::from_millis(ms);
-                    let head = after(&held, settle(release(Counts::Failed, delay_asked)));
+                    let head = after(&held, settle(release(AttemptCounts::Failed, delay_asked)));
                     if failed == attempts_max {
                         prop_assert_eq!(head.state, State::Dead);
                         return Ok(());
@@ -238,63 +252,6 @@ proptest! {
             head.not_before = None;
         }
     }
-
-    /// `append` against its definition: the entries follow each other, begin at most where the journal
-    /// ends, and are the same where they overlap with it.
-    #[test]
-    fn entries_are_placed_or_refused(
-        stored in prop::collection::vec(0..2_u32, 0..6),
-        first in 0..8_u32,
-        contents in prop::collection::vec(0..2_u32, 0..6),
-        broken in prop::option::weighted(0.3, (0..6_usize, 0..8_u32)),
-    ) {
-        let journal: Vec<_> = (0..).zip(&stored).map(|(n, content)| entry(n, *content)).collect();
-        let mut entries: Vec<_> = (first..).zip(&contents).map(|(n, c)| entry(n, *c)).collect();
-        if let Some((index, sequence)) = broken
-            && let Some(entry) = entries.get_mut(index)
-        {
-            entry.sequence = sequence;
-        }
-        let next = u32::try_from(journal.len()).unwrap();
-        let Ok(placed) = settle::append(next, &entries, |sequence| {
-            Ok::<_, Infallible>(journal.get(sequence as usize).cloned())
-        });
-
-        let follow = entries.windows(2).all(|pair| pair[1].sequence == pair[0].sequence + 1);
-        let starts = entries.first().is_none_or(|entry| entry.sequence <= next);
-        let at = |n: u32| journal.get(n as usize);
-        let same = entries.iter().all(|e| at(e.sequence).is_none_or(|known| known == e));
-        match placed {
-            Ok(placed) => {
-                prop_assert!(follow && starts && same);
-                let new = match placed {
-                    Appended::Repeat => entries.len(),
-                    Appended::From(new) => new,
-                };
-                prop_assert_eq!(placed == Appended::Repeat, new == entries.len() && new > 0);
-                prop_assert!(entries[..new].iter().all(|entry| entry.sequence < next));
-                let mut whole = journal;
-                whole.extend_from_slice(&entries[new..]);
-                prop_assert_eq!(crate::property::gapless(&whole), Ok(()));
-                // The same once more is a repeat.
-                let next = u32::try_from(whole.len()).unwrap();
-                let Ok(again) = settle::append(next, &entries, |sequence| {
-                    Ok::<_, Infallible>(whole.get(sequence as usize).cloned())
-                });
-                let repeat = if entries.is_empty() { Appended::From(0) } else { Appended::Repeat };
-                prop_assert_eq!(again, Ok(repeat));
-            }
-            Err(Refusal::Sequence { sequence, expected }) => {
-                prop_assert!(!follow || !starts);
-                prop_assert_ne!(sequence, expected);
-            }
-            Err(Refusal::Conflict { sequence }) => {
-                let wrong = entries.iter().find(|entry| entry.sequence == sequence).unwrap();
-                prop_assert!(at(sequence).is_some_and(|known| known != wrong));
-            }
-            Err(other) => prop_assert!(false, "{other:?}"),
-        }
-    }
 }
 
 #[test]
@@ -302,7 +259,7 @@ fn a_settlement_is_recognised_until_the_next_one() {
     for settlement in settlements() {
         let held = claimed();
         let first = Commit::settling(reference(&held), settlement.clone());
-        let repeat = |head: &TaskHead| settle::commit(head, &first, &Policy::default(), DAWN);
+        let repeat = |head: &TaskHead| transition(head, &first, &Policy::default());
         let mut head = settled(&held, settlement);
         assert_eq!(repeat(&head), Ok(None));
         if head.state == State::Waiting {
@@ -317,9 +274,13 @@ fn a_settlement_is_recognised_until_the_next_one() {
             assert_eq!(repeat(&due), Ok(None), "its back-off is over");
             let again = claimed_again(&due, 2);
             assert_eq!(repeat(&again), Ok(None), "claimed again");
-            let forgotten = settled(&again, release(Counts::Not, Duration::ZERO));
+            let forgotten = settled(&again, release(AttemptCounts::Not, Duration::ZERO));
+            let ClaimRef { task, fence } = first.claim;
             let state = State::Ready;
-            assert_eq!(repeat(&forgotten), Err(Refusal::Lost { state }));
+            assert_eq!(
+                repeat(&forgotten),
+                Err(Refusal::Lost { task, fence, state })
+            );
         }
     }
 }
@@ -337,12 +298,12 @@ fn only_the_claim_that_stands_is_obeyed() {
             assert_eq!(Stamp::Held(Fence(fence)).matches(&head), stands);
             for settlement in anything() {
                 let commit = Commit::settling(claim, settlement);
-                match settle::commit(&head, &commit, &Policy::default(), DAWN) {
+                match transition(&head, &commit, &Policy::default()) {
                     Ok(None) => assert!(head.last_request.is_some()),
                     Ok(Some(_)) => assert!(stands),
                     Err(refusal) => {
-                        let state = head.state;
-                        assert_eq!(refusal, Refusal::Lost { state });
+                        let (task, state, fence) = (head.id, head.state, Fence(fence));
+                        assert_eq!(refusal, Refusal::Lost { task, fence, state });
                     }
                 }
             }
@@ -391,8 +352,8 @@ fn a_question_is_answered_once_in_any_live_state() {
         let decide = |state: &QuestionState, number| {
             settle::decide(&question(1), state, &head, &by, request(number), DAWN)
         };
-        let state = head.state;
-        let closed = Err(Refusal::Closed { state });
+        let (id, task, state) = (question(1).id, head.id, head.state);
+        let closed = Err(Refusal::Closed { id, task, state });
         assert_eq!(decide(&QuestionState::Closed, 1), closed);
         if state.is_final() {
             assert_eq!(decide(&QuestionState::Open, 1), closed);
@@ -404,14 +365,25 @@ fn a_question_is_answered_once_in_any_live_state() {
         if let Some(transition) = decided.transition {
             assert_eq!(after(&head, transition).state, State::Ready);
         }
-        let taken = settle::taken(decided.question.clone());
+        let taken = QuestionState::Taken {
+            decision: by.clone(),
+            request: request(1),
+        };
         for answered in [decided.question, taken] {
             assert_eq!(decide(&answered, 1), Ok(None));
             let other = decision("bob");
             let changed = settle::decide(&question(1), &answered, &head, &other, request(1), DAWN);
-            assert_eq!(changed, Err(Refusal::RequestConflict));
+            assert_eq!(changed, Err(Refusal::RequestConflict { task }));
             let by = "ann".into();
-            assert_eq!(decide(&answered, 2), Err(Refusal::Decided { by }));
+            assert_eq!(
+                decide(&answered, 2),
+                Err(Refusal::Decided {
+                    id,
+                    task,
+                    state,
+                    by
+                })
+            );
             assert_eq!(settle::closed(answered.clone()), answered);
         }
     }
@@ -426,18 +398,18 @@ fn a_question_is_answered_once_in_any_live_state() {
 fn a_clients_request_is_done_once_in_any_state() {
     let (spec, policy, id) = (spec(), Policy::default(), request(1));
     for head in in_every_state() {
-        let state = head.state;
+        let (task, state) = (head.id, head.state);
         let cancel = |known| settle::cancel(&head, known, id, DAWN);
         let revive = |known| settle::revive(&head, &spec, known, id, &policy, DAWN);
         let kept = |done: Option<Transition>| done.unwrap().request.unwrap();
-        let conflict = Err(Refusal::RequestConflict);
+        let conflict = Err(Refusal::RequestConflict { task });
 
         assert_eq!(cancel(Some(ClientVerb::Cancel)), Ok(None));
         assert_eq!(cancel(Some(ClientVerb::Revive)), conflict);
         let verb = ClientVerb::Cancel;
         match cancel(None) {
             Ok(done) => assert_eq!(kept(done), ClientRequest { id, verb }),
-            Err(refusal) => assert_eq!(refusal, Refusal::Ended { state }),
+            Err(refusal) => assert_eq!(refusal, Refusal::Ended { task, state }),
         }
 
         assert_eq!(revive(Some(ClientVerb::Revive)), Ok(None));
@@ -445,7 +417,7 @@ fn a_clients_request_is_done_once_in_any_state() {
         let verb = ClientVerb::Revive;
         match revive(None) {
             Ok(done) => assert_eq!(kept(done), ClientRequest { id, verb }),
-            Err(refusal) => assert_eq!(refusal, Refusal::NotRevivable { state }),
+            Err(refusal) => assert_eq!(refusal, Refusal::NotRevivable { task, state }),
         }
     }
 }
@@ -461,9 +433,9 @@ fn what_ended_without_a_verdict_may_be_revived() {
             spec.deadline = deadline;
             head.deadline = deadline;
             let revived = settle::revive(&head, &spec, None, request(1), &policy, later);
-            let state = head.state;
+            let (task, state) = (head.id, head.state);
             if !matches!(state, State::Dead | State::Cancelled | State::Expired) {
-                assert_eq!(revived, Err(Refusal::NotRevivable { state }));
+                assert_eq!(revived, Err(Refusal::NotRevivable { task, state }));
                 continue;
             }
             let again = after(&head, revived.unwrap().unwrap());
@@ -474,5 +446,26 @@ fn what_ended_without_a_verdict_may_be_revived() {
             let still_ahead = |at: &Timestamp| *at > later;
             assert_eq!(again.deadline, deadline.filter(still_ahead));
         }
+    }
+}
+
+#[test]
+fn what_is_written_off_is_dead_and_above_whoever_held_it() {
+    let (spec, policy) = (spec(), Policy::default());
+    let held = claimed();
+    let later = DAWN.after(Duration::from_secs(1));
+    for known in [Some(&spec), None] {
+        let head = settle::write_off(held.id, known, "unreadable", &policy, later);
+        head_whole(&head).unwrap();
+        assert_eq!((head.id, head.state), (held.id, State::Dead));
+        assert!(head.fence > held.fence && head.revision > held.revision);
+        assert_eq!(head.submitted_at, held.submitted_at);
+        let as_submitted = (head.queue == held.queue, head.tenant == held.tenant);
+        assert_eq!(as_submitted, (known.is_some(), true));
+        let lost = commit(&head, Settlement::Continue);
+        assert!(matches!(lost, Err(Refusal::Lost { .. })), "{lost:?}");
+        let revived = settle::revive(&head, &spec, None, request(1), &policy, later);
+        let again = after(&head, revived.unwrap().unwrap());
+        assert!(again.fence > held.fence);
     }
 }

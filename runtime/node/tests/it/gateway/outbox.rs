@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use colony_core::{
-    cycle::{Decision, Ruling, Teaching},
+    cycle::{Decision, DecisionKind, Teaching},
     task::{Spec, State},
 };
 use colony_proto::v1::{self, outbox_client::OutboxClient};
@@ -25,7 +25,7 @@ async fn file(api: &Api, input: &str, queue: &str) {
     until(&api.handle, &ids, &[State::Waiting]).await;
     let open = api.handle.approvals(ApprovalFilter::default()).await;
     let decision = Decision {
-        ruling: Ruling::Correct(queue.to_owned()),
+        ruling: DecisionKind::Correct(queue.to_owned()),
         teaching: Teaching::Keep,
         by: "ann".to_owned(),
     };

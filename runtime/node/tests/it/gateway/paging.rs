@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use colony_core::{
-    cycle::{Doubt, Effect},
+    cycle::{Effect, EscalationReason},
     escalation::Evidence,
     id::ApprovalId,
     journal::{EffectKey, Entry, Note},
@@ -57,7 +57,7 @@ async fn eighty_large_questions_are_listed_over_several_pages() {
     for claim in claimed(&*ledger, inputs).await {
         let question = Question {
             id: ApprovalId(claim.head.id.0),
-            doubt: Doubt::Risky,
+            doubt: EscalationReason::Risky,
             question: "shall it be done?".to_owned(),
             proposal: Answer::by_rule(large.clone(), "always"),
             evidence: Evidence::default(),

@@ -18,8 +18,9 @@ use crate::{
     ledger::{Claim, ClaimRequest, Claimed, InboxItem},
     sqlite::{
         load::{self, missing_spec},
-        ready::Seat,
+        ready::NodeRow,
         row,
+        select::{CLAIMABLE, DUE, FIRST_DUE, HELD_IN, QUEUED_EXPIRED},
         tables::{APPROVALS, Damage, Found, LIVE, columns, select},
         value::{Id, Number},
     },
@@ -79,8 +80,8 @@ impl WriteTxn<'_> {
             batch,
             ..
         } = request;
-        let seat = self.memory.nodes.get(node);
-        let known = seat.map(|seat| (seat.incarnation, seat.batch));
+        let row = self.cache.nodes.get(node);
+        let known = row.map(|row| (row.incarnation, row.batch));
         let mut next_due = self.next_due()?;
         let claims = match claim::asked(known, *incarnation, *batch) {
             Asked::Stale => Vec::new(),
@@ -97,11 +98,11 @@ impl WriteTxn<'_> {
                     next_due = self.next_due()?;
                 }
                 let claims = self.take(request)?;
-                let seat = Seat {
+                let row = NodeRow {
                     incarnation: *incarnation,
                     batch: Some(*batch),
                 };
-                self.memory.nodes.set(node, seat);
+                self.cache.nodes.set(node, row);
                 if !claims.is_empty() {
                     self.effects.claimants.insert(node.clone());
                 }
@@ -111,15 +112,10 @@ impl WriteTxn<'_> {
         Ok(Claimed { claims, next_due })
     }
 
-    /// [`Select::Due`](colony_core::ledger::Select::Due).
     fn end_waits(&mut self) -> Done<()> {
         let due = LIVE.all(
             self.db,
-            concat!(
-                select!(live),
-                " INDEXED BY live_due WHERE state = 0 AND not_before_us <= ?1
-                  ORDER BY not_before_us, id LIMIT ?2"
-            ),
+            DUE,
             params![Number::from(self.now), DUE_MAX],
             row::live,
         )?;
@@ -133,10 +129,7 @@ impl WriteTxn<'_> {
     fn next_due(&self) -> Done<Option<Duration>> {
         let due: Option<Number> = self
             .db
-            .prepare_cached(
-                "SELECT min(not_before_us) FROM live INDEXED BY live_due
-                 WHERE state = 0 AND not_before_us IS NOT NULL",
-            )?
+            .prepare_cached(FIRST_DUE)?
             .query_row([], |row| row.get(0))?;
         Ok(due.map(|due| due.time().since(self.now)))
     }
@@ -180,7 +173,7 @@ impl WriteTxn<'_> {
         } else {
             Before::Unknown
         };
-        if let Some(reason) = self.memory.unreadable.get(&head.id).cloned() {
+        if let Some(reason) = self.cache.unreadable.get(&head.id).cloned() {
             self.postpone(head, &reason)?;
             return Ok(None);
         }
@@ -190,7 +183,7 @@ impl WriteTxn<'_> {
             Ok(None) => return Ok(None),
             Err(TxnError::Failed(error)) if is_damage(&error) => {
                 // SQLite lets nothing more be written in this transaction: the next one knows.
-                self.memory.unreadable.insert(head.id, error.to_string());
+                self.cache.unreadable.insert(head.id, error.to_string());
                 return Err(error.into());
             }
             Err(error) => return Err(error),
@@ -224,8 +217,8 @@ impl WriteTxn<'_> {
         total: u32,
         missing: &Missing,
     ) -> Vec<Pick> {
-        let shares = &mut self.memory.shares;
-        let ready = self.memory.ready.groups();
+        let shares = &mut self.cache.shares;
+        let ready = self.cache.ready.groups();
         if missing.is_empty() {
             return plan_claim(ready, free, shares, total, self.policy);
         }
@@ -242,10 +235,7 @@ impl WriteTxn<'_> {
     /// Ready tasks past their deadline that have not ended yet: few, for they are swept.
     fn overdue(&self) -> Done<Missing> {
         let mut groups = Missing::new();
-        let mut statement = self.db.prepare_cached(
-            "SELECT tenant, queue, count(*) FROM live INDEXED BY live_deadline
-             WHERE deadline_us <= ?1 AND state = 0 AND not_before_us IS NULL GROUP BY tenant, queue",
-        )?;
+        let mut statement = self.db.prepare_cached(QUEUED_EXPIRED)?;
         let mut rows = statement.query([Number::from(self.now)])?;
         while let Some(row) = rows.next()? {
             let tenant = row.get_ref(0)?.as_str().ok().map(Tenant::new);
@@ -259,19 +249,14 @@ impl WriteTxn<'_> {
         Ok(groups)
     }
 
-    /// [`Select::Claimable`](colony_core::ledger::Select::Claimable).
+    /// The first ones of a group.
     fn claimable(&mut self, pick: &Pick) -> Done<Vec<TaskHead>> {
         let mut heads = Vec::new();
         let mut damages = Vec::new();
-        let mut statement = self.db.prepare_cached(concat!(
-            select!(live),
-            " INDEXED BY live_claimable
-              WHERE queue = ?1 AND tenant = ?2 AND state = 0 AND not_before_us IS NULL
-              AND (deadline_us IS NULL OR deadline_us > ?3) ORDER BY sort_key, id"
-        ))?;
+        let mut statement = self.db.prepare_cached(CLAIMABLE)?;
         let mut rows = statement.query(params![
-            pick.queue.as_str(),
             pick.tenant.as_str(),
+            pick.queue.as_str(),
             Number::from(self.now)
         ])?;
         while heads.len() < pick.count as usize
@@ -290,7 +275,7 @@ impl WriteTxn<'_> {
         Ok(heads)
     }
 
-    /// [`Select::HeldIn`](colony_core::ledger::Select::HeldIn).
+    /// What a claim request has taken and holds still.
     fn held_in(
         &mut self,
         node: &NodeId,
@@ -299,11 +284,7 @@ impl WriteTxn<'_> {
     ) -> Done<Vec<TaskHead>> {
         let held = LIVE.all(
             self.db,
-            concat!(
-                select!(live),
-                " WHERE state = 1 AND node = ?1 AND incarnation = ?2 AND batch = ?3
-                  ORDER BY sort_key, id"
-            ),
+            HELD_IN,
             params![node.as_str(), Number(incarnation.0), Number(batch)],
             row::live,
         )?;

@@ -1,12 +1,9 @@
 //! What a holder makes durable.
 
 use colony_core::{
-    id::TaskId,
+    id::{ApprovalId, TaskId},
     journal::Entry,
-    ledger::{
-        Question, Settlement, TaskHead,
-        settle::{self, Appended},
-    },
+    ledger::{QuestionState, Settlement, commit},
 };
 use rusqlite::params;
 
@@ -14,124 +11,51 @@ use super::{Done, TxnError, WriteTxn};
 use crate::{
     codec,
     ledger::{Commit, Committed, LedgerError},
-    refusal,
     sqlite::{
         load,
         row::ApprovalRow,
-        tables::{JOURNAL, columns, insert},
+        tables::{Damage, JOURNAL, columns, insert},
         value::{Id, Number},
     },
 };
 
 impl WriteTxn<'_> {
     pub(in crate::sqlite) fn commit(&mut self, commit: &Commit) -> Done<Committed> {
-        let id = commit.claim.task;
-        let refuse = |refusal| {
-            let error = refusal::about_task(id, commit.claim.fence, &refusal);
-            TxnError::Refused(error)
+        let head = self.head(commit.claim.task)?;
+        let (policy, now) = (self.policy, self.now);
+        let mut stored = Stored {
+            txn: self,
+            task: head.id,
+            answered: Vec::new(),
         };
-        let head = self.head(id)?;
-        let Some(transition) =
-            settle::commit(&head, commit, self.policy, self.now).map_err(refuse)?
-        else {
-            return self.answered_before(commit, &head);
+        let outcome = commit::outcome(&head, commit, &mut stored, policy, now)?;
+        let answered = stored.answered;
+        let Some(outcome) = outcome else {
+            return Ok(Committed {
+                episodes: self.numbers_of(&commit.episodes)?,
+                state: Some(head.state),
+            });
         };
-        let from = match self.place(id, &commit.entries)?.map_err(refuse)? {
-            Appended::Repeat if transition.head.is_none() => {
-                return self.answered_before(commit, &head);
-            }
-            Appended::Repeat => commit.entries.len(),
-            Appended::From(index) => index,
-        };
-        let taken = self.answers(commit)?;
-        if let Settlement::Wait(question) = &commit.settlement {
-            self.refuse_known(id, question)?;
-        }
-        for entry in &commit.entries[from..] {
-            self.append(id, entry)?;
+        for entry in &commit.entries[outcome.append_from..] {
+            self.append(head.id, entry)?;
         }
         for message in &commit.outbox {
             self.post(message)?;
         }
-        for row in taken {
-            let state = settle::taken(row.state.clone());
-            self.answer_question(&row, state)?;
+        for (id, state) in outcome.taken {
+            if let Some(row) = answered.iter().find(|row| row.question.id == id) {
+                self.answer_question(row, state)?;
+            }
         }
         let episodes = self.learn(&commit.episodes)?;
         if let Settlement::Wait(question) = &commit.settlement {
             self.ask(&head, question)?;
         }
-        self.apply(&head, &transition)?;
+        self.apply(&head, &outcome.transition)?;
         Ok(Committed {
             episodes,
-            state: Some(transition.to()),
+            state: Some(outcome.transition.to()),
         })
-    }
-
-    /// The answer that the first copy of this commit had.
-    fn answered_before(&mut self, commit: &Commit, head: &TaskHead) -> Done<Committed> {
-        Ok(Committed {
-            episodes: self.numbers_of(&commit.episodes)?,
-            state: Some(head.state),
-        })
-    }
-
-    /// Where the entries stand in the journal.
-    fn place(
-        &mut self,
-        task: TaskId,
-        entries: &[Entry],
-    ) -> Done<Result<Appended, colony_core::ledger::Refusal>> {
-        if entries.is_empty() {
-            return Ok(Ok(Appended::From(0)));
-        }
-        let next = load::next_sequence(self.db, task)?;
-        let mut damaged = None;
-        let placed = settle::append(next, entries, |sequence| {
-            let found = load::entry(self.db, task, sequence)?;
-            Ok::<_, TxnError>(match found {
-                Some(Ok(entry)) => Some(entry),
-                Some(Err(damage)) => {
-                    damaged = Some(damage);
-                    None
-                }
-                None => None,
-            })
-        })?;
-        match damaged {
-            None => Ok(placed),
-            Some(damage) => {
-                self.set_aside(&damage)?;
-                Err(self.lost(task)?)
-            }
-        }
-    }
-
-    /// The task ended under its holder's hands.
-    fn lost(&mut self, task: TaskId) -> Done<TxnError> {
-        let head = self.head(task)?;
-        Ok(TxnError::Refused(LedgerError::Lost {
-            task,
-            fence: head.fence,
-            state: head.state,
-        }))
-    }
-
-    /// The questions whose answers leave the inbox.
-    fn answers(&mut self, commit: &Commit) -> Done<Vec<ApprovalRow>> {
-        let mut answers = Vec::with_capacity(commit.taken.len());
-        for id in &commit.taken {
-            match load::approval(self.db, *id)? {
-                Some(Ok(row)) if row.task == commit.claim.task => answers.push(row),
-                Some(Ok(_)) | None => {}
-                Some(Err(damage)) => {
-                    self.set_aside(&damage)?;
-                    self.end_unreadable(commit.claim.task, &damage)?;
-                    return Err(self.lost(commit.claim.task)?);
-                }
-            }
-        }
-        Ok(answers)
     }
 
     fn append(&mut self, task: TaskId, entry: &Entry) -> rusqlite::Result<()> {
@@ -144,12 +68,60 @@ impl WriteTxn<'_> {
         self.put(&JOURNAL, insert!(journal, "?, ?, ?, ?, ?"), row)?;
         Ok(())
     }
+}
 
-    /// The id of a question is drawn for it.
-    fn refuse_known(&self, task: TaskId, question: &Question) -> Done<()> {
-        match load::approval(self.db, question.id)? {
-            None => Ok(()),
-            Some(_) => Err(LedgerError::RequestConflict { task }.into()),
+/// What the file has of what a commit is about.
+struct Stored<'t, 'a> {
+    txn: &'t mut WriteTxn<'a>,
+    task: TaskId,
+    /// The questions that were asked for, for they are written whole.
+    answered: Vec<ApprovalRow>,
+}
+
+impl Stored<'_, '_> {
+    /// The task ended under its holder's hands: it cannot go on without a row that cannot be read.
+    fn lost(&mut self, damage: &Damage) -> Done<TxnError> {
+        self.txn.set_aside(damage)?;
+        if damage.owner.is_none() {
+            self.txn.end_unreadable(self.task, damage)?;
         }
+        let head = self.txn.head(self.task)?;
+        Ok(TxnError::Refused(LedgerError::Lost {
+            task: self.task,
+            fence: head.fence,
+            state: head.state,
+        }))
+    }
+}
+
+impl commit::Stored for Stored<'_, '_> {
+    type Error = TxnError;
+
+    fn next_sequence(&mut self) -> Done<u32> {
+        Ok(load::next_sequence(self.txn.db, self.task)?)
+    }
+
+    fn entry(&mut self, sequence: u32) -> Done<Option<Entry>> {
+        match load::entry(self.txn.db, self.task, sequence)? {
+            Some(Err(damage)) => Err(self.lost(&damage)?),
+            Some(Ok(entry)) => Ok(Some(entry)),
+            None => Ok(None),
+        }
+    }
+
+    fn question(&mut self, id: ApprovalId) -> Done<Option<(TaskId, QuestionState)>> {
+        match load::approval(self.txn.db, id)? {
+            Some(Err(damage)) => Err(self.lost(&damage)?),
+            Some(Ok(row)) => {
+                let found = (row.task, row.state.clone());
+                self.answered.push(row);
+                Ok(Some(found))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn has_question(&mut self, id: ApprovalId) -> Done<bool> {
+        Ok(load::approval(self.txn.db, id)?.is_some())
     }
 }

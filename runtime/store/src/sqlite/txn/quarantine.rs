@@ -6,10 +6,8 @@
 //! nobody waits for it for ever.
 
 use colony_core::{
-    id::{ApprovalId, Fence, QueueName, TaskId, TypeName},
-    ledger::{TaskHead, settle, submit},
-    task::{Ending, Spec, State},
-    unit::Timestamp,
+    id::{ApprovalId, TaskId},
+    ledger::settle,
 };
 use rusqlite::params;
 use uuid::Uuid;
@@ -20,9 +18,6 @@ use crate::sqlite::{
     tables::{self, APPROVALS, Damage, JOURNAL, LIVE, QUARANTINED, SPECS, columns, insert, select},
     value::{Id, Number},
 };
-
-/// The queue of a task of which nothing can be read.
-const UNKNOWN: &str = "unreadable";
 
 impl WriteTxn<'_> {
     /// Sets a row aside, and ends the live task that cannot go on without it. A row that can be read now stays: what a
@@ -162,53 +157,14 @@ impl WriteTxn<'_> {
 
     /// Ends a task whose head cannot be read, with what its key and its spec say.
     fn write_off(&mut self, task: TaskId, reason: &str) -> Done<()> {
-        let head = match load::spec(self.db, task)? {
-            Some(Ok(spec)) => self.left_over(task, &spec, reason),
-            Some(Err(_)) | None => {
-                let unknown = TypeName::new(UNKNOWN).expect("a legal name");
-                self.left_over(task, &Spec::new(unknown, ""), reason)
-            }
-        };
+        let spec = load::spec(self.db, task)?.and_then(Result::ok);
+        let head = settle::write_off(task, spec.as_deref(), reason, self.policy, self.now);
         self.execute("DELETE FROM live WHERE id = ?1", [Id::from(task)])?;
         self.insert_finished(&head)?;
         self.close_questions(task)?;
         // What it was counted as is not known; the numbers are counted anew when the group ends.
         self.effects.recount = true;
-        self.entered(task, State::Dead)?;
+        self.entered(task, head.state)?;
         Ok(())
     }
-
-    fn left_over(&self, task: TaskId, spec: &Spec, reason: &str) -> TaskHead {
-        let submitted_at = submitted_at(task);
-        TaskHead {
-            id: task,
-            tenant: spec.tenant.clone(),
-            queue: QueueName::from(&spec.agent_type),
-            state: State::Dead,
-            revision: self.above_all_counts(),
-            // Whoever held it, this is later: also after it is revived.
-            fence: Fence(self.above_all_counts()),
-            holder: None,
-            failed_attempts: 0,
-            node_losses: 0,
-            not_before: None,
-            deadline: spec.deadline,
-            sort_key: submit::sort_key(spec, submitted_at, self.policy),
-            wait: None,
-            agent: None,
-            submitted_at,
-            updated_at: self.now,
-            last_request: None,
-            ending: Some(Ending::Failed {
-                reason: reason.to_owned(),
-            }),
-        }
-    }
-}
-
-/// A task's id begins with the moment it was drawn.
-fn submitted_at(task: TaskId) -> Timestamp {
-    let mut millis = [0; 8];
-    millis[2..].copy_from_slice(&task.0.as_bytes()[..6]);
-    Timestamp::from_micros(u64::from_be_bytes(millis).saturating_mul(1_000))
 }

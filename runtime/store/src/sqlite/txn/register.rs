@@ -12,8 +12,9 @@ use super::{Done, WriteTxn};
 use crate::{
     ledger::{Others, Registered},
     sqlite::{
-        ready::Seat,
+        ready::NodeRow,
         row,
+        select::{HELD_BEFORE, HELD_BY_OTHERS, LAST_LIFE},
         tables::{LIVE, NODES, columns, select},
         value::Number,
     },
@@ -27,26 +28,19 @@ impl WriteTxn<'_> {
     ) -> Done<Registered> {
         let incarnation = Incarnation(self.former_life(node)? + 1);
         let batch = None;
-        self.memory.nodes.set(node, Seat { incarnation, batch });
+        self.cache.nodes.set(node, NodeRow { incarnation, batch });
         self.write_node(node)?;
-        // Select::HeldBefore, and Select::HeldByOthers.
         let mut held = LIVE.all(
             self.db,
-            concat!(
-                select!(live),
-                " WHERE state = 1 AND node = ?1 AND incarnation < ?2"
-            ),
+            HELD_BEFORE,
             params![node.as_str(), Number(incarnation.0)],
             row::live,
         )?;
         match others {
             Others::Nodes => {}
-            Others::Nobody => held.extend(LIVE.all(
-                self.db,
-                concat!(select!(live), " WHERE state = 1 AND node <> ?1"),
-                [node.as_str()],
-                row::live,
-            )?),
+            Others::Nobody => {
+                held.extend(LIVE.all(self.db, HELD_BY_OTHERS, [node.as_str()], row::live)?)
+            }
         }
         let mut lost = Vec::with_capacity(held.len());
         let mut adopted = BTreeSet::new();
@@ -75,20 +69,18 @@ impl WriteTxn<'_> {
 
     /// The last life of a node, 0 for a new one.
     fn former_life(&mut self, node: &NodeId) -> Done<u64> {
-        if let Some(seat) = self.memory.nodes.get(node) {
-            return Ok(seat.incarnation.0);
+        if let Some(row) = self.cache.nodes.get(node) {
+            return Ok(row.incarnation.0);
         }
         let sql = concat!(select!(nodes), " WHERE name = ?1");
         if let Some(Err(damage)) = NODES.one(self.db, sql, [node.as_str()], row::node)? {
             self.note(&damage)?;
-            return Ok(self.above_all_counts());
+            return Ok(settle::above_all_counts(self.now));
         }
         // Its row may be lost; its claims must not be.
-        let held: Option<Number> = self.db.query_row(
-            "SELECT max(incarnation) FROM live WHERE state = 1 AND node = ?1",
-            [node.as_str()],
-            |row| row.get(0),
-        )?;
+        let held: Option<Number> = self
+            .db
+            .query_row(LAST_LIFE, [node.as_str()], |row| row.get(0))?;
         Ok(held.map_or(0, |held| held.0))
     }
 }

@@ -16,10 +16,10 @@ use super::{Done, WriteTxn, unreadable};
 use crate::{
     codec,
     ledger::{Decided, LedgerError, Question},
-    refusal,
     sqlite::{
         load::{self, missing_spec},
         row::{self, ApprovalRow},
+        select::EXPIRED,
         tables::{APPROVALS, LIVE, columns, insert, select},
         value::{Id, Number, question_code},
     },
@@ -29,9 +29,7 @@ impl WriteTxn<'_> {
     pub(in crate::sqlite) fn cancel(&mut self, id: TaskId, request: RequestId) -> Done<State> {
         let head = self.head(id)?;
         let known = self.known_request(id, request)?;
-        let cancelled = settle::cancel(&head, known, request, self.now)
-            .map_err(|refusal| refusal::about_task(id, head.fence, &refusal))?;
-        let Some(transition) = cancelled else {
+        let Some(transition) = settle::cancel(&head, known, request, self.now)? else {
             return Ok(State::Cancelled);
         };
         self.apply(&head, &transition)?;
@@ -51,15 +49,10 @@ impl WriteTxn<'_> {
         }
     }
 
-    /// [`Select::Expired`](colony_core::ledger::Select::Expired).
     pub(in crate::sqlite) fn expire(&mut self, limit: u32) -> Done<Vec<TaskId>> {
         let late = LIVE.all(
             self.db,
-            concat!(
-                select!(live),
-                " INDEXED BY live_deadline WHERE deadline_us <= ?1
-                  ORDER BY deadline_us, id LIMIT ?2"
-            ),
+            EXPIRED,
             params![Number::from(self.now), limit],
             row::live,
         )?;
@@ -82,8 +75,7 @@ impl WriteTxn<'_> {
             }
             None => return Err(unreadable(&missing_spec(id)).into()),
         };
-        let revived = settle::revive(&head, &spec, known, request, self.policy, self.now)
-            .map_err(|refusal| refusal::about_task(id, head.fence, &refusal))?;
+        let revived = settle::revive(&head, &spec, known, request, self.policy, self.now)?;
         let Some(transition) = revived else {
             return Ok(State::Ready);
         };
@@ -115,8 +107,7 @@ impl WriteTxn<'_> {
             decision,
             request,
             self.now,
-        )
-        .map_err(|refusal| refusal::about_question(id, task, head.state, refusal))?;
+        )?;
         let mut state = head.state;
         if let Some(RuledDecided {
             question,

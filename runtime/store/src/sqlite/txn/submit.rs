@@ -99,7 +99,7 @@ impl WriteTxn<'_> {
         self.insert_live(head)?;
         self.counters.accepted += 1;
         self.entered(head.id, head.state)?;
-        self.memory.ready.replaced(None, head);
+        self.cache.ready.replaced(None, head);
         self.effects.wakes = true;
         Ok(())
     }

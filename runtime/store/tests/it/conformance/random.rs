@@ -209,22 +209,38 @@ pub(crate) fn run(
 
 /// An engine's refusal in the words of the reference.
 fn no(error: LedgerError) -> No {
-    let refused = |refusal| No::Refused(refusal, None);
+    let refused = No::Refused;
     match error {
         LedgerError::NoTask(_) | LedgerError::NoApproval(_) => No::Unknown,
         LedgerError::Full { live, limit } => {
             No::Full(colony_core::ledger::submit::Full { live, limit })
         }
-        LedgerError::Lost { state, .. } => refused(Refusal::Lost { state }),
+        LedgerError::Lost { task, fence, state } => refused(Refusal::Lost { task, fence, state }),
         LedgerError::Sequence {
-            sequence, expected, ..
-        } => refused(Refusal::Sequence { sequence, expected }),
-        LedgerError::Conflict { sequence, .. } => refused(Refusal::Conflict { sequence }),
-        LedgerError::Ended { state, .. } => refused(Refusal::Ended { state }),
-        LedgerError::RequestConflict { .. } => refused(Refusal::RequestConflict),
-        LedgerError::NotRevivable { state, .. } => refused(Refusal::NotRevivable { state }),
-        LedgerError::Decided { by, state, .. } => No::Refused(Refusal::Decided { by }, Some(state)),
-        LedgerError::Closed { state, .. } => No::Refused(Refusal::Closed { state }, Some(state)),
+            task,
+            sequence,
+            expected,
+        } => refused(Refusal::Sequence {
+            task,
+            sequence,
+            expected,
+        }),
+        LedgerError::Conflict { task, sequence } => refused(Refusal::Conflict { task, sequence }),
+        LedgerError::Ended { task, state } => refused(Refusal::Ended { task, state }),
+        LedgerError::RequestConflict { task } => refused(Refusal::RequestConflict { task }),
+        LedgerError::NotRevivable { task, state } => refused(Refusal::NotRevivable { task, state }),
+        LedgerError::Decided {
+            id,
+            task,
+            state,
+            by,
+        } => refused(Refusal::Decided {
+            id,
+            task,
+            state,
+            by,
+        }),
+        LedgerError::Closed { id, task, state } => refused(Refusal::Closed { id, task, state }),
         LedgerError::Refused { .. }
         | LedgerError::Busy { .. }
         | LedgerError::OutOfRange { .. }

@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use colony_core::{
-    cycle::Doubt,
+    cycle::EscalationReason,
     id::{ApprovalId, IdPrefix, Tenant},
     task::{Answer, INPUT_BYTES_MAX, State},
     unit::Timestamp,
@@ -128,7 +128,11 @@ pub(crate) async fn questions_are_found_by_what_is_looked_for(w: World) {
         w.submit(spec).await;
         let claim = w.claim_all(&[("even", 1), ("odd", 1)]).await.remove(0);
         let mut question = w.question();
-        question.doubt = if n < 2 { Doubt::New } else { Doubt::Risky };
+        question.doubt = if n < 2 {
+            EscalationReason::New
+        } else {
+            EscalationReason::Risky
+        };
         question.proposal = Answer::by_rule(format!("queue-{n}"), "a test");
         let wait = Settlement::Wait(Box::new(question.clone()));
         w.settle(claim.reference(), wait).await.unwrap();
@@ -149,12 +153,12 @@ pub(crate) async fn questions_are_found_by_what_is_looked_for(w: World) {
     };
     assert_eq!(found(of_type).await, [1, 3]);
     let risky = ApprovalFilter {
-        doubts: vec![Doubt::Risky],
+        doubts: vec![EscalationReason::Risky],
         ..all()
     };
     assert_eq!(found(risky.clone()).await, [2, 3]);
     let both = ApprovalFilter {
-        doubts: vec![Doubt::Risky, Doubt::New],
+        doubts: vec![EscalationReason::Risky, EscalationReason::New],
         ..all()
     };
     assert_eq!(found(both).await, [0, 1, 2, 3]);
