@@ -82,13 +82,17 @@ impl Endings {
 
     async fn follow(mut self, closing: CancellationToken) {
         loop {
-            // Seen before the page is read, so that a change in between wakes it again.
+            // Both seen before the page is read, so that a change in between wakes it again, and is told at the end.
+            let last = closing.is_cancelled();
             self.latest.mark_unchanged();
             match self.ledger.changes(self.after, PAGE).await {
                 Ok(page) if page.is_empty() => {
+                    if last {
+                        return;
+                    }
                     tokio::select! {
                         biased;
-                        () = closing.cancelled() => return,
+                        () = closing.cancelled() => {}
                         changed = self.latest.changed() => {
                             if changed.is_err() {
                                 return closing.cancelled().await;
@@ -112,9 +116,12 @@ impl Endings {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the ends of tasks are not read, trying again");
+                    if last {
+                        return;
+                    }
                     tokio::select! {
                         biased;
-                        () = closing.cancelled() => return,
+                        () = closing.cancelled() => {}
                         () = tokio::time::sleep(RETRY_WAIT) => {}
                     }
                 }
