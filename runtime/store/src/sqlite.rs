@@ -94,7 +94,7 @@ use self::{
     read::ReadTxn,
     readers::{Lane, Readers},
     ready::WriterCache,
-    row::Meta,
+    schema::Opened,
     tables::Damage,
     txn::{TxnError, WriteTxn},
     writer::{Request, Signals, Writer},
@@ -164,7 +164,8 @@ impl SqliteLedger {
         })?;
         let lock = Lock::take(path)?;
         let acknowledged = Acknowledged::read(path);
-        let (db, Meta { id, .. }) = schema::open_writer(path, acknowledged)?;
+        let Opened { db, meta, mended } = schema::open_writer(path, acknowledged)?;
+        let id = meta.id;
         let writes = acknowledged.map_or(0, |acknowledged| acknowledged.writes);
         let counters = open_counters(&db, writes).map_err(explain)?;
         let stands = Acknowledged {
@@ -211,6 +212,7 @@ impl SqliteLedger {
             },
             lock,
             mended: false,
+            look: mended,
         };
         let writer = writer
             .spawn(queue)

@@ -91,6 +91,18 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Bytes of the log's index: of as many pages as the log has, before it is checkpointed.
+const INDEX_BYTES: usize = 64 * 1024;
+
+/// Makes room for the log's index, which SQLite would make while it commits: on a full disk nobody could say then whether the
+/// commit had been made.
+pub(super) fn preallocate_index(path: &Path) -> io::Result<()> {
+    let index = beside(path, "-shm");
+    let mut file = private().append(true).open(index)?;
+    let there = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    file.write_all(&vec![0; INDEX_BYTES.saturating_sub(there)])
+}
+
 /// Writes the log's file full of zeros where there is no log. SQLite takes a log without a valid header
 /// for an empty one, but deletes any that lies beside an empty ledger: so this comes after its first page.
 pub(super) fn preallocate(path: &Path) -> io::Result<()> {

@@ -47,11 +47,19 @@ pub(super) fn open_error(path: &Path, what: impl Into<What>) -> LedgerError {
     }
 }
 
+/// A ledger's file, opened for writing.
+pub(super) struct Opened {
+    pub(super) db: Connection,
+    pub(super) meta: Meta,
+    /// Whether indexes of live tasks were damaged.
+    pub(super) mended: bool,
+}
+
 /// Opens the file for writing and brings its schema up to date. `acknowledged` is what it must hold.
 pub(super) fn open_writer(
     path: &Path,
     acknowledged: Option<Acknowledged>,
-) -> Result<(Connection, Meta), LedgerError> {
+) -> Result<Opened, LedgerError> {
     let explain = |e: rusqlite::Error| open_error(path, explain(&e));
     if let Some(acknowledged) = acknowledged
         && !path.exists()
@@ -97,7 +105,9 @@ pub(super) fn open_writer(
     if version < SCHEMA {
         migrate(&mut db, version).map_err(explain)?;
     }
-    mend_indexes(&db, path);
+    let mended = mend_indexes(&db, path);
+    files::preallocate_index(path)
+        .map_err(|e| open_error(path, format!("has no room for the index of its log: {e}")))?;
     let meta = read_meta(&db, version.max(SCHEMA)).map_err(|what| open_error(path, what))?;
     db.wal_hook(Some(|log: &mut rusqlite::hooks::Wal, pages| {
         if pages < CHECKPOINT_PAGES {
@@ -122,7 +132,7 @@ pub(super) fn open_writer(
         }
     }))
     .map_err(explain)?;
-    Ok((db, meta))
+    Ok(Opened { db, meta, mended })
 }
 
 /// How many writes the file and its log hold; none: it is another ledger than `id`, or its counters cannot be read.
@@ -153,19 +163,21 @@ fn too_few_writes(path: &Path, found: u64, acknowledged: Acknowledged) -> Ledger
 
 /// Claims walk the indexes of live tasks: a task that one of them does not have would never run, and an entry
 /// that leads nowhere would stop all claims. They hold nothing that the rows do not, so they are made anew. Takes a
-/// second or two for a million live tasks. Rows that cannot be read are set aside later, by whoever reads them.
-pub(super) fn mend_indexes(db: &Connection, path: &Path) {
+/// second or two for a million live tasks. Whether they were damaged: the rows may be, too, and then even a new index
+/// leads nobody to them.
+pub(super) fn mend_indexes(db: &Connection, path: &Path) -> bool {
     let check = "PRAGMA integrity_check(live)";
     let found = db.query_row(check, [], |row| row.get::<_, String>(0));
     let found = found.unwrap_or_else(|error| explain(&error));
     if found == "ok" {
-        return;
+        return false;
     }
     let path = path.display();
     match db.execute_batch("REINDEX live") {
         Ok(()) => tracing::error!(%path, found, "indexes were damaged, and are made anew"),
         Err(error) => tracing::error!(%path, found, %error, "indexes cannot be made anew"),
     }
+    true
 }
 
 /// Makes the files where they are missing.

@@ -241,7 +241,9 @@ mod tests {
     #[test]
     fn every_statement_selects_what_the_rule_selects() {
         let folder = tempfile::tempdir().unwrap();
-        let (db, _) = schema::open_writer(&folder.path().join("ledger.db"), None).unwrap();
+        let db = schema::open_writer(&folder.path().join("ledger.db"), None)
+            .unwrap()
+            .db;
         let (now, all) = (Number::from(NOW), u32::MAX);
         let tables = prop::collection::vec(head(), 0..60);
         let run = |mut heads: Vec<TaskHead>| {

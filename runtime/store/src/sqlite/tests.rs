@@ -504,7 +504,7 @@ fn a_statement_is_compiled_once_whatever_is_bound_to_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
     drop(open(&path).unwrap());
-    let (writer, _) = schema::open_writer(&path, None).unwrap();
+    let writer = schema::open_writer(&path, None).unwrap().db;
     for db in [writer, schema::open_reader(&path).unwrap()] {
         let mut statement = db.prepare(CLAIMABLE).unwrap();
         for queue in ["a", "b", "c"] {

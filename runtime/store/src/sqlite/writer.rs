@@ -119,6 +119,8 @@ pub(super) struct Writer {
     pub(super) lock: Lock,
     /// Whether damage was met by a write and the indexes were looked at for it: once in a life, for it takes long.
     pub(super) mended: bool,
+    /// Whether live tasks are to be read for damage, since indexes of theirs were damaged.
+    pub(super) look: bool,
 }
 
 /// Why a group is not durable.
@@ -174,6 +176,9 @@ impl Writer {
 
     /// Some: why it cannot go on.
     fn work(&mut self, queue: &mut mpsc::Receiver<Box<dyn Request>>) -> Option<String> {
+        if let Err(what) = self.look() {
+            return Some(what);
+        }
         let mut group = Vec::new();
         while let Some(first) = queue.blocking_recv() {
             group.push(first);
@@ -183,6 +188,9 @@ impl Writer {
                 group.push(next);
             }
             if let Err(what) = self.write(std::mem::take(&mut group)) {
+                return Some(what);
+            }
+            if let Err(what) = self.look() {
                 return Some(what);
             }
         }
@@ -319,9 +327,20 @@ impl Writer {
         }
     }
 
+    /// Reads every live task, if indexes were damaged since the last look: one that cannot be read is set aside here, or it would
+    /// be ready for ever under a name that nobody claims.
+    fn look(&mut self) -> Result<(), String> {
+        if !std::mem::take(&mut self.look) {
+            return Ok(());
+        }
+        // Nobody waits for the answer.
+        let (request, _) = call(|txn| txn.look_at_live());
+        self.write(vec![request])
+    }
+
     fn mend_indexes(&mut self) {
         self.mended = true;
-        mend_indexes(&self.db, &self.path);
+        self.look |= mend_indexes(&self.db, &self.path);
         self.recount();
     }
 

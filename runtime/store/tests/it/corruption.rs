@@ -319,6 +319,35 @@ async fn what_is_asked_cannot_be_read_and_the_others_go_on() {
     assert_eq!(quarantined(&w).await.len(), 1);
 }
 
+/// Its index was made anew from the damaged row, and so nobody ever read the task: it was ready for ever in a queue that is none.
+#[tokio::test]
+async fn a_task_whose_queue_has_a_flipped_bit_does_not_wait_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let w = open(&path).unwrap();
+    w.submit(spec("queue-of-it")).await;
+    w.ledger.close().await;
+    let whole = std::fs::read(&path).unwrap();
+    let name = b"queue-of-it";
+    let places = (0..whole.len()).filter(|at| whole[*at..].starts_with(name));
+    let places: Vec<usize> = places.collect();
+    assert!(places.len() >= 2, "a row and an index: {places:?}");
+    for place in places {
+        let mut flipped = whole.clone();
+        flipped[place] ^= 1;
+        std::fs::write(&path, &flipped).unwrap();
+        // It knows of the writes of the round before.
+        std::fs::remove_file(folder.path().join("ledger.db.mark")).unwrap();
+        let w = open(&path).unwrap();
+        w.register("n1").await;
+        let claimed = w.ask("n1", 1, &[("queue-of-it", 1)]).await.claims.len();
+        let counts = w.ledger.counts().await.unwrap();
+        let ready = counts.by_state[&State::Ready];
+        assert!(claimed == 1 || ready == 0, "{place}: {counts:?}");
+        w.ledger.close().await;
+    }
+}
+
 #[tokio::test]
 async fn a_head_that_is_gone_ends_its_task() {
     let folder = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use colony_core::{
 use rusqlite::params;
 use uuid::Uuid;
 
-use super::{Done, WriteTxn};
+use super::{Done, TxnError, WriteTxn};
 use crate::sqlite::{
     load, row,
     tables::{self, APPROVALS, Damage, JOURNAL, LIVE, QUARANTINED, SPECS, columns, insert, select},
@@ -41,6 +41,21 @@ impl WriteTxn<'_> {
         }
         if damage.table == APPROVALS.name {
             self.end_waiting_for(damage)?;
+        }
+        Ok(())
+    }
+
+    /// Reads every live task; what cannot be read is set aside.
+    pub(in crate::sqlite) fn look_at_live(&mut self) -> Done<()> {
+        let mut statement = self.db.prepare("SELECT id FROM live")?;
+        let ids = statement.query_map([], |row| row.get::<_, Id>(0))?;
+        let ids: Vec<Id> = ids.collect::<Result<_, _>>()?;
+        drop(statement);
+        for id in ids {
+            match self.head(TaskId(id.0)) {
+                Ok(_) | Err(TxnError::Refused(_)) => {}
+                Err(failed) => return Err(failed),
+            }
         }
         Ok(())
     }
