@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 use colony_core::id::TaskId;
 use colony_store::{Ledger, LedgerError};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
 
 use crate::{approvals::Overdue, field::Field, market, memory::Memory, pipe::pipe_to_self, root};
 
@@ -54,8 +55,10 @@ pub(crate) struct Sweep;
 pub(crate) struct State {
     args: SweepArgs,
     ticks: u64,
-    /// The tick at which deadlines began to be looked at, while they are.
-    expiring: Option<u64>,
+    expiring: bool,
+    /// Ticks since the ledger has answered last; those that come in a burst, as after a pause of the process, are one.
+    unanswered: u64,
+    ticked_at: Instant,
     keeping_up: bool,
     /// None while it looks.
     overdue: Option<Overdue>,
@@ -72,11 +75,15 @@ impl Actor for Sweep {
         args: SweepArgs,
     ) -> Result<State, ActorProcessingErr> {
         me.send_interval(EVERY, || Message::Tick);
+        // What the one before has said is looked at anew.
+        args.root.stalled(None);
         Ok(State {
             overdue: Some(args.overdue.clone()),
             args,
             ticks: 0,
-            expiring: None,
+            expiring: false,
+            unanswered: 0,
+            ticked_at: Instant::now(),
             keeping_up: false,
         })
     }
@@ -90,10 +97,7 @@ impl Actor for Sweep {
         match message {
             Message::Tick => {
                 state.ticks += 1;
-                if state.expiring.map(|since| since + STALLED) == Some(state.ticks) {
-                    let since = EVERY * u32::try_from(STALLED).unwrap_or(u32::MAX);
-                    state.args.root.stalled(Some(since));
-                }
+                look_for_stall(state);
                 let seldom = state.ticks.is_multiple_of(SELDOM);
                 expire(&me, state);
                 if !std::mem::replace(&mut state.keeping_up, true) {
@@ -113,6 +117,7 @@ impl Actor for Sweep {
                 }
             }
             Message::Expired(Ok(expired)) => {
+                state.expiring = false;
                 answered(state);
                 let more = expired.len() >= EXPIRE_MAX as usize;
                 for task in expired {
@@ -124,7 +129,11 @@ impl Actor for Sweep {
             }
             Message::Expired(Err(LedgerError::Shut)) => me.stop(None),
             Message::Expired(Err(error)) => {
-                answered(state);
+                state.expiring = false;
+                // A queue that is full says nothing of whether it moves.
+                if !matches!(error, LedgerError::Busy { .. }) {
+                    answered(state);
+                }
                 tracing::warn!(%error, "deadlines not checked, trying again");
             }
             Message::Looked(overdue) => state.overdue = Some(overdue),
@@ -139,16 +148,26 @@ impl Actor for Sweep {
     }
 }
 
+fn look_for_stall(state: &mut State) {
+    if state.ticked_at.elapsed() < EVERY / 2 {
+        return;
+    }
+    state.ticked_at = Instant::now();
+    state.unanswered += 1;
+    if state.unanswered == STALLED {
+        let since = EVERY * u32::try_from(STALLED).unwrap_or(u32::MAX);
+        state.args.root.stalled(Some(since));
+    }
+}
+
 fn answered(state: &mut State) {
-    let since = state.expiring.take();
-    if since.is_some_and(|since| since + STALLED <= state.ticks) {
+    if std::mem::take(&mut state.unanswered) >= STALLED {
         state.args.root.stalled(None);
     }
 }
 
 fn expire(me: &ActorRef<Message>, state: &mut State) {
-    if state.expiring.is_none() {
-        state.expiring = Some(state.ticks);
+    if !std::mem::replace(&mut state.expiring, true) {
         let ledger = Arc::clone(&state.args.ledger);
         pipe_to_self(me, async move {
             Message::Expired(ledger.expire(EXPIRE_MAX).await)

@@ -18,7 +18,7 @@ use colony_core::{
 };
 use colony_store::{AttemptCounts, Claim, Ledger, Settlement};
 use futures_util::FutureExt as _;
-use tokio::time::timeout;
+use tokio::time::{error::Elapsed, timeout};
 
 use super::journal_buffer::JournalBuffer;
 use crate::{
@@ -240,7 +240,7 @@ impl Job {
             // Most steps are ready at once, and need no timer.
             let ended = match poll_fn(|ctx| Poll::Ready(work.as_mut().poll(ctx))).await {
                 Poll::Ready(ended) => Ok(ended),
-                Poll::Pending => timeout(limit, work).await,
+                Poll::Pending => within(limit, work).await,
             };
             match ended {
                 Ok(Ok(Ok(output))) => Ok(Box::new(output)),
@@ -250,6 +250,20 @@ impl Job {
             }
         }
     }
+}
+
+/// Parts that a step's time is counted in.
+const SLICES: u32 = 16;
+
+/// Waits for `work` while this process runs: one that was stopped for hours, as a suspended machine is, has lost one slice at
+/// most, and nothing is charged to the tasks in its hands.
+async fn within<F: Future + Unpin>(limit: Duration, mut work: F) -> Result<F::Output, Elapsed> {
+    for _ in 1..SLICES {
+        if let Ok(done) = timeout(limit / SLICES, &mut work).await {
+            return Ok(done);
+        }
+    }
+    timeout(limit / SLICES, work).await
 }
 
 /// The span of an agent's work on a task.
@@ -284,4 +298,35 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("a panic without words")
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_has_its_whole_time_and_no_more() {
+        let limit = Duration::from_secs(32);
+        let sleep = |time| Box::pin(tokio::time::sleep(time));
+        let second = Duration::from_secs(1);
+        assert!(within(limit, sleep(limit - second)).await.is_ok());
+        assert!(within(limit, sleep(limit + second)).await.is_err());
+    }
+
+    /// A process that stands still sees all its time pass at once.
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_of_the_process_is_charged_to_nobody() {
+        let limit = Duration::from_secs(32);
+        let (done, work) = tokio::sync::oneshot::channel::<()>();
+        let step = async {
+            let step = within(limit, work).await;
+            assert!(step.is_ok(), "given up after a pause");
+        };
+        let pause = async {
+            tokio::time::advance(10 * limit).await;
+            tokio::time::sleep(limit / 2).await;
+            done.send(()).expect("waited for");
+        };
+        tokio::join!(step, pause);
+    }
 }

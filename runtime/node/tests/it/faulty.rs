@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -58,6 +58,8 @@ pub(crate) struct Faulty {
     health: watch::Sender<Health>,
     /// Whether writes hang, as with a disk that is away.
     hangs: watch::Sender<bool>,
+    /// Whether so much hangs that the next one is refused.
+    full: AtomicBool,
 }
 
 impl Faulty {
@@ -69,12 +71,18 @@ impl Faulty {
             journals: Faults::default(),
             health: watch::Sender::default(),
             hangs: watch::Sender::default(),
+            full: AtomicBool::default(),
         }
     }
 
     /// Stops for good.
     pub(crate) fn fail(&self, why: &str) {
         self.health.send_replace(Health::Failed(why.to_owned()));
+    }
+
+    /// Whether its queue is full from now on.
+    pub(crate) fn fill(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
     }
 
     /// Whether its writes hang from now on.
@@ -160,6 +168,9 @@ impl Ledger for Faulty {
     }
 
     async fn expire(&self, limit: u32) -> Result<Vec<TaskId>, LedgerError> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(LedgerError::Busy { waiting: 4_096 });
+        }
         self.moving().await;
         self.inner.expire(limit).await
     }
@@ -435,6 +446,13 @@ async fn a_node_whose_ledger_hangs_says_so_until_it_answers() {
     let serving = health.wait_for(|health| *health == NodeHealth::Serving);
     serving.await.expect("it lives");
     until(&handle, &ids, &[State::Done]).await;
+    // A queue that is full answers at once, and says nothing of the disk.
+    ledger.fill(true);
+    let stalled = health.wait_for(|health| matches!(health, NodeHealth::Stalled(_)));
+    stalled.await.expect("it lives");
+    ledger.fill(false);
+    let serving = health.wait_for(|health| *health == NodeHealth::Serving);
+    serving.await.expect("it lives");
     // Nor does a stall keep a node from being stopped.
     ledger.hang(true);
     let stalled = health.wait_for(|health| matches!(health, NodeHealth::Stalled(_)));
