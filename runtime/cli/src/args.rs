@@ -13,7 +13,7 @@ use colony_core::task::State;
 use colony_inference::Item;
 
 pub(crate) use self::approve::{
-    AcceptArgs, ApprovalFilterArgs, ApproveCommand, DecideArgs, DoubtChoice,
+    AcceptArgs, ApprovalFilterArgs, ApproveCommand, DecideArgs, DoubtChoice, RejectArgs,
 };
 pub(crate) use self::outbox::OutboxCommand;
 use crate::{

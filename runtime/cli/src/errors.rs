@@ -125,6 +125,11 @@ impl Failure {
         self
     }
 
+    /// The same exit code, for a failure that was said already.
+    pub(crate) fn again(&self, message: impl Into<String>) -> Self {
+        Self::new(self.exit, message)
+    }
+
     /// What a node's refusal means.
     pub(crate) fn from_status(status: &Status, address: &str) -> Self {
         let info = status.get_details_error_info();
