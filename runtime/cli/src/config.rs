@@ -24,7 +24,7 @@ use crate::{
     errors::{Failure, chain},
     model,
     node::logging,
-    output::{Output, cell, sheet},
+    output::{Output, cell, page, sheet},
 };
 
 /// Read when no file is named and it is there.
@@ -99,7 +99,7 @@ fn explain(key: &str, out: Output) -> Result<(), Failure> {
                 "" => String::new(),
                 text => format!("\n  {text}"),
             };
-            format!("{key}{default}{text}")
+            page(&format!("{key}{default}{text}"))
         })?;
     }
     Ok(())

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use self::escape::clean_json;
 pub(crate) use self::{
     escape::{clean, clean_lines, clean_within},
-    table::{sheet, table},
+    table::{page, sheet, table},
 };
 use crate::errors::Failure;
 
