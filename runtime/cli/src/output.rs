@@ -4,6 +4,7 @@
 //! errors go to stderr, so that a pipe sees results only. A reader that closed the pipe ends the command
 //! quietly.
 
+mod closed;
 mod escape;
 mod table;
 
@@ -139,6 +140,11 @@ fn write_error(text: &str) {
 }
 
 fn write_line(text: &str) -> Result<(), Failure> {
+    if closed::is_closed() {
+        return Err(Failure::failed(
+            "cannot write to standard output: it is closed",
+        ));
+    }
     let mut stdout = io::stdout().lock();
     let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
     written.map_err(|error| {
