@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 
-use super::{RetryArgs, span};
+use super::{
+    RetryArgs,
+    values::{span, user},
+};
 use crate::complete;
 
 /// Options that find questions. An empty one is refused: a variable that is not set must not decide everything.
@@ -54,12 +57,12 @@ pub(crate) enum DoubtChoice {
 /// Who decides, and for how long the request is repeated.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DecideArgs {
-    /// Who decides
+    /// Who decides [env: USER] [default: unknown]
+    // Not by clap's `env`: see `--address`.
     #[arg(
         long,
-        env = "USER",
-        hide_env_values = true,
-        default_value = "unknown",
+        default_value_t = user(),
+        hide_default_value = true,
         value_name = "NAME"
     )]
     pub(crate) by: String,
@@ -99,7 +102,7 @@ pub(crate) enum ApproveCommand {
     /// Follow questions: those that are open, then each as it is asked, decided or closed
     Watch {
         /// Only this tenant
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
         tenant: Option<String>,
         /// Only this agent type
         #[arg(long = "type", value_name = "TYPE", add = complete::agent_types())]
