@@ -41,6 +41,8 @@ const CONNECT_WAIT: Duration = Duration::from_secs(3);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Largest answer taken. Pages stay below 4 MiB; a single task may be as large as a node is set to let in.
 const ANSWER_BYTES_MAX: usize = 80 * 1024 * 1024;
+/// Most characters of a wrong address that are repeated; a name of a host has 253 at most.
+const ADDRESS_CHARS_MAX: usize = 260;
 /// Longest page that the node gives.
 pub(crate) const PAGE_MAX: usize = 1_000;
 
@@ -61,7 +63,8 @@ impl Node {
             .ok()
             .filter(|endpoint| endpoint.uri().port().is_some())
             .ok_or_else(|| {
-                Failure::usage(format!("{address:?} is not an address; write HOST:PORT"))
+                let quoted: String = address.chars().take(ADDRESS_CHARS_MAX).collect();
+                Failure::usage(format!("{quoted:?} is not an address; write HOST:PORT"))
             })?;
         let endpoint = endpoint
             .connect_timeout(CONNECT_WAIT.min(timeout))

@@ -24,7 +24,7 @@ use crate::{
     errors::{Failure, chain},
     model,
     node::logging,
-    output::{Output, cell, sheet},
+    output::{Output, cell, page, sheet},
 };
 
 /// Read when no file is named and it is there.
@@ -99,7 +99,7 @@ fn explain(key: &str, out: Output) -> Result<(), Failure> {
                 "" => String::new(),
                 text => format!("\n  {text}"),
             };
-            format!("{key}{default}{text}")
+            page(&format!("{key}{default}{text}"))
         })?;
     }
     Ok(())
@@ -137,6 +137,7 @@ fn check(sources: ConfigSources, out: Output) -> Result<(), Failure> {
         Err(ConfigError::Problems { problems }) => (None, problems),
         Err(error) => (None, vec![unreadable(&error)]),
     };
+    let problems: Vec<Problem> = problems.into_iter().map(in_words).collect();
     let errors = errors(&problems);
     let warnings = problems.len() - errors;
     let said = json!({
@@ -161,6 +162,25 @@ fn check(sources: ConfigSources, out: Output) -> Result<(), Failure> {
         return Err(Failure::usage(format!("no node starts with {file}: {sum}")));
     }
     Ok(())
+}
+
+/// A problem without the names of Rust's types: who writes a configuration knows numbers and texts.
+fn in_words(mut problem: Problem) -> Problem {
+    let names = [
+        ("expected u8", "expected a whole number"),
+        ("expected u16", "expected a whole number"),
+        ("expected u32", "expected a whole number"),
+        ("expected u64", "expected a whole number"),
+        ("expected usize", "expected a whole number"),
+        ("expected f32", "expected a number"),
+        ("expected f64", "expected a number"),
+        ("expected string", "expected a text"),
+        ("``", "`"),
+    ];
+    for (name, words) in names {
+        problem.what = problem.what.replace(name, words);
+    }
+    problem
 }
 
 fn errors(problems: &[Problem]) -> usize {
@@ -230,7 +250,7 @@ pub(crate) fn load(
         ConfigError::Problems { problems } => {
             let sum = count(errors(problems), "problem");
             Failure::usage(format!("{sum} in the configuration"))
-                .with_details(problems.iter().map(ToString::to_string))
+                .with_details(problems.iter().cloned().map(|problem| in_words(problem).to_string()))
                 .with_hint("`colony config explain KEY` says what a setting means, `colony config show` what holds")
         }
         ConfigError::Read { .. } | ConfigError::Syntax { .. } => Failure::usage(chain(&error)),

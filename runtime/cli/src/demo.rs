@@ -59,7 +59,7 @@ pub(crate) async fn run(args: DemoArgs, global: &Global, out: Output) -> Result<
         "error".clone_into(&mut config.telemetry.log);
     }
     only_who_sorts(&mut config.agents, args.agents)?;
-    logging::start(&config.telemetry)?;
+    logging::start(&config.telemetry, out)?;
     let home = model::home_of(&config)?;
     if config.inference.engine == Engine::Ort {
         tokio::select! {

@@ -20,8 +20,20 @@ use crate::output::clean_within;
 /// Most characters of a line about an error: it may quote what somebody sent, which may be a file of zeros.
 const LINE_CHARS_MAX: usize = 1_000;
 
-/// The node's reason for refusing a field that cannot be read: an id, a name, a number.
-const UNREADABLE: &str = "CLY0010";
+/// The node's reasons for refusing what whoever typed it got wrong: nothing to see in a text, a key that is blank or
+/// holds a control character, a field that cannot be read, a message that cannot.
+const UNREADABLE: [&str; 5] = ["CLY0001", "CLY0007", "CLY0008", "CLY0010", "CLY0011"];
+/// The node's reason for refusing a task of a type that is not declared.
+pub(crate) const UNKNOWN_TYPE: &str = "CLY0003";
+
+/// What HTTP/2 makes of an answer in another protocol: its first letters are no length.
+const NO_HTTP2: &str = "frame with invalid size";
+
+/// How what kept an answer away begins, when all the time given to tries is over.
+pub(crate) const NO_ANSWER: &str = "no answer within";
+
+/// What is said of one who takes a connection and closes it.
+const CLOSED: &str = "connection closed";
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +115,14 @@ impl Failure {
     /// Nobody listens at `address`.
     pub(crate) fn unreachable(address: &str, why: &str) -> Self {
         let what = format!("no node answers at {address}: {why}");
-        Self::new(Exit::Unreachable, what)
-            .with_hint("start one with `colony node`, or name another with --address")
+        let hint = if why.starts_with(NO_ANSWER) {
+            "somebody listens and says nothing: give it more time with --retry-for, or name another with --address"
+        } else if why == CLOSED {
+            "somebody listens there and may be no colony node; name another with --address"
+        } else {
+            "start one with `colony node`, or name another with --address"
+        };
+        Self::new(Exit::Unreachable, what).with_hint(hint)
     }
 
     /// Lists each of many problems below the message.
@@ -125,6 +143,11 @@ impl Failure {
         self
     }
 
+    /// The same exit code, for a failure that was said already.
+    pub(crate) fn again(&self, message: impl Into<String>) -> Self {
+        Self::new(self.exit, message)
+    }
+
     /// What a node's refusal means.
     pub(crate) fn from_status(status: &Status, address: &str) -> Self {
         let info = status.get_details_error_info();
@@ -138,12 +161,23 @@ impl Failure {
             )
             .with_hint("whether it was done is not known; give it more time with --timeout");
         }
+        if is_no_node(status) {
+            let what =
+                format!("the program at {address} is no colony node: it does not speak HTTP/2");
+            return Self::new(Exit::Unreachable, what)
+                .with_hint("name the node's address with --address");
+        }
         if is_broken_line(status) {
             return Self::unreachable(address, &root_cause(status));
         }
+        let has = |codes: &[&str]| {
+            let reason = reason.as_deref();
+            reason.is_some_and(|reason| codes.contains(&reason))
+        };
         let exit = match status.code() {
-            // A field that cannot be read is a slip of whoever typed it, wherever it is noticed.
-            Code::InvalidArgument if reason.as_deref() == Some(UNREADABLE) => Exit::Usage,
+            // A slip of whoever typed it, wherever it is noticed.
+            Code::InvalidArgument if has(&UNREADABLE) => Exit::Usage,
+            Code::InvalidArgument if has(&[UNKNOWN_TYPE]) => Exit::NotFound,
             Code::NotFound => Exit::NotFound,
             Code::DeadlineExceeded | Code::Cancelled => Exit::Unreachable,
             Code::Internal | Code::Unknown | Code::DataLoss => Exit::Failed,
@@ -273,8 +307,13 @@ pub(crate) fn is_broken_line(status: &Status) -> bool {
         }
 }
 
+/// Whether somebody answered who speaks another protocol: to ask again gives the same.
+pub(crate) fn is_no_node(status: &Status) -> bool {
+    is_broken_line(status) && root_cause(status).contains(NO_HTTP2)
+}
+
 /// Whether our own clock ended the call: somebody may be there, and slow.
-fn is_out_of_time(status: &Status) -> bool {
+pub(crate) fn is_out_of_time(status: &Status) -> bool {
     let mut next = status.source();
     while let Some(error) = next {
         if error.is::<tonic::TimeoutExpired>() {
@@ -354,8 +393,13 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_cannot_be_read_is_a_wrong_argument_and_a_broken_rule_a_refusal() {
-        for (code, exit) in [("CLY0010", Exit::Usage), ("CLY0003", Exit::Refused)] {
+    fn a_slip_is_a_wrong_argument_a_limit_a_refusal_and_an_unknown_type_not_there() {
+        for (code, exit) in [
+            ("CLY0010", Exit::Usage),
+            ("CLY0001", Exit::Usage),
+            ("CLY0002", Exit::Refused),
+            ("CLY0003", Exit::NotFound),
+        ] {
             let details = ErrorDetails::with_error_info(code, "colony", HashMap::new());
             let status = Status::with_error_details(Code::InvalidArgument, "no", details);
             assert_eq!(Failure::from_status(&status, "here:1").exit, exit, "{code}");

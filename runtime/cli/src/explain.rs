@@ -2,7 +2,10 @@
 
 use serde_json::json;
 
-use crate::{errors::Failure, output::Output};
+use crate::{
+    errors::Failure,
+    output::{self, Output},
+};
 
 /// The pages, each with its code.
 macro_rules! pages {
@@ -37,7 +40,7 @@ pub(crate) fn page(code: &str) -> Option<Page> {
 pub(crate) fn run(page: Page, out: Output) -> Result<(), Failure> {
     let text = page.text.trim_end();
     out.result(&json!({ "code": page.code, "page": text }), || {
-        text.to_owned()
+        output::page(text)
     })
 }
 

@@ -27,7 +27,7 @@ mod risk;
 mod sim;
 mod stats;
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -41,6 +41,9 @@ use crate::{
 /// Agents allocate and free small things on every core all the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Most characters of a line that quotes an argument, from its beginning and from its end.
+const QUOTED_CHARS_MAX: usize = 250;
 
 fn main() -> ExitCode {
     silence_onnx_runtime();
@@ -87,12 +90,33 @@ fn main() -> ExitCode {
 /// its colours.
 fn refused(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
-        say(error.render().to_string().trim_end());
+        // What it quotes may be a file that a shell put there.
+        let text = error.render().to_string();
+        let lines = text.trim_end().lines();
+        let lines: Vec<String> = lines.map(short).collect();
+        say(&lines.join("\n"));
     } else {
         // A reader that has gone is nobody's loss.
-        let _ = error.print();
+        let printed = error.print();
+        if let Err(error) = printed
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            say(&format!("error: cannot write to standard output: {error}"));
+            return ExitCode::FAILURE;
+        }
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// A line without the middle of what is too long: at its end stands what is wrong.
+fn short(line: &str) -> String {
+    let chars: Vec<char> = line.chars().collect();
+    if chars.len() <= 2 * QUOTED_CHARS_MAX {
+        return line.to_owned();
+    }
+    let begin: String = chars[..QUOTED_CHARS_MAX].iter().collect();
+    let end: String = chars[chars.len() - QUOTED_CHARS_MAX..].iter().collect();
+    format!("{begin} … {end}")
 }
 
 /// Colony talks to nobody that its configuration does not name, and neither does what it loads.

@@ -47,7 +47,7 @@ pub(crate) async fn run(args: NodeArgs, out: Output) -> Result<(), Failure> {
     flags.extend(log_format.map(|format| ("telemetry.log_format".to_owned(), log_name(format))));
     let loaded = config::load(sources, flags)?;
     let config = loaded.config;
-    logging::start(&config.telemetry)?;
+    logging::start(&config.telemetry, out)?;
     for warning in loaded.warnings {
         tracing::warn!(key = warning.key, origin = %warning.origin, "{}", warning.what);
     }

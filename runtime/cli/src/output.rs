@@ -4,6 +4,7 @@
 //! errors go to stderr, so that a pipe sees results only. A reader that closed the pipe ends the command
 //! quietly.
 
+mod closed;
 mod escape;
 mod table;
 
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use self::escape::clean_json;
 pub(crate) use self::{
     escape::{clean, clean_lines, clean_within},
-    table::{sheet, table},
+    table::{page, sheet, table},
 };
 use crate::errors::Failure;
 
@@ -139,6 +140,11 @@ fn write_error(text: &str) {
 }
 
 fn write_line(text: &str) -> Result<(), Failure> {
+    if closed::is_closed() {
+        return Err(Failure::failed(
+            "cannot write to standard output: it is closed",
+        ));
+    }
     let mut stdout = io::stdout().lock();
     let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
     written.map_err(|error| {

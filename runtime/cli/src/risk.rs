@@ -138,11 +138,14 @@ pub(crate) async fn eval(args: RiskEvalArgs, out: Output) -> Result<(), Failure>
 
 /// A line of the file. Whether it is risky must be said: a slip of the pen would count as harmless.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct Labelled {
     text: String,
     risky: bool,
 }
+
+/// What is said of a line that is none.
+const WRITE: &str = "write {\"text\": \"…\", \"risky\": true}";
 
 /// Reads the file; the first line that is wrong ends it.
 fn read(path: &Path) -> Result<Vec<Labelled>, Failure> {
@@ -153,12 +156,15 @@ fn read(path: &Path) -> Result<Vec<Labelled>, Failure> {
     for (number, line) in Lines::new(file) {
         let wrong = |what: String| Failure::usage(format!("{name}, line {number}: {what}"));
         let line = line.map_err(|fault| wrong(fault.to_string()))?;
-        let text = serde_json::from_slice(line.trim_ascii());
-        texts.push(text.map_err(|error| {
-            wrong(format!(
-                "{error}; write {{\"text\": \"…\", \"risky\": true}}"
-            ))
-        })?);
+        let line = line.trim_ascii();
+        // A list would be taken for the fields in their order.
+        if line.starts_with(b"[") {
+            return Err(wrong(format!(
+                "a list where an object is expected; {WRITE}"
+            )));
+        }
+        let text = serde_json::from_slice(line);
+        texts.push(text.map_err(|error| wrong(format!("{error}; {WRITE}")))?);
     }
     if texts.is_empty() {
         return Err(Failure::usage(format!("{name} holds no texts")));

@@ -424,7 +424,7 @@ fn a_name_that_nothing_has_is_an_error_that_names_what_there_is() {
         (&["agent", "get", "nosuch/1"], 5, "there are: echo, triage"),
         (
             &["submit", "--type", "nosuch", "text"],
-            4,
+            5,
             "there are: echo, triage",
         ),
         (
@@ -574,7 +574,7 @@ fn every_exit_code_means_what_the_page_says() {
         (&["agent", "get", "bad"], 2, "CLY0010"),
         (&["task", "list", "--tenant", "No Name"], 2, "CLY0010"),
         (&["task", "get", "xyz"], 2, "not the beginning of an id"),
-        (&["submit", "--type", "nosuch", "text"], 4, "CLY0003"),
+        (&["submit", "--type", "nosuch", "text"], 5, "CLY0003"),
         (&["task", "get", whole], 5, "CLY0013"),
         (&["approve", "show", whole], 5, "no question"),
         (&["model", "test", "nosuch"], 5, "CLY0013"),

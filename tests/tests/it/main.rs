@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod api;
+mod arguments;
 mod commands;
 mod completions;
 mod demo;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use colony_tests::{Folder, Node, eventually_some};
+use colony_tests::{Folder, Node, command, eventually_some, run_within};
 use serde_json::Value;
 
 /// For a node on a machine that builds at the same time.
@@ -27,6 +27,29 @@ fn file(node: &Node, text: &str, queue: &str) {
 
 fn listed(node: &Node, more: &[&str]) -> Vec<Value> {
     node.json(&[&["outbox", "list"], more].concat()).unwrap()
+}
+
+#[test]
+fn filed_tickets_are_listed_in_eighty_columns() {
+    let folder = Folder::new().unwrap();
+    let node = Node::start(&folder, &[]).unwrap();
+    file(&node, "my badge does not open the gate", "badges");
+    let id = listed(&node, &[])[0]["id"].as_str().unwrap().to_owned();
+    for more in [&[][..], &["--all"]] {
+        let mut command = command(&[&["outbox", "list"], more].concat()).unwrap();
+        command
+            .args(["--address", node.address()])
+            .env("COLUMNS", "80");
+        let shown = run_within(SOON, command).unwrap().good().unwrap().stdout;
+        assert_eq!(shown.lines().count(), 2, "{shown}");
+        assert!(shown.contains("PAYLOAD") || !more.is_empty(), "{shown}");
+        assert!(shown.contains("tick"), "{shown}");
+        // What acknowledges it is whole.
+        assert!(shown.contains(&id), "{shown}");
+        for line in shown.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
 }
 
 #[test]

@@ -11,8 +11,9 @@ use std::{
 
 use colony_tests::{Finished, Folder, Node, command, eventually, run_within};
 use rustix::{
+    process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{Winsize, tcsetwinsize},
+    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
 use serde_json::Value;
 
@@ -186,6 +187,53 @@ fn an_id_that_is_malformed_unknown_or_shared_has_its_own_error() {
     }
 }
 
+#[test]
+fn several_are_rejected_by_options_and_an_unknown_label_is_said_once() {
+    let folder = Folder::new().unwrap();
+    let node = Node::start(&folder, &[]).unwrap();
+    let texts = ["a monitor", "two monitors", "three monitors", "the mouse"];
+    let questions = asked(&node, &[&texts[..], &[RISKY]].concat());
+    let id = |at: usize| text(&questions[at], "id");
+    // The same one twice, once by its beginning, is decided once.
+    let twice = ["approve", "accept", id(3), &id(3)[..35], "--label", "mouse"];
+    let accepted = node.run(&twice).unwrap().good().unwrap();
+    assert_eq!(accepted.stdout.lines().count(), 1, "{}", accepted.stdout);
+
+    let label = [
+        "approve", "accept", "--search", "monitor", "--label", "mice",
+    ];
+    let typo = node.run(&label).unwrap();
+    assert_eq!(typo.code, Some(4), "{}", typo.stderr);
+    assert_eq!(typo.stderr.matches("CLY0034").count(), 1, "{}", typo.stderr);
+    assert!(typo.stderr.contains(id(0)), "{}", typo.stderr);
+
+    let none = node.run(&["approve", "reject", "--limit", "2"]).unwrap();
+    assert_eq!(none.code, Some(2), "{}", none.stderr);
+    assert!(
+        none.stderr.contains("ids, or what finds them: --type"),
+        "{}",
+        none.stderr
+    );
+    assert!(!none.stderr.contains("--address"), "{}", none.stderr);
+    let both = node
+        .run(&["approve", "reject", id(0), "--type", "triage"])
+        .unwrap();
+    assert_eq!(both.code, Some(2), "{}", both.stderr);
+
+    let some = ["approve", "reject", "--search", "monitor", "--limit", "2"];
+    let rejected = node.run(&some).unwrap().good().unwrap();
+    assert_eq!(rejected.stdout.matches("is rejected").count(), 2);
+    assert!(rejected.stderr.contains("and more"), "{}", rejected.stderr);
+    // To reject a risky one does no harm.
+    let rest = ["approve", "reject", "--type", "triage", "--reason", "no"];
+    let rejected = node.run(&rest).unwrap().good().unwrap();
+    assert_eq!(rejected.stdout.matches("is rejected").count(), 2);
+    assert!(node.json(&["approve", "list"]).unwrap().is_empty());
+    let risky = ["approve", "reject", "--doubt", "risky"];
+    let nothing = node.run(&risky).unwrap().good().unwrap();
+    assert!(nothing.stderr.contains("no question is like that"));
+}
+
 /// A command on a terminal of 80 columns.
 struct Terminal {
     child: Child,
@@ -275,7 +323,8 @@ fn a_review_decides_with_single_keys_and_takes_the_last_decision_back() {
     terminal.press("u", "undone");
     terminal.press("rno\r", texts[1]);
     // The decision that was taken back was never sent: this one is.
-    terminal.press("lhardware\r", "rejected by ann: no");
+    terminal.press("lhardware\r", texts[2]);
+    terminal.until(0, "rejected by ann: no");
     terminal.press("a", "press y");
     terminal.press("n", "not accepted");
     terminal.press("q", "is done: hardware");
@@ -298,4 +347,111 @@ fn a_review_decides_with_single_keys_and_takes_the_last_decision_back() {
     // Without a terminal it says what it needs.
     let refused = node.run(&["approve", "review"]).unwrap();
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+}
+
+#[test]
+fn a_review_that_is_killed_leaves_the_terminal_as_it_was_and_says_what_was_not_sent() {
+    let folder = Folder::new().unwrap();
+    let node = Node::start(&folder, &[]).unwrap();
+    let texts = ["my password is lost"];
+    asked(&node, &texts);
+    for signal in [Signal::TERM, Signal::HUP, Signal::QUIT, Signal::INT] {
+        let mut terminal = Terminal::open(&node, &["approve", "review"]);
+        terminal.until(0, texts[0]);
+        terminal.press("r\r", "that was the last one");
+        let master = terminal.master.try_clone().unwrap();
+        let is_single = || !modes(&master).contains(LocalModes::ICANON);
+        assert!(is_single(), "{signal:?}");
+        kill_process(Pid::from_child(&terminal.child), signal).unwrap();
+        let (code, said) = terminal.end();
+        assert_eq!(code, Some(0), "{signal:?}: {said}");
+        assert!(said.contains("was not sent"), "{signal:?}: {said}");
+        let before = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+        assert!(modes(&master).contains(before), "{signal:?}");
+    }
+    assert_eq!(node.json(&["approve", "list"]).unwrap().len(), 1);
+}
+
+fn modes(terminal: &File) -> LocalModes {
+    tcgetattr(terminal).unwrap().local_modes
+}
+
+#[test]
+fn keys_that_came_before_a_question_was_shown_decide_nothing() {
+    let folder = Folder::new().unwrap();
+    let node = Node::start(&folder, &[]).unwrap();
+    let texts = [
+        "my password is lost",
+        "the screen is broken",
+        "the mouse is",
+    ];
+    let questions = asked(&node, &texts);
+    let mut terminal = Terminal::open(&node, &["approve", "review"]);
+    terminal.until(0, texts[0]);
+    // A key that was held down.
+    terminal.press("rno\rrno\rrno\r", texts[1]);
+    terminal.press("q", "is failed");
+    let (code, said) = terminal.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains(texts[2]), "{said}");
+    let left = node.json(&["approve", "list"]).unwrap();
+    let left: Vec<&str> = left.iter().map(|q| text(q, "id")).collect();
+    assert_eq!(left, [text(&questions[1], "id"), text(&questions[2], "id")]);
+}
+
+#[test]
+fn arrows_are_no_commands_and_a_long_line_stays_one_line() {
+    let folder = Folder::new().unwrap();
+    let node = Node::start(&folder, &[]).unwrap();
+    let texts = ["my password is lost"];
+    asked(&node, &texts);
+    let mut terminal = Terminal::open(&node, &["approve", "review", "--by", "ann"]);
+    terminal.until(0, texts[0]);
+    // Shift-Up of rxvt, Alt-a, Delete, Up: nothing; then a reason of 120 letters with arrows in it.
+    let reason = "why ".repeat(30);
+    let (half, rest) = reason.split_at(60);
+    let keys = format!("\u{1b}[a\u{1b}a\u{1b}[3~\u{1b}[Ar{half}\u{1b}[D\u{1b}[3~\u{1b}a{rest}!");
+    terminal.press(&keys, "why why !");
+    let said = terminal.said();
+    assert!(!said.contains("decided"), "{said}");
+    assert!(!said.contains("not rejected"), "{said}");
+    let written = &said[said.find("why (").unwrap()..];
+    assert!(!written.contains('\n'), "{written:?}");
+    for line in written.split("\r\u{1b}[K") {
+        assert!(line.chars().count() < 80, "{line:?}");
+    }
+    terminal.press("\r", "that was the last one");
+    terminal.press("q", &format!("rejected by ann: {reason}!"));
+    terminal.end();
+    // Esc alone goes back.
+    asked(&node, &texts);
+    let mut terminal = Terminal::open(&node, &["approve", "review"]);
+    terminal.until(0, texts[0]);
+    terminal.press("rno\u{1b}", "not rejected");
+    terminal.press("q", "");
+    terminal.end();
+    assert_eq!(node.json(&["approve", "list"]).unwrap().len(), 1);
+}
+
+#[test]
+fn a_review_whose_decision_is_refused_does_not_end_well() {
+    let folder = Folder::new().unwrap();
+    let node = Node::start(&folder, &[]).unwrap();
+    let texts = ["my password is lost"];
+    let questions = asked(&node, &texts);
+    let none = Terminal::open(&node, &["approve", "review", "--search", "printer"]);
+    let (code, said) = none.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("no question is like that"), "{said}");
+    let mut terminal = Terminal::open(&node, &["approve", "review"]);
+    terminal.until(0, texts[0]);
+    terminal.press("rno\r", "that was the last one");
+    let id = text(&questions[0], "id");
+    node.run(&["approve", "reject", id, "--by", "ann"])
+        .unwrap()
+        .good()
+        .unwrap();
+    terminal.press("q", "decided by ann");
+    let (code, said) = terminal.end();
+    assert_eq!(code, Some(4), "{said}");
 }

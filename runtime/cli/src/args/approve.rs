@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 
-use super::{RetryArgs, span};
+use super::{
+    RetryArgs,
+    values::{span, user},
+};
 use crate::complete;
 
 /// Options that find questions. An empty one is refused: a variable that is not set must not decide everything.
@@ -17,7 +20,7 @@ pub(crate) struct ApprovalFilterArgs {
     #[arg(long = "type", value_name = "TYPE", value_parser = NonEmptyStringValueParser::new(), add = complete::agent_types())]
     pub(crate) agent_type: Option<String>,
     /// Only those asked for this reason; may be repeated
-    #[arg(long = "reason", value_name = "REASON")]
+    #[arg(long = "reason", visible_alias = "doubt", value_name = "REASON")]
     pub(crate) doubts: Vec<DoubtChoice>,
     /// Only those that have waited at least this long
     #[arg(long, value_name = "TIME", value_parser = span)]
@@ -54,12 +57,12 @@ pub(crate) enum DoubtChoice {
 /// Who decides, and for how long the request is repeated.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DecideArgs {
-    /// Who decides
+    /// Who decides [env: USER] [default: unknown]
+    // Not by clap's `env`: see `--address`.
     #[arg(
         long,
-        env = "USER",
-        hide_env_values = true,
-        default_value = "unknown",
+        default_value_t = user(),
+        hide_default_value = true,
         value_name = "NAME"
     )]
     pub(crate) by: String,
@@ -99,7 +102,7 @@ pub(crate) enum ApproveCommand {
     /// Follow questions: those that are open, then each as it is asked, decided or closed
     Watch {
         /// Only this tenant
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
         tenant: Option<String>,
         /// Only this agent type
         #[arg(long = "type", value_name = "TYPE", add = complete::agent_types())]
@@ -108,24 +111,14 @@ pub(crate) enum ApproveCommand {
     /// The proposal is right; or with --label, this is right instead
     Accept(AcceptArgs),
     /// It must not be done; the task fails
-    Reject {
-        /// Ids of the questions, or the beginnings of them
-        #[arg(required = true, add = complete::approvals())]
-        ids: Vec<String>,
-        /// Why, in one line
-        #[arg(long, default_value = "rejected by a human", value_name = "TEXT")]
-        reason: String,
-        #[command(flatten)]
-        decide: DecideArgs,
-    },
+    Reject(RejectArgs),
 }
 
 /// Which questions to accept: some by their ids, or those that options find.
 #[derive(Debug, Args)]
 pub(crate) struct AcceptArgs {
     /// Ids of the questions, or the beginnings of them
-    #[arg(required_unless_present_any = ["tenant", "agent_type", "doubts", "older_than", "search"],
-          conflicts_with_all = ["tenant", "agent_type", "doubts", "older_than", "search"], add = complete::approvals())]
+    #[arg(conflicts_with_all = ["tenant", "agent_type", "doubts", "older_than", "search"], add = complete::approvals())]
     pub(crate) ids: Vec<String>,
     #[command(flatten)]
     pub(crate) filter: ApprovalFilterArgs,
@@ -146,4 +139,54 @@ pub(crate) struct AcceptArgs {
     pub(crate) no_teach: bool,
     #[command(flatten)]
     pub(crate) decide: DecideArgs,
+}
+
+/// Which questions to reject: some by their ids, or those that options find.
+#[derive(Debug, Args)]
+pub(crate) struct RejectArgs {
+    /// Ids of the questions, or the beginnings of them
+    #[arg(conflicts_with_all = ["tenant", "agent_type", "doubts", "older_than", "search"], add = complete::approvals())]
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) filter: RejectFilterArgs,
+    /// Most questions that the options take; 0 takes all
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub(crate) limit: usize,
+    /// Why, in one line
+    #[arg(long, default_value = "rejected by a human", value_name = "TEXT")]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) decide: DecideArgs,
+}
+
+/// [`ApprovalFilterArgs`] beside a `--reason` that says why something is rejected.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RejectFilterArgs {
+    /// Only this tenant
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) tenant: Option<String>,
+    /// Only this agent type
+    #[arg(long = "type", value_name = "TYPE", value_parser = NonEmptyStringValueParser::new(), add = complete::agent_types())]
+    pub(crate) agent_type: Option<String>,
+    /// Only those asked for this reason; may be repeated
+    #[arg(long = "doubt", value_name = "REASON")]
+    pub(crate) doubts: Vec<DoubtChoice>,
+    /// Only those that have waited at least this long
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub(crate) older_than: Option<Duration>,
+    /// Only those that hold this text, in any case: in the task, the question or the proposal
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) search: Option<String>,
+}
+
+impl From<RejectFilterArgs> for ApprovalFilterArgs {
+    fn from(filter: RejectFilterArgs) -> Self {
+        Self {
+            tenant: filter.tenant,
+            agent_type: filter.agent_type,
+            doubts: filter.doubts,
+            older_than: filter.older_than,
+            search: filter.search,
+        }
+    }
 }

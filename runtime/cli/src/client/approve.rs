@@ -46,11 +46,7 @@ pub(crate) async fn run(node: &Node, command: ApproveCommand, out: Output) -> Re
             watch::run(node, tenant, agent_type, out).await
         }
         ApproveCommand::Accept(args) => decide::accept(node, args, out).await,
-        ApproveCommand::Reject {
-            ids,
-            reason,
-            decide,
-        } => decide::reject(node, ids, reason, decide, out).await,
+        ApproveCommand::Reject(args) => decide::reject(node, args, out).await,
     }
 }
 
@@ -91,12 +87,7 @@ async fn print(
         .approvals
         .iter()
         .map(|approval| (view::approval(approval), row(approval, all)));
-    let nothing = match (found.whole, all) {
-        (true, true) => "nobody has asked a human yet",
-        (true, false) => "nothing waits for a human",
-        (false, _) => "no question is like that",
-    };
-    out.results(&header, rows, nothing)?;
+    out.results(&header, rows, found.nothing())?;
     if !found.approvals.is_empty() {
         out.note(&totals(&found.totals));
     }
@@ -113,8 +104,29 @@ pub(crate) struct Found {
     totals: ApprovalTotals,
     /// Whether there are more than the limit let in.
     more: bool,
-    /// Whether all questions were asked for.
-    whole: bool,
+    asked: Asked,
+}
+
+/// Which questions were asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// All that ever were.
+    Ever,
+    /// All open ones.
+    Open,
+    /// Those like something.
+    Some,
+}
+
+impl Found {
+    /// What is said where there is none.
+    const fn nothing(&self) -> &'static str {
+        match self.asked {
+            Asked::Ever => "nobody has asked a human yet",
+            Asked::Open => "nothing waits for a human",
+            Asked::Some => "no question is like that",
+        }
+    }
 }
 
 /// At most `limit` questions (0: all).
@@ -123,15 +135,19 @@ pub(crate) async fn list(
     mut ask: ListApprovalsRequest,
     limit: usize,
 ) -> Result<Found, Failure> {
-    let whole = ListApprovalsRequest {
-        closed_too: ask.closed_too,
+    let every = |closed_too| ListApprovalsRequest {
+        closed_too,
         ..ListApprovalsRequest::default()
     };
     let mut found = Found {
         approvals: Vec::new(),
         totals: ApprovalTotals::default(),
         more: false,
-        whole: ask == whole,
+        asked: match &ask {
+            ask if *ask == every(true) => Asked::Ever,
+            ask if *ask == every(false) => Asked::Open,
+            _ => Asked::Some,
+        },
     };
     ask.with_totals = true;
     loop {

@@ -13,11 +13,13 @@ use super::{Node, page_size, retry::with_retry, view, watch::patiently};
 use crate::{
     args::OutboxCommand,
     errors::Failure,
-    output::{Output, cell, clean},
+    output::{Output, cell, clean, clean_within},
 };
 
 /// Most messages that the node acknowledges at once.
 const IDS_MAX: usize = 1_000;
+/// Most characters of an id that are repeated; the node's have some sixty.
+const ID_CHARS_MAX: usize = 200;
 
 pub(crate) async fn run(node: &Node, command: OutboxCommand, out: Output) -> Result<(), Failure> {
     match command {
@@ -54,9 +56,10 @@ pub(crate) async fn run(node: &Node, command: OutboxCommand, out: Output) -> Res
                     let known = !unknown.contains(&id);
                     missing += u64::from(!known);
                     let said = json!({ "id": id, "acknowledged": known });
+                    let id = clean_within(ID_CHARS_MAX, &id);
                     out.result(&said, || match known {
-                        true => format!("{} is acknowledged", clean(&id)),
-                        false => format!("{} is not there: never posted, or forgotten", clean(&id)),
+                        true => format!("{id} is acknowledged"),
+                        false => format!("{id} is not there: never posted, or forgotten"),
                     })?;
                 }
             }
@@ -86,11 +89,23 @@ async fn list(
             break;
         }
     }
-    let header = ["id", "to", "posted", "acknowledged", "payload"];
-    let rows = messages
-        .iter()
-        .map(|message| (shown(message), row(message)));
-    out.results(&header, rows, "nothing waits to be delivered")?;
+    // An id is long, and what `ack` takes: beside it a terminal has no room for two times.
+    let all = ask.acknowledged_too;
+    let header: &[&str] = match all {
+        true => &["id", "to", "state", "payload"],
+        false => &["id", "to", "payload"],
+    };
+    let rows = messages.iter().map(|message| {
+        let mut cells = row(message);
+        let acknowledged = message.acknowledged_at_us.is_some();
+        cells.drain(2..4);
+        if all {
+            let state = if acknowledged { "done" } else { "open" };
+            cells.insert(2, state.to_owned());
+        }
+        (shown(message), cells)
+    });
+    out.results(header, rows, "nothing waits to be delivered")?;
     if !ask.page_token.is_empty() {
         out.note(&format!("… and more; --limit 0 lists all ({limit} shown)"));
     }

@@ -15,7 +15,7 @@ use tonic_types::StatusExt as _;
 
 use super::CONNECT_WAIT;
 use crate::{
-    errors::{is_broken_line, root_cause},
+    errors::{NO_ANSWER, is_broken_line, is_no_node, is_out_of_time, root_cause},
     output::Output,
 };
 
@@ -46,11 +46,7 @@ where
         let status = match timeout_at(cut_off, call()).await {
             Ok(Ok(response)) => return Ok(response.into_inner()),
             Ok(Err(status)) => status,
-            Err(_) => {
-                let waited = began.elapsed().as_millis();
-                let silent = || Status::unavailable(format!("no answer within {waited} ms"));
-                return Err(last.unwrap_or_else(silent));
-            }
+            Err(_) => return Err(given_up(last, began)),
         };
         let Some(wait) = wait_after(&status, pause) else {
             return Err(status);
@@ -61,11 +57,19 @@ where
         let now = Instant::now();
         sleep(wait.min(give_up.saturating_duration_since(now))).await;
         if Instant::now() >= give_up {
-            return Err(status);
+            return Err(given_up(Some(status), began));
         }
         pause = (pause * 2).min(PAUSE_MAX);
         last = Some(status);
     }
+}
+
+/// What is said when the time is over: why the last attempt failed, or if none was answered, for how long all were not.
+fn given_up(last: Option<Status>, began: Instant) -> Status {
+    let waited = began.elapsed().as_millis();
+    let silent = || Status::unavailable(format!("{NO_ANSWER} {waited} ms"));
+    last.filter(|status| !is_out_of_time(status))
+        .unwrap_or_else(silent)
 }
 
 /// How long to wait before another attempt: what the node asked for, or else `pause`. None when another attempt
@@ -80,6 +84,7 @@ fn wait_after(status: &Status, pause: Duration) -> Option<Duration> {
     }
     let away = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
         || is_broken_line(status);
+    let away = away && !is_no_node(status);
     away.then(|| told.unwrap_or(pause))
 }
 

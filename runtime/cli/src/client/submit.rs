@@ -29,13 +29,14 @@ use tonic::{Code, Status};
 
 use self::lines::{Defaults, TaskLines};
 use super::{Node, retry::with_retry, types, view, watch::Watch};
-use crate::{args::SubmitArgs, errors::Failure, output::Output};
+use crate::{
+    args::SubmitArgs,
+    errors::{Failure, UNKNOWN_TYPE},
+    output::Output,
+};
 
 /// Tasks in one request: large enough to fill a group commit, small enough that a repetition is cheap.
 const BATCH_TASKS: usize = 256;
-
-/// The node's reason for refusing a task of a type that is not declared.
-const UNKNOWN_TYPE: &str = "CLY0003";
 
 /// What is handed in.
 enum Input {

@@ -5,7 +5,10 @@ use std::io::{self, IsTerminal as _};
 use colony_node::config::{LogFormat, Telemetry};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use crate::{errors::Failure, output::wants_colour};
+use crate::{
+    errors::Failure,
+    output::{Output, wants_colour},
+};
 
 /// Where log lines go. One that cannot be written, for a full disk or a reader who left, is lost: the node goes on.
 struct Lossy;
@@ -21,10 +24,10 @@ impl io::Write for Lossy {
     }
 }
 
-/// Starts logging to stderr what `telemetry` asks for.
-pub(crate) fn start(telemetry: &Telemetry) -> Result<(), Failure> {
+/// Starts logging to stderr what `telemetry` asks for; with `--quiet` errors only.
+pub(crate) fn start(telemetry: &Telemetry, out: Output) -> Result<(), Failure> {
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&telemetry.log))
+        .with_env_filter(EnvFilter::new(directives(&telemetry.log, out)))
         .with_ansi(wants_colour(io::stderr().is_terminal()))
         .with_writer(|| Lossy);
     let set = match telemetry.log_format {
@@ -32,6 +35,14 @@ pub(crate) fn start(telemetry: &Telemetry) -> Result<(), Failure> {
         LogFormat::Text => lines.try_init(),
     };
     set.map_err(|error| Failure::failed(format!("cannot log: {error}")))
+}
+
+fn directives(wanted: &str, out: Output) -> &str {
+    match wanted.trim() {
+        "off" => "off",
+        _ if out.is_talkative() => wanted,
+        _ => "error",
+    }
 }
 
 /// What is wrong with `directives`, if anything.
@@ -51,6 +62,17 @@ pub(crate) fn problem(directives: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::{Format, Notes};
+
+    #[test]
+    fn a_quiet_node_logs_errors_only() {
+        let out = |notes| Output::new(Format::Human, notes);
+        for wanted in ["info", "debug,colony_node=trace", "off"] {
+            assert_eq!(directives(wanted, out(Notes::Shown)), wanted);
+        }
+        assert_eq!(directives("info", out(Notes::Hidden)), "error");
+        assert_eq!(directives("off", out(Notes::Hidden)), "off");
+    }
 
     #[test]
     fn levels_and_directives_are_told_from_misspelt_ones() {

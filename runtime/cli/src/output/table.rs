@@ -86,6 +86,48 @@ fn width() -> Option<u16> {
     told.or_else(measured).filter(|width| *width >= WIDTH_MIN)
 }
 
+/// A text in Markdown with its long lines broken between words, where there is a terminal. Blocks of code and tables
+/// stay as they are.
+pub(crate) fn page(text: &str) -> String {
+    match width() {
+        Some(width) => wrapped(text, usize::from(width)),
+        None => text.to_owned(),
+    }
+}
+
+fn wrapped(text: &str, width: usize) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        let bare = line.trim_start();
+        if bare.starts_with("```") {
+            in_code = !in_code;
+        }
+        if in_code || bare.starts_with("```") || bare.starts_with('|') {
+            lines.push(line.to_owned());
+            continue;
+        }
+        let margin = line.len() - bare.len();
+        let hanging = margin + if bare.starts_with("- ") { 2 } else { 0 };
+        let mut current = " ".repeat(margin);
+        let mut begins = true;
+        for word in bare.split_whitespace() {
+            let long = current.chars().count() + 1 + word.chars().count() > width;
+            if !begins && long {
+                lines.push(std::mem::replace(&mut current, " ".repeat(hanging)));
+                begins = true;
+            }
+            if !begins {
+                current.push(' ');
+            }
+            current.push_str(word);
+            begins = false;
+        }
+        lines.push(current.trim_end().to_owned());
+    }
+    lines.join("\n")
+}
+
 fn arranged(
     header: &[&str],
     rows: Vec<Vec<String>>,
@@ -96,7 +138,16 @@ fn arranged(
     table.load_preset(presets::NOTHING);
     table.set_truncation_indicator("…");
     if !header.is_empty() {
-        table.set_header(header.iter().map(|name| name.to_uppercase()));
+        let mut row = Row::from(
+            header
+                .iter()
+                .map(|name| name.to_uppercase())
+                .collect::<Vec<_>>(),
+        );
+        if width.is_some() && too_long == TooLong::Cut {
+            row.max_height(1);
+        }
+        table.set_header(row);
     }
     for cells in rows {
         let mut row = Row::from(cells.iter().map(|text| clean(text)).collect::<Vec<_>>());
@@ -212,6 +263,31 @@ mod tests {
                 .all(|line| line.starts_with("       ")),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_page_is_wrapped_between_words_but_not_its_code() {
+        let code = format!("```\n{}\n```", "code ".repeat(30).trim_end());
+        let text = format!(
+            "# Title\n\n{}\n\n- {}\n{code}",
+            "some words ".repeat(20),
+            "an item ".repeat(20)
+        );
+        let page = wrapped(&text, 80);
+        assert!(page.ends_with(&code), "{page}");
+        let prose = page.strip_suffix(&code).expect("prose");
+        assert!(longest(prose) <= 80, "{prose}");
+        assert!(prose.contains("\n\n- an item"), "{prose}");
+        assert!(
+            prose.contains("\n  an item") || prose.contains("\n  item"),
+            "{prose}"
+        );
+        let words = |text: &str| {
+            text.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(words(&page), words(&text));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!                               └─► Decide ─► what becomes of its task, for a few seconds
 //! ```
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use colony_proto::v1::{
     Accepted, Approval, DecideRequest, Decision, Task, WatchRequest, decision::Ruling,
@@ -18,7 +18,7 @@ use super::{
     AFTERMATH_WAIT, decided, find, is_risky, list,
 };
 use crate::{
-    args::{AcceptArgs, DecideArgs, RetryArgs},
+    args::{AcceptArgs, ApprovalFilterArgs, RejectArgs, RetryArgs},
     client::{Node, request_id, view},
     errors::Failure,
     output::{Output, clean},
@@ -29,67 +29,39 @@ pub(super) const DECIDED: &str = "CLY0025";
 /// The node's reason for refusing a label that memory does not know.
 const UNKNOWN_LABEL: &str = "CLY0034";
 
-pub(super) async fn accept(node: &Node, args: AcceptArgs, out: Output) -> Result<(), Failure> {
-    let decision = accepting(args.label, !args.no_teach, args.decide.by);
-    let several = args.ids.len() != 1;
-    let mut batch = Batch::new(node, decision, args.decide.retry, args.new_label, out);
-    if args.filter.is_open() {
-        for id in args.ids {
-            match ids::approval(node, &id, args.decide.retry, out).await {
-                Ok(approval) if several && is_risky(&approval) && !args.risky => {
-                    let why = format!("{} is risky and was left out", approval.id);
-                    let failure = Failure::refused(why).with_hint(
-                        "`colony approve show ID` says why; accept it alone, or all with --risky",
-                    );
-                    batch.failed(failure);
-                }
-                Ok(approval) => batch.decide(&approval).await?,
-                Err(failure) => batch.failed(failure),
-            }
-        }
-        return batch.end();
-    }
-    let found = list(node, find(args.filter), args.limit).await?;
-    let (risky, others): (Vec<_>, Vec<_>) = found
-        .approvals
-        .iter()
-        .partition(|approval| is_risky(approval) && !args.risky);
-    for approval in &others {
-        batch.decide(approval).await?;
-    }
-    let left_out = format!("{} risky left out", risky.len());
-    let hint = "look at them with `colony approve list --reason risky`, or take them with --risky";
-    match (risky.len(), others.len()) {
-        (0, 0) => out.note("no question is like that"),
-        (0, _) => {}
-        (_, 0) => batch.failed(Failure::refused(left_out).with_hint(hint)),
-        (_, _) => out.note(&format!("{left_out}; {hint}")),
-    }
-    if found.more {
-        out.note(&format!(
-            "… and more; --limit 0 takes all ({} looked at)",
-            args.limit
-        ));
-    }
-    batch.end()
+/// Whether a risky question is decided where there are several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Risky {
+    /// It could do harm, and nobody has looked at it alone.
+    LeftOut,
+    /// That is meant; and to reject it does no harm.
+    Taken,
 }
 
-pub(super) async fn reject(
-    node: &Node,
-    ids: Vec<String>,
-    reason: String,
-    args: DecideArgs,
-    out: Output,
-) -> Result<(), Failure> {
-    let decision = rejecting(reason, args.by);
-    let mut batch = Batch::new(node, decision, args.retry, false, out);
-    for id in ids {
-        match ids::approval(node, &id, args.retry, out).await {
-            Ok(approval) => batch.decide(&approval).await?,
-            Err(failure) => batch.failed(failure),
-        }
+pub(super) async fn accept(node: &Node, args: AcceptArgs, out: Output) -> Result<(), Failure> {
+    let decision = accepting(args.label, !args.no_teach, args.decide.by);
+    let risky = if args.risky {
+        Risky::Taken
+    } else {
+        Risky::LeftOut
+    };
+    let batch = Batch::new(node, decision, args.decide.retry, args.new_label, out);
+    if args.filter.is_open() {
+        batch.by_ids(args.ids, risky).await
+    } else {
+        batch.by_options(args.filter, args.limit, risky).await
     }
-    batch.end()
+}
+
+pub(super) async fn reject(node: &Node, args: RejectArgs, out: Output) -> Result<(), Failure> {
+    let decision = rejecting(args.reason, args.decide.by);
+    let batch = Batch::new(node, decision, args.decide.retry, false, out);
+    let filter = ApprovalFilterArgs::from(args.filter);
+    if filter.is_open() {
+        batch.by_ids(args.ids, Risky::Taken).await
+    } else {
+        batch.by_options(filter, args.limit, Risky::Taken).await
+    }
 }
 
 /// The proposal is right, or the label is.
@@ -143,6 +115,63 @@ impl<'a> Batch<'a> {
         }
     }
 
+    async fn by_ids(mut self, ids: Vec<String>, risky: Risky) -> Result<(), Failure> {
+        if ids.is_empty() {
+            return Err(Failure::usage("which questions is not said").with_hint(
+                "name ids, or what finds them: --type, --tenant, --search, --older-than, and the reason why a human is asked",
+            ));
+        }
+        let several = ids.len() > 1;
+        let mut seen = BTreeSet::new();
+        for id in ids {
+            match ids::approval(self.node, &id, self.retry, self.out).await {
+                // Two beginnings may be those of one.
+                Ok(approval) if !seen.insert(approval.id.clone()) => {}
+                Ok(approval) if several && is_risky(&approval) && risky == Risky::LeftOut => {
+                    let why = format!("{} is risky and was left out", approval.id);
+                    let failure = Failure::refused(why).with_hint(
+                        "`colony approve show ID` says why; accept it alone, or all with --risky",
+                    );
+                    self.failed(failure);
+                }
+                Ok(approval) => self.decide(&approval).await?,
+                Err(failure) => self.failed(failure),
+            }
+        }
+        self.end()
+    }
+
+    async fn by_options(
+        mut self,
+        filter: ApprovalFilterArgs,
+        limit: usize,
+        risky: Risky,
+    ) -> Result<(), Failure> {
+        let found = list(self.node, find(filter), limit).await?;
+        let (left_out, taken): (Vec<_>, Vec<_>) = found
+            .approvals
+            .iter()
+            .partition(|approval| is_risky(approval) && risky == Risky::LeftOut);
+        for approval in &taken {
+            self.decide(approval).await?;
+        }
+        let said = format!("{} risky left out", left_out.len());
+        let hint =
+            "look at them with `colony approve list --reason risky`, or take them with --risky";
+        match (left_out.len(), taken.len()) {
+            (0, 0) => self.out.note(found.nothing()),
+            (0, _) => {}
+            (_, 0) => self.failed(Failure::refused(said).with_hint(hint)),
+            (_, _) => self.out.note(&format!("{said}; {hint}")),
+        }
+        if found.more {
+            self.out.note(&format!(
+                "… and more; --limit 0 takes all ({limit} looked at)"
+            ));
+        }
+        self.end()
+    }
+
     async fn decide(&mut self, approval: &Approval) -> Result<(), Failure> {
         let decision = &self.decision;
         let sent = send(
@@ -154,6 +183,13 @@ impl<'a> Batch<'a> {
             self.out,
         );
         if let Err(failure) = sent.await {
+            if failure.code() == Some(UNKNOWN_LABEL) {
+                // It is as unknown for the next one: to try on would say so once for each.
+                if let Some(first) = self.failed.take() {
+                    self.out.failure(&first);
+                }
+                return Err(failure.within(&approval.id));
+            }
             self.failed(failure);
             return Ok(());
         }

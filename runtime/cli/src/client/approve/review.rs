@@ -1,10 +1,12 @@
 //! `colony approve review`: questions one after the other, decided with single keys.
 //!
 //! ```text
-//!   key ─► session ─► what is to be done: show, say, send
+//!   bytes ─► decoder ─► key ─► session ─► what is to be done: show, say, send
 //! ```
-//! [`session`] decides what a key means, [`keys`] reads them from the terminal; here is what talks to the node.
+//! [`session`] decides what a key means, [`keys`] reads them from the terminal with [`decoder`]; here is what talks to
+//! the node.
 
+mod decoder;
 mod keys;
 mod session;
 
@@ -14,7 +16,7 @@ use colony_proto::v1::ListApprovalsRequest;
 
 use self::{
     keys::Keys,
-    session::{Act, Key, Session},
+    session::{Act, Held, Session},
 };
 use super::{AFTERMATH_WAIT, decide, list, show, totals};
 use crate::{
@@ -24,6 +26,7 @@ use crate::{
     output::{Output, clean_lines, sheet},
 };
 
+/// Asks, until `q` or Ctrl-C.
 pub(super) async fn run(
     node: &Node,
     ask: ListApprovalsRequest,
@@ -38,81 +41,115 @@ pub(super) async fn run(
     }
     let found = list(node, ask, limit).await?;
     if found.approvals.is_empty() {
-        out.note("nothing waits for a human");
+        out.note(found.nothing());
         return Ok(());
     }
     out.note(&totals(&found.totals));
     if found.more {
         out.note(&format!("the first {limit} of them; --limit 0 takes all"));
     }
-    let mut keys = Keys::open()?;
-    let mut session = Session::new(found.approvals, args.by.clone());
-    let mut acts = session.begin();
-    // A prompt is a line without its end, until something else is said.
-    let mut prompting = false;
-    loop {
-        let mut done = false;
-        for act in std::mem::take(&mut acts) {
-            done |= act == Act::End;
-            let prompts = matches!(act, Act::Prompt(_));
-            if prompting && !prompts {
-                out.text("")?;
-            }
-            prompting = prompts;
-            if let Some(id) = perform(node, &args, &mut session, act, out).await? {
-                session.reopened(&id);
-            }
-        }
-        if done {
-            return Ok(());
-        }
-        // The terminal is read on this thread: there is nothing to do beside it.
-        let key = tokio::task::block_in_place(|| keys.next())?;
-        acts = session.press(key.unwrap_or(Key::Interrupt));
+    let mut review = Review {
+        node,
+        args: &args,
+        keys: Keys::open()?,
+        session: Session::new(found.approvals, args.by.clone()),
+        prompting: false,
+        untaken: None,
+        out,
+    };
+    let ended = review.run().await;
+    if ended.is_err()
+        && let Some(id) = review.session.held()
+    {
+        out.failure(&Failure::failed(session::not_sent(id)));
+    }
+    ended?;
+    match review.untaken {
+        None => Ok(()),
+        Some(first) => Err(first.again("not all decisions were taken; the reasons stand above")),
     }
 }
 
-/// Does what a key asked for. Gives the id of a question that could not be decided and is still open.
-async fn perform(
-    node: &Node,
-    args: &DecideArgs,
-    session: &mut Session,
-    act: Act,
+/// A review on a terminal.
+struct Review<'a> {
+    node: &'a Node,
+    args: &'a DecideArgs,
+    keys: Keys,
+    session: Session,
+    /// A prompt is a line without its end, until something else is said.
+    prompting: bool,
+    /// Why the first decision was not taken that was not: it gives the exit code.
+    untaken: Option<Failure>,
     out: Output,
-) -> Result<Option<String>, Failure> {
-    match act {
-        Act::Show { id, place } => {
-            let shown = show::get(node, id).await?;
-            let mut facts = vec![("", place)];
-            facts.extend(show::what_is_asked(&shown));
-            let approval = shown.approval.clone().unwrap_or_default();
-            facts.insert(1, ("asked", format!("{} ago", view::age(approval.age_ms))));
-            let text = clean_lines(approval.input.trim());
-            out.text(&format!("\n{}\n\n{text}\n", sheet(facts)))?;
-            session.know(shown.known_labels);
-        }
-        Act::Say(text) => out.text(&clean_lines(&text))?,
-        Act::Prompt(text) => keys::prompt(&text)?,
-        Act::Send(held) => {
-            let sent = decide::send(
-                node,
-                &held.approval,
-                &held.decision,
-                held.new_label,
-                args.retry,
-                out,
-            );
-            if let Err(failure) = sent.await {
-                let decided_by_others = failure.code() == Some(decide::DECIDED);
-                out.failure(&failure.within(&held.approval.id));
-                return Ok((!decided_by_others).then(|| held.approval.id.clone()));
+}
+
+impl Review<'_> {
+    async fn run(&mut self) -> Result<(), Failure> {
+        let mut acts = self.session.begin();
+        loop {
+            for act in acts {
+                let (ends, prompts) = (act == Act::End, matches!(act, Act::Prompt(_)));
+                if self.prompting && !prompts {
+                    self.out.text("")?;
+                }
+                self.prompting = prompts;
+                self.perform(act).await?;
+                if ends {
+                    return Ok(());
+                }
             }
-            let task = decide::aftermath(node, &held.approval.task_id, AFTERMATH_WAIT, out);
-            if let Some(task) = task.await? {
-                out.text(&decide::said(&held.approval, &held.decision, &task))?;
-            }
+            acts = self.session.press(self.keys.next().await);
         }
-        Act::End => {}
     }
-    Ok(None)
+
+    /// Does what a key asked for.
+    async fn perform(&mut self, act: Act) -> Result<(), Failure> {
+        match act {
+            Act::Show { id, place } => {
+                let shown = show::get(self.node, id).await?;
+                let mut facts = vec![("", place)];
+                facts.extend(show::what_is_asked(&shown));
+                let approval = shown.approval.clone().unwrap_or_default();
+                facts.insert(1, ("asked", format!("{} ago", view::age(approval.age_ms))));
+                let text = clean_lines(approval.input.trim());
+                // A key that was pressed before was not meant for a question that nobody had seen.
+                self.keys.forget();
+                self.out.text(&format!("\n{}\n\n{text}\n", sheet(facts)))?;
+                self.session.know(shown.known_labels);
+            }
+            Act::Say(text) => self.out.text(&clean_lines(&text))?,
+            Act::Prompt(text) => keys::prompt(&text)?,
+            Act::Send(held) => self.send(&held).await?,
+            Act::End => {}
+        }
+        Ok(())
+    }
+
+    /// Sends a decision. A question that could not be decided and is still open can be decided again.
+    async fn send(&mut self, held: &Held) -> Result<(), Failure> {
+        let (approval, decision) = (&held.approval, &held.decision);
+        let (node, out) = (self.node, self.out);
+        let sent = decide::send(
+            node,
+            approval,
+            decision,
+            held.new_label,
+            self.args.retry,
+            out,
+        );
+        if let Err(failure) = sent.await {
+            if failure.code() != Some(decide::DECIDED) {
+                self.session.reopened(&approval.id);
+            }
+            let failure = failure.within(&approval.id);
+            out.failure(&failure);
+            self.untaken.get_or_insert(failure);
+            return Ok(());
+        }
+        let task = decide::aftermath(node, &approval.task_id, AFTERMATH_WAIT, out);
+        if let Some(task) = task.await? {
+            out.text(&decide::said(approval, decision, &task))?;
+        }
+        Ok(())
+    }
 }

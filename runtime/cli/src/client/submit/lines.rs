@@ -1,24 +1,59 @@
 //! Tasks out of JSON lines.
 
-use std::{collections::BTreeMap, io::BufRead};
+use std::{collections::BTreeMap, fmt, io::BufRead, ops::RangeInclusive};
 
 use colony_proto::v1::NewTask;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
+use serde_json::Value;
 
 use crate::{args::SubmitArgs, errors::Failure, lines::Lines};
 
 /// What a line may say. Unknown fields are refused: a misspelt `prioirty` must not vanish.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct Line {
     text: String,
     r#type: Option<String>,
     priority: Option<u32>,
     key: Option<String>,
     expected: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "attributes")]
     attributes: BTreeMap<String, String>,
 }
+
+/// Refuses a key that stands there twice: only one of its values would go along.
+fn attributes<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Attributes;
+
+    impl<'de> Visitor<'de> for Attributes {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of texts")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+            let mut found = BTreeMap::new();
+            while let Some((key, value)) = from.next_entry::<String, String>()? {
+                if found.contains_key(&key) {
+                    return Err(A::Error::custom(format!(
+                        "attribute {key:?} is there twice"
+                    )));
+                }
+                found.insert(key, value);
+            }
+            Ok(found)
+        }
+    }
+
+    from.deserialize_map(Attributes)
+}
+
+/// What a priority can be.
+const PRIORITIES: RangeInclusive<u32> = 1..=10;
 
 /// What holds for every task unless its line says otherwise.
 #[derive(Debug)]
@@ -34,10 +69,17 @@ impl Defaults {
         let ttl_ms = deadline
             .transpose()
             .map_err(|_| Failure::usage("--deadline is more than 500 million years away"))?;
+        let mut attributes = BTreeMap::new();
+        for (key, value) in &args.attributes {
+            if attributes.insert(key.clone(), value.clone()).is_some() {
+                let what = format!("--attribute {key:?} is there twice; give it one value");
+                return Err(Failure::usage(what));
+            }
+        }
         let task = NewTask {
             tenant: args.tenant.clone().unwrap_or_default(),
             agent_type: args.agent_type.clone(),
-            attributes: args.attributes.iter().cloned().collect(),
+            attributes,
             priority: args.priority.unwrap_or_default(),
             ttl_ms,
             expected: args.expected.clone(),
@@ -117,12 +159,42 @@ fn parse(bytes: &[u8]) -> Result<Line, String> {
     if text.starts_with('[') {
         return Err("a list where an object is expected; write one object a line, such as {\"text\": \"…\"}".to_owned());
     }
-    serde_json::from_str(text).map_err(|error| {
+    let line: Line = serde_json::from_str(text).map_err(|error| {
         // The parser counts lines within the one it got.
         let what = error.to_string();
         let what = what.split(" at line ").next().unwrap_or_default();
-        format!("{what} (column {})", error.column())
-    })
+        let what = what.replace("expected u32", "expected a whole number");
+        let field = wrong_field(text).map_or_else(String::new, |field| format!("`{field}`, "));
+        format!("{what} ({field}column {})", error.column())
+    })?;
+    match line.priority {
+        Some(priority) if !PRIORITIES.contains(&priority) => Err(format!(
+            "`priority` {priority} is not from {} to {}",
+            PRIORITIES.start(),
+            PRIORITIES.end()
+        )),
+        Some(_) | None => Ok(line),
+    }
+}
+
+/// The first field whose value is of another sort than it must be, if that is what is wrong.
+fn wrong_field(text: &str) -> Option<&'static str> {
+    let line: Value = serde_json::from_str(text).ok()?;
+    let is_whole = |value: &Value| value.as_u64().is_some_and(|n| u32::try_from(n).is_ok());
+    let is_texts = |value: &Value| {
+        value
+            .as_object()
+            .is_some_and(|fields| fields.values().all(Value::is_string))
+    };
+    ["text", "type", "priority", "key", "expected", "attributes"]
+        .into_iter()
+        .find(|field| match (*field, line.get(*field)) {
+            (_, None) => false,
+            ("text", Some(value)) => !value.is_string(),
+            ("priority", Some(value)) => !value.is_null() && !is_whole(value),
+            ("attributes", Some(value)) => !is_texts(value),
+            (_, Some(value)) => !value.is_null() && !value.is_string(),
+        })
 }
 
 #[cfg(test)]
@@ -172,7 +244,7 @@ mod tests {
     #[test]
     fn bad_lines_are_named() {
         let defaults = defaults(&[]);
-        let cases: [(&[u8], usize, &str); 7] = [
+        let cases: [(&[u8], usize, &str); 11] = [
             (
                 b"{\"text\":\"x\"}\n[\"y\", \"echo\"]",
                 2,
@@ -196,6 +268,22 @@ mod tests {
                 "not UTF-8: wrong byte at column 10",
             ),
             (b"{\"text\":7}", 1, "invalid type: integer `7`"),
+            (b"7", 1, "invalid type: integer `7`, expected an object"),
+            (
+                b"{\"text\":\"x\",\"priority\":\"high\"}",
+                1,
+                "invalid type: string \"high\", expected a whole number (`priority`, column",
+            ),
+            (
+                b"{\"text\":\"x\",\"priority\":0}",
+                1,
+                "`priority` 0 is not from 1 to 10",
+            ),
+            (
+                b"{\"text\":\"x\",\"attributes\":{\"a\":\"1\",\"a\":\"2\"}}",
+                1,
+                "attribute \"a\" is there twice",
+            ),
         ];
         for (text, line, what) in cases {
             let bad = read(text, &defaults).expect_err("a bad line");

@@ -31,7 +31,7 @@ pub(super) enum Key {
     Backspace,
     Tab,
     Escape,
-    /// Ctrl-C, or a terminal that has gone.
+    /// Ctrl-C, a signal, or a terminal that has gone.
     Interrupt,
 }
 
@@ -118,10 +118,15 @@ impl Session {
         self.decided.remove(id);
     }
 
+    /// The question whose decision is held back.
+    pub(super) fn held(&self) -> Option<&str> {
+        self.held.as_ref().map(|held| held.approval.id.as_str())
+    }
+
     pub(super) fn press(&mut self, key: Key) -> Vec<Act> {
         if key == Key::Interrupt {
             let said = match &self.held {
-                Some(held) => format!("the decision on {} was not sent", held.approval.id),
+                Some(held) => not_sent(&held.approval.id),
                 None => "nothing is left to send".to_owned(),
             };
             return vec![Act::Say(said), Act::End];
@@ -302,8 +307,9 @@ impl Session {
         if let Some(at) = self.questions.iter().position(|question| question.id == id) {
             self.at = at;
         }
-        let mut acts = vec![Act::Say("undone".to_owned())];
-        acts.extend(self.show());
+        // Below the question: what is pressed before a question is there counts for nothing.
+        let mut acts = self.show();
+        acts.push(Act::Say("undone".to_owned()));
         acts
     }
 
@@ -335,6 +341,11 @@ impl Session {
     fn is_decided_at(&self, at: usize) -> bool {
         self.decided.contains(&self.questions[at].id)
     }
+}
+
+/// What is said of a decision that was held back when the review ended.
+pub(super) fn not_sent(id: &str) -> String {
+    format!("the decision on {id} was not sent")
 }
 
 fn edit(text: &mut String, key: Key) {
