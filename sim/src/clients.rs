@@ -267,9 +267,20 @@ impl<'a> Person<'a> {
                     return;
                 }
                 Err(status) if status.code() == Code::FailedPrecondition => return,
-                Err(status) => self.refused(id, &status),
+                Err(status) => {
+                    self.must_be_known(id, &status);
+                    self.refused(id, &status);
+                }
             }
             tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// S1: nobody is told that there is no such task whose task was acknowledged.
+    fn must_be_known(&self, id: &str, status: &Status) {
+        if status.code() == Code::NotFound {
+            let what = format!("task {id} was acknowledged, and is not there: {status}");
+            self.world.watch.broken("S1", what);
         }
     }
 
@@ -320,6 +331,7 @@ impl<'a> Person<'a> {
                     }
                 }
                 Err(status) => {
+                    self.must_be_known(id, &status);
                     self.world
                         .note(format_args!("{id} not told {:?}", status.code()));
                 }

@@ -39,6 +39,7 @@ pub(crate) async fn live(world: Arc<World>) -> turmoil::Result {
         engine,
         weights: policy(&world.workload).tenant_weights,
         answered: tokio::sync::watch::channel(0).0,
+        promised: parking_lot::Mutex::default(),
     });
     let node = match start(&world, life, clock, ledger).await {
         Ok(node) => node,

@@ -6,19 +6,14 @@
 //!             └───────► answer         └────► no answer, ever: the node is off
 //! ```
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    future::poll_fn,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-};
+use std::{collections::BTreeMap, future::poll_fn, pin::pin, sync::Arc, task::Poll};
 
 use async_trait::async_trait;
 use colony_core::{
     cycle::{Decision, Output},
     id::{AgentId, ApprovalId, NodeId, RequestId, TaskId, Tenant},
     journal::{Entry, Note},
+    ledger::submit::{self, Known, Planned},
     mutant,
     task::{Spec, State},
     unit::{Ratio, Timestamp},
@@ -26,9 +21,10 @@ use colony_core::{
 use colony_store::{
     Agent, Approval, ApprovalFilter, Change, ClaimRequest, Claimed, Commit, Committed, Counts,
     Cursor, Decided, Episode, EpisodeChange, EpisodeStream, Health, Ledger, LedgerError, MessageId,
-    NewTask, Others, OutboxFilter, Page, Posted, Record, Registered, Snapshot, SnapshotKey,
+    NewTask, Others, OutboxFilter, Page, Policy, Posted, Record, Registered, Snapshot, SnapshotKey,
     Submitted, TaskFilter, Verification, memory::MemoryLedger,
 };
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -50,6 +46,10 @@ pub(crate) struct FaultyLedger {
     ///
     /// [`Mutant::C2`]: colony_core::mutants::Mutant::C2
     pub(crate) answered: watch::Sender<u64>,
+    /// What was acknowledged in this life and may not be synced yet, under [`Mutant::AckBeforeSync`].
+    ///
+    /// [`Mutant::AckBeforeSync`]: colony_core::mutants::Mutant::AckBeforeSync
+    pub(crate) promised: Mutex<Vec<NewTask>>,
 }
 
 impl FaultyLedger {
@@ -110,27 +110,53 @@ impl FaultyLedger {
 }
 
 impl FaultyLedger {
-    /// Whether one of these has been submitted before.
-    fn knows(&self, tasks: &[NewTask]) -> bool {
-        let key = |spec: &Spec| (spec.tenant.clone(), spec.dedupe_key.clone());
-        let known = heads(&self.engine, &[]);
-        let known: BTreeSet<_> = known.iter().map(|record| key(&record.spec)).collect();
-        tasks.iter().any(|task| known.contains(&key(&task.spec)))
-    }
-
-    /// Answers a submit, and lets it reach the disk when it may: [`Mutant::AckBeforeSync`].
+    /// Answers a submit as the rules have it, and lets it reach the disk when it may: [`Mutant::AckBeforeSync`].
     ///
     /// [`Mutant::AckBeforeSync`]: colony_core::mutants::Mutant::AckBeforeSync
-    fn promise(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, LedgerError> {
-        let promised = tasks.iter().map(|task| Submitted::Accepted(task.id));
-        let promised = promised.collect();
+    async fn promise(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, LedgerError> {
+        let answers = {
+            let mut promised = self.promised.lock();
+            let known = self.known(&tasks, &promised);
+            let live = known.len() as u64;
+            let planned = submit::plan(&tasks, &known, live, &Policy::default(), self.now())?;
+            let answers = planned.into_iter().map(|planned| match planned {
+                Planned::Write(head) => Submitted::Accepted(head.id),
+                Planned::Answer(answer) => answer,
+            });
+            promised.extend(tasks.iter().cloned());
+            answers.collect()
+        };
         let engine = self.engine.clone();
         #[expect(
             clippy::disallowed_methods,
             reason = "nobody sees it end: that is the fault"
         )]
         tokio::spawn(async move { engine.submit(tasks).await });
-        Ok(promised)
+        Ok(answers)
+    }
+
+    /// What was written down, or promised in this life, of each of these.
+    fn known(&self, tasks: &[NewTask], promised: &[NewTask]) -> Vec<Option<Known>> {
+        let written = heads(&self.engine, &[]);
+        let written = written
+            .iter()
+            .map(|record| (record.head.id, record.head.state, &record.spec));
+        let promised = promised.iter().map(|new| (new.id, State::Ready, &new.spec));
+        let all: Vec<(TaskId, State, &Arc<Spec>)> = written.chain(promised).collect();
+        let known = tasks.iter().map(|task| {
+            let spec = &task.spec;
+            let (id, state, known) = all.iter().find(|(id, _, known)| {
+                let same_key = known.dedupe_key.is_some() && known.dedupe_key == spec.dedupe_key;
+                *id == task.id || same_key && known.tenant == spec.tenant
+            })?;
+            let (id, state, same_payload) = (*id, *state, known.same_payload(spec));
+            Some(Known {
+                id,
+                state,
+                same_payload,
+            })
+        });
+        known.collect()
     }
 }
 
@@ -177,10 +203,11 @@ impl Ledger for FaultyLedger {
     }
 
     async fn submit(&self, tasks: Vec<NewTask>) -> Result<Vec<Submitted>, LedgerError> {
-        if mutant!(AckBeforeSync) && !self.knows(&tasks) {
-            return self.promise(tasks);
-        }
         let copy = Some(Request::Submit(tasks.clone()));
+        if mutant!(AckBeforeSync) {
+            let promise = self.promise(tasks);
+            return self.through(Call::Submit, copy, promise).await;
+        }
         let submit = self.engine.submit(tasks);
         self.through(Call::Submit, copy, submit).await
     }
