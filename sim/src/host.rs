@@ -1,10 +1,10 @@
 //! The node as a simulated host: starts anew after every crash, with what the ledger had synced.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use colony_agents::{Kinds, Tools};
 use colony_node::{Config, Dependencies, Node, NodeHandle, config::AgentType, ports::SeededRandom};
-use colony_store::Ledger;
+use colony_store::{Health, Ledger};
 use turmoil::net::TcpListener;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     scripted::Scripted,
     sinks::{PostTool, SinkTool},
     workload::Workload,
-    world::{World, policy},
+    world::{FAILED, World, policy},
 };
 
 /// The port of the node's API.
@@ -40,6 +40,7 @@ pub(crate) async fn live(world: Arc<World>) -> turmoil::Result {
         weights: policy(&world.workload).tenant_weights,
         answered: tokio::sync::watch::channel(0).0,
         promised: parking_lot::Mutex::default(),
+        health: tokio::sync::watch::channel(Health::Working).0,
     });
     let node = match start(&world, life, clock, ledger).await {
         Ok(node) => node,
@@ -58,12 +59,19 @@ pub(crate) async fn live(world: Arc<World>) -> turmoil::Result {
         let incoming = net::incoming(listener);
         colony_node::gateway::serve(node.handle(), limits, incoming, stop)
     };
+    let mut served = pin!(served);
     tokio::select! {
         biased;
-        served = served => served?,
+        served = &mut served => served?,
         reason = node.failed() => {
-            world.watch.broken("S13", format!("the node has failed: {reason}"));
-            return Ok(());
+            if world.ledger_failed().is_none() {
+                world.watch.broken("S13", format!("the node has failed: {reason}"));
+                return Ok(());
+            }
+            world.note(format_args!("the node has failed: {reason}"));
+            // The process ends as it does when it is told to.
+            world.tell_to_stop(FAILED);
+            served.await?;
         }
         () = late::deliver(&world) => {}
     }

@@ -26,6 +26,10 @@ const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// Longest time in which nothing changes in a ledger that has live tasks, with nothing wrong and nobody to
 /// wait for: a reviewer leaves a question alone for two seconds.
 const STILL_AFTER: Duration = Duration::from_secs(15);
+/// Longest time until a node has failed whose ledger has: the sweep, which asks twice a second, would notice later.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+/// Longest time in which a node has to stop whose ledger has failed: it waits for its agents for two seconds.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
 /// Changes read at once.
 const CHANGES: u32 = 1_000;
 
@@ -224,8 +228,19 @@ impl Watch {
         }
     }
 
-    /// Looks at the ledger from outside: P1, P9, S9 and S12.
+    /// Looks at the ledger from outside: P1, P9, S9 and S12; and at a node without one: S13.
     pub(crate) fn look(&self, world: &World) {
+        if let Some(since) = world.ledger_failed() {
+            let (within, what) = if world.is_told_to_stop() {
+                (STOPS_WITHIN, "the node has not stopped")
+            } else {
+                (HEARD_WITHIN, "the node goes on")
+            };
+            if world.elapsed() > since + within {
+                let what = format!("the ledger has failed, and {within:?} later {what}");
+                self.broken("S13", what);
+            }
+        }
         let engine = world.disk();
         let Some(Ok(counts)) = engine.counts().now_or_never() else {
             return;

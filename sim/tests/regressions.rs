@@ -37,6 +37,8 @@ fn every_kind_of_fault_is_drawn() {
             Fault::CrashAtCall { .. } => "crash_at_call",
             Fault::Restart { .. } => "restart",
             Fault::Storage { .. } => "storage",
+            Fault::Unknown { .. } => "unknown",
+            Fault::Unreadable { .. } => "unreadable",
             Fault::Copy { .. } => "copy",
             Fault::SlowDisk { .. } => "slow_disk",
             Fault::Outage { .. } => "outage",
@@ -45,7 +47,7 @@ fn every_kind_of_fault_is_drawn() {
         .collect();
     kinds.sort();
     kinds.dedup();
-    assert_eq!(kinds.len(), 8, "{kinds:?}");
+    assert_eq!(kinds.len(), 10, "{kinds:?}");
     let guide = fs::read_to_string(folder("../docs/guides/simulator.md")).expect("a guide");
     for kind in kinds {
         assert!(

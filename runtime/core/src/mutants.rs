@@ -100,6 +100,8 @@ mutants! {
     LateStep,
     /// A revived task keeps the deadline that has passed.
     OldDeadline,
+    /// Nobody hears that the ledger has failed.
+    DeafNode,
 }
 
 impl std::fmt::Display for Mutant {

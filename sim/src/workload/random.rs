@@ -55,7 +55,43 @@ impl Workload {
             &mut ChaCha12Rng::seed_from_u64(seed ^ 0x00de_ad11_4e00),
             &mut workload,
         );
+        damage(
+            &mut ChaCha12Rng::seed_from_u64(seed ^ 0x00ba_dd15_c000),
+            &mut workload,
+        );
         workload
+    }
+}
+
+/// Lets a disk fail and rows be damaged in some worlds. With a generator of its own, as [`limit`].
+fn damage(rng: &mut ChaCha12Rng, workload: &mut Workload) {
+    let nth = |rng: &mut ChaCha12Rng| {
+        let most = *[8, 40].choose(rng).unwrap_or(&8);
+        rng.random_range(1..=most)
+    };
+    if rng.random_bool(0.2) {
+        let call = Some(call(rng)).filter(|call| call.writes());
+        workload.faults.push(Fault::Unknown {
+            call: call.unwrap_or(Call::Commit),
+            nth: nth(rng),
+            in_flight: in_flight(rng),
+        });
+    }
+    let rows = rng.random_range(1..=3);
+    for _ in 0..if rng.random_bool(0.2) { rows } else { 0 } {
+        let call = Some(call(rng)).filter(|call| call.needs_a_task());
+        workload.faults.push(Fault::Unreadable {
+            call: call.unwrap_or(Call::Journal),
+            nth: nth(rng),
+        });
+    }
+}
+
+fn in_flight(rng: &mut ChaCha12Rng) -> InFlight {
+    if rng.random_bool(0.5) {
+        InFlight::Dropped
+    } else {
+        InFlight::Written
     }
 }
 
@@ -204,11 +240,7 @@ fn fault(rng: &mut ChaCha12Rng) -> Fault {
         1 | 2 => Fault::Crash {
             at_ms,
             for_ms,
-            in_flight: if rng.random_bool(0.5) {
-                InFlight::Dropped
-            } else {
-                InFlight::Written
-            },
+            in_flight: in_flight(rng),
             clock_step_ms,
         },
         3..=5 => Fault::CrashAtCall {
