@@ -329,7 +329,14 @@ impl Ledger for FaultyLedger {
         self.through(Call::Submit, copy, submit).await
     }
 
-    async fn claim(&self, request: ClaimRequest) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, mut request: ClaimRequest) -> Result<Claimed, LedgerError> {
+        if mutant!(IdleSlots) {
+            let mut left = request.total;
+            for free in request.free.values_mut() {
+                *free = left.min(*free);
+                left -= *free;
+            }
+        }
         let before = self.world.watch.claimable(&self.engine, &request);
         let claim = self.engine.claim(request.clone());
         let copy = Some(Request::Claim(request.clone()));

@@ -28,6 +28,23 @@ fn a_few_random_worlds_break_no_property() {
 }
 
 #[test]
+fn crowds_of_which_nobody_asks_for_some_are_drawn() {
+    let asked = |workload: &Workload, name: &str| {
+        let mut groups = workload.clients.iter().flat_map(|client| &client.tasks);
+        groups.any(|tasks| tasks.agent_type == name)
+    };
+    let crowded = (0..300).map(Workload::random).filter(|workload| {
+        let claim_max = workload.world.claim_max;
+        let mut idle = workload
+            .agents
+            .iter()
+            .filter(|(name, _)| !asked(workload, name));
+        idle.any(|(_, agents)| agents.count == 256 && agents.count >= claim_max)
+    });
+    assert!(crowded.count() > 5);
+}
+
+#[test]
 fn every_kind_of_fault_is_drawn() {
     let kinds = (0..300).flat_map(|seed| Workload::random(seed).faults);
     let mut kinds: Vec<String> = kinds
