@@ -113,6 +113,9 @@ impl FaultyLedger {
                 if asked.contains(&call) {
                     self.answered.send_modify(|answers| *answers += 1);
                 }
+                if let Some(task) = task {
+                    world.watch.task_touched(&self.engine, task);
+                }
                 match answer {
                     // It waited for the sync that has failed.
                     Err(LedgerError::Shut) if call.writes() && !has_failed && self.has_failed() => {
