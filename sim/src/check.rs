@@ -206,7 +206,10 @@ impl End<'_> {
             }
         }
         for id in &self.facts.revived {
-            if by_id.get(id).map(|task| task.record.head.state) == Some(State::Cancelled) {
+            let Some(task) = by_id.get(id) else { continue };
+            // What was set aside is cancelled only here: see [`World::set_aside`].
+            let set_aside = self.world.set_aside.lock().contains_key(&task.id());
+            if task.record.head.state == State::Cancelled && !set_aside {
                 let what =
                     format!("task {id} was revived, and is cancelled by a request from before");
                 return Err(broken("S10", what));

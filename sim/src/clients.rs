@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use colony_core::unit::Timestamp;
+use colony_core::{task::State, unit::Timestamp};
 use colony_proto::v1::{
     CancelRequest, FeedbackRequest, GetTaskRequest, NewTask, ReviveRequest, SubmitRequest,
     Submitted, Task, TaskState, revive_request::Which, submitted::Outcome,
     tasks_client::TasksClient,
 };
-use futures_util::future::join_all;
+use colony_store::Ledger as _;
+use futures_util::{FutureExt as _, future::join_all};
 use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha12Rng;
 use tonic::{Code, Status, transport::Channel};
@@ -114,9 +115,11 @@ impl<'a> Person<'a> {
                 self.cancel(&task).await;
             }
             let mut ended = self.see_end(&task.id).await;
+            self.is_named(&task.id, &ended);
             if task.revives && can_be_revived(ended.state()) {
                 self.revive(&task).await;
                 ended = self.see_end(&task.id).await;
+                self.is_named(&task.id, &ended);
             }
             let planned = self.world.facts.lock().planned.get(&task.key).cloned();
             if let Some(planned) = planned.filter(|planned| planned.plan.repeats) {
@@ -267,9 +270,20 @@ impl<'a> Person<'a> {
                     return;
                 }
                 Err(status) if status.code() == Code::FailedPrecondition => return,
-                Err(status) => self.refused(id, &status),
+                Err(status) => {
+                    self.must_be_known(id, &status);
+                    self.refused(id, &status);
+                }
             }
             tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// S1: nobody is told that there is no such task whose task was acknowledged.
+    fn must_be_known(&self, id: &str, status: &Status) {
+        if status.code() == Code::NotFound {
+            let what = format!("task {id} was acknowledged, and is not there: {status}");
+            self.world.watch.broken("S1", what);
         }
     }
 
@@ -290,7 +304,12 @@ impl<'a> Person<'a> {
                     self.world.note(format_args!("{id} revived"));
                     break;
                 }
-                Err(status) if status.code() == Code::FailedPrecondition => return,
+                // It has been revived since, or cannot be read.
+                Err(status)
+                    if matches!(status.code(), Code::FailedPrecondition | Code::DataLoss) =>
+                {
+                    return;
+                }
                 Err(status) => self.refused(id, &status),
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -320,11 +339,30 @@ impl<'a> Person<'a> {
                     }
                 }
                 Err(status) => {
+                    self.must_be_known(id, &status);
                     self.world
                         .note(format_args!("{id} not told {:?}", status.code()));
                 }
             }
             tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// S16: a task with a row that cannot be read is dead, and says which row it is.
+    fn is_named(&self, id: &str, ended: &Task) {
+        let set_aside = self.world.set_aside.lock();
+        let row = set_aside.iter().find(|(task, _)| task.to_string() == id);
+        let Some((task, row)) = row else { return };
+        // Still being set aside, and it may end otherwise before.
+        let record = self.world.disk().get(*task).now_or_never();
+        if !record.is_some_and(|record| record.is_ok_and(|r| r.head.state == State::Cancelled)) {
+            return;
+        }
+        let told = ended.failure.as_deref().unwrap_or_default();
+        if ended.state() != TaskState::Dead || told != row {
+            let state = ended.state().as_str_name();
+            let what = format!("{row}: its task {id} is {state}, {told:?}");
+            self.world.watch.broken("S16", what);
         }
     }
 

@@ -1,6 +1,8 @@
-//! Random worlds, one seed each, until one fails; then the simplest workload that fails in the same way.
+//! Random worlds, one seed each, until one fails or all have been run; then the simplest workload that fails in the
+//! same way.
 
 use std::{
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -42,19 +44,37 @@ pub struct Progress {
     pub faults: u64,
 }
 
-/// Runs the random workloads of these seeds on `threads` threads; stops at the first that fails, which is
-/// the lowest seed that was seen to fail. `on_progress` is told after every run.
+/// What to do when a world fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// No other world is begun.
+    Stop,
+    /// All worlds are run.
+    GoOn,
+}
+
+/// The worlds of a search that break one property.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failures {
+    /// The one with the lowest seed, not shrunk.
+    pub first: Failed,
+    /// How many.
+    pub worlds: u64,
+}
+
+/// Runs the random workloads of these seeds on `threads` threads. `on_progress` is told after every run that is safe.
 ///
 /// # Errors
-/// [`Failed`], not yet shrunk.
+/// What failed, by property. With [`OnFailure::Stop`] one: the lowest seed that was seen to fail.
 pub fn fuzz(
     seeds: std::ops::Range<u64>,
     threads: usize,
+    on_failure: OnFailure,
     on_progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Progress, Box<Failed>> {
+) -> Result<Progress, BTreeMap<String, Failures>> {
     let next = AtomicU64::new(seeds.start);
     let found = AtomicBool::new(false);
-    let failed: Mutex<Option<Box<Failed>>> = Mutex::new(None);
+    let failed: Mutex<BTreeMap<String, Failures>> = Mutex::default();
     let of = seeds.end.saturating_sub(seeds.start);
     let progress = Mutex::new(Progress {
         done: 0,
@@ -65,7 +85,7 @@ pub fn fuzz(
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
-                while !found.load(Ordering::Relaxed) {
+                while on_failure == OnFailure::GoOn || !found.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds.end {
                         return;
@@ -83,24 +103,52 @@ pub fn fuzz(
                         Err(error) => {
                             found.store(true, Ordering::Relaxed);
                             let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                            if failed.as_ref().is_none_or(|known| seed < known.seed) {
-                                *failed = Some(Box::new(Failed {
-                                    seed,
-                                    workload,
-                                    error,
-                                }));
-                            }
+                            let this = Failed {
+                                seed,
+                                workload,
+                                error,
+                            };
+                            keep_first(&mut failed, this);
                         }
                     }
                 }
             });
         }
     });
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(failed) => Err(failed),
-        None => Ok(progress
+    let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if on_failure == OnFailure::Stop {
+        let lowest = failed.values().map(|failures| failures.first.seed).min();
+        failed.retain(|_, failures| Some(failures.first.seed) == lowest);
+    }
+    if failed.is_empty() {
+        Ok(progress
             .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)),
+            .unwrap_or_else(PoisonError::into_inner))
+    } else {
+        Err(failed)
+    }
+}
+
+/// Counts a failure with those that break the same property.
+fn keep_first(failed: &mut BTreeMap<String, Failures>, this: Failed) {
+    let property = this.error.property().to_owned();
+    match failed.get_mut(&property) {
+        None => {
+            let worlds = 1;
+            failed.insert(
+                property,
+                Failures {
+                    first: this,
+                    worlds,
+                },
+            );
+        }
+        Some(known) => {
+            known.worlds += 1;
+            if this.seed < known.first.seed {
+                known.first = this;
+            }
+        }
     }
 }
 

@@ -1,10 +1,19 @@
 //! The node as a simulated host: starts anew after every crash, with what the ledger had synced.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use colony_agents::{Kinds, Tools};
+use colony_core::{
+    field::{Cell, Location},
+    id::Tenant,
+};
 use colony_node::{Config, Dependencies, Node, NodeHandle, config::AgentType, ports::SeededRandom};
-use colony_store::Ledger;
+use colony_store::{Health, Ledger};
 use turmoil::net::TcpListener;
 
 use crate::{
@@ -15,7 +24,7 @@ use crate::{
     scripted::Scripted,
     sinks::{PostTool, SinkTool},
     workload::Workload,
-    world::{World, policy},
+    world::{FAILED, World, policy},
 };
 
 /// The port of the node's API.
@@ -23,6 +32,8 @@ pub(crate) const PORT: u16 = 7400;
 /// The simulated host that the node is on.
 pub(crate) const HOST: &str = "node";
 
+/// How often each cell of the field is read in the end.
+const READINGS: usize = 3;
 /// Wait between two looks at something that has not happened yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Longest time that an agent needs to hear that its task is over: longer than a step, in which it may wait for
@@ -39,6 +50,8 @@ pub(crate) async fn live(world: Arc<World>) -> turmoil::Result {
         engine,
         weights: policy(&world.workload).tenant_weights,
         answered: tokio::sync::watch::channel(0).0,
+        promised: parking_lot::Mutex::default(),
+        health: tokio::sync::watch::channel(Health::Working).0,
     });
     let node = match start(&world, life, clock, ledger).await {
         Ok(node) => node,
@@ -57,17 +70,25 @@ pub(crate) async fn live(world: Arc<World>) -> turmoil::Result {
         let incoming = net::incoming(listener);
         colony_node::gateway::serve(node.handle(), limits, incoming, stop)
     };
+    let mut served = pin!(served);
     tokio::select! {
         biased;
-        served = served => served?,
+        served = &mut served => served?,
         reason = node.failed() => {
-            world.watch.broken("S13", format!("the node has failed: {reason}"));
-            return Ok(());
+            if world.ledger_failed().is_none() {
+                world.watch.broken("S13", format!("the node has failed: {reason}"));
+                return Ok(());
+            }
+            world.note(format_args!("the node has failed: {reason}"));
+            // The process ends as it does when it is told to.
+            world.tell_to_stop(FAILED);
+            served.await?;
         }
         () = late::deliver(&world) => {}
     }
     if world.is_calm() {
         all_free(&world, &node.handle()).await;
+        fades(&world, &node.handle()).await;
         // Not stopped in order: what a node remembers that was, and one that was not, is compared afterwards (S7).
         world.stopped();
         world.powered().await;
@@ -92,6 +113,34 @@ async fn all_free(world: &World, node: &NodeHandle) {
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+}
+
+/// P5: with no agent at work nobody deposits, and no reading of the field rises.
+async fn fades(world: &World, node: &NodeHandle) {
+    let mut readings: BTreeMap<Cell, Vec<f64>> = BTreeMap::new();
+    for _ in 0..READINGS {
+        for (tenant, location) in places(world) {
+            for (cell, reading) in node.sense_within(&tenant, &location) {
+                readings.entry(cell).or_default().push(reading.get());
+            }
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    for of_a_cell in readings.values() {
+        world.watch.readings(of_a_cell);
+    }
+}
+
+/// Where agents leave something: at each type's place, for each tenant.
+fn places(world: &World) -> Vec<(Tenant, Location)> {
+    let clients = world.workload.clients.iter();
+    let tenants: BTreeSet<Tenant> = clients
+        .map(|client| Tenant::new(&client.tenant).unwrap_or_default())
+        .collect();
+    let types = world.workload.agents.keys();
+    let locations = types.filter_map(|name| Location::new(name).ok());
+    let of = |location: Location| tenants.iter().map(move |t| (t.clone(), location.clone()));
+    locations.flat_map(of).collect()
 }
 
 /// Starts a node of this world.

@@ -36,7 +36,7 @@ mod watch;
 mod workload;
 mod world;
 
-pub use fuzz::{Failed, Progress, fuzz, kept, replay, shrink};
+pub use fuzz::{Failed, Failures, OnFailure, Progress, fuzz, kept, replay, shrink};
 #[cfg(feature = "mutants")]
 pub use hunt::{Caught, Mutant, hunt};
 pub use run::{Report, RunError, run};

@@ -72,7 +72,7 @@ impl Line {
         world.powered().await;
         let crash = match world.meets(self.call) {
             Met::Crash(phase, outage) => Some((phase, outage)),
-            Met::Nothing | Met::Error | Met::Copied(_) => None,
+            Met::Nothing | Met::Error | Met::Unknown(_) | Met::Unreadable | Met::Copied(_) => None,
         };
         if let Some((Phase::Before | Phase::Unsynced, outage)) = crash {
             world.cut_power(InFlight::Dropped, outage);

@@ -169,6 +169,7 @@ fn simulate(world: &Arc<World>) -> Result<(), Failure> {
                 && schedule.is_over()
                 && world.late.is_empty()
                 && world.off().is_none()
+                && world.ledger_failed().is_none()
                 && is_idle(world)
                 && !world.is_calm()
             {
@@ -279,7 +280,11 @@ impl Schedule {
                 Fault::SlowDisk { at_ms, for_ms, .. } | Fault::Outage { at_ms, for_ms, .. } => {
                     moments.push((at(at_ms + for_ms), *fault, false));
                 }
-                Fault::CrashAtCall { .. } | Fault::Storage { .. } | Fault::Copy { .. } => {}
+                Fault::CrashAtCall { .. }
+                | Fault::Storage { .. }
+                | Fault::Unknown { .. }
+                | Fault::Unreadable { .. }
+                | Fault::Copy { .. } => {}
             }
         }
         moments.sort_by_key(|(at, ..)| *at);
@@ -330,6 +335,8 @@ impl Schedule {
                 | Fault::Outage { .. }
                 | Fault::CrashAtCall { .. }
                 | Fault::Storage { .. }
+                | Fault::Unknown { .. }
+                | Fault::Unreadable { .. }
                 | Fault::Copy { .. } => {}
             }
         }

@@ -7,7 +7,7 @@ use std::{
 
 use colony_core::{
     id::{AgentId, Fence, Incarnation, QueueName, TaskId, Tenant},
-    ledger::Select,
+    ledger::{Select, Stamp, TaskHead, Transition},
     property,
     task::State,
 };
@@ -26,6 +26,10 @@ const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// Longest time in which nothing changes in a ledger that has live tasks, with nothing wrong and nobody to
 /// wait for: a reviewer leaves a question alone for two seconds.
 const STILL_AFTER: Duration = Duration::from_secs(15);
+/// Longest time until a node has failed whose ledger has: the sweep, which asks twice a second, would notice later.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+/// Longest time in which a node has to stop whose ledger has failed: it waits for its agents for two seconds.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
 /// Changes read at once.
 const CHANGES: u32 = 1_000;
 
@@ -61,6 +65,8 @@ struct Seen {
     at_work: Vec<(AgentId, TaskId)>,
     /// Attempts that failed by the task's own doing.
     failed: BTreeMap<TaskId, u32>,
+    /// The head of each task as it was seen last.
+    heads: BTreeMap<TaskId, TaskHead>,
     changes: Vec<Change>,
     /// When the last of them was seen.
     changed: Duration,
@@ -88,6 +94,24 @@ impl Watch {
         if let Err(broken) = result {
             self.0.lock().broken.get_or_insert_with(|| broken.into());
         }
+    }
+
+    /// P8 and P10: a head was seen.
+    pub(crate) fn head_seen(&self, head: &TaskHead) {
+        let seen = self.0.lock().head_seen(head);
+        self.report(seen);
+    }
+
+    /// P8 and P10: a call about a task was answered.
+    pub(crate) fn task_touched(&self, engine: &MemoryLedger, task: TaskId) {
+        if let Some(Ok(record)) = engine.get(task).now_or_never() {
+            self.head_seen(&record.head);
+        }
+    }
+
+    /// P5: readings of the field, one after the other, that nobody has deposited in between.
+    pub(crate) fn readings(&self, of_a_cell: &[f64]) {
+        self.report(property::fades(of_a_cell));
     }
 
     /// What was found first.
@@ -156,6 +180,9 @@ impl Watch {
         claimed: &Claimed,
         weights: &BTreeMap<Tenant, u32>,
     ) {
+        for claim in &claimed.claims {
+            self.head_seen(&claim.head);
+        }
         let mut seen = self.0.lock();
         let this = (request.incarnation, request.batch);
         for claim in &claimed.claims {
@@ -224,8 +251,19 @@ impl Watch {
         }
     }
 
-    /// Looks at the ledger from outside: P1, P9, S9 and S12.
+    /// Looks at the ledger from outside: P1, P8, P9, P10, S9 and S12; and at a node without one: S13.
     pub(crate) fn look(&self, world: &World) {
+        if let Some(since) = world.ledger_failed() {
+            let (within, what) = if world.is_told_to_stop() {
+                (STOPS_WITHIN, "the node has not stopped")
+            } else {
+                (HEARD_WITHIN, "the node goes on")
+            };
+            if world.elapsed() > since + within {
+                let what = format!("the ledger has failed, and {within:?} later {what}");
+                self.broken("S13", what);
+            }
+        }
         let engine = world.disk();
         let Some(Ok(counts)) = engine.counts().now_or_never() else {
             return;
@@ -271,6 +309,14 @@ impl Watch {
             let more = page.len() >= CHANGES as usize;
             if !page.is_empty() {
                 seen.changed = now;
+            }
+            for task in page.iter().map(|change| change.task) {
+                let record = engine.get(task).now_or_never();
+                if let Some(Ok(record)) = record
+                    && let Err(broken) = seen.head_seen(&record.head)
+                {
+                    seen.broken.get_or_insert_with(|| broken.into());
+                }
             }
             seen.changes.extend(page);
             if !more {
@@ -331,6 +377,45 @@ impl Watch {
                 });
             }
         }
+    }
+}
+
+impl Seen {
+    fn head_seen(&mut self, head: &TaskHead) -> Result<(), property::Broken> {
+        property::head_whole(head)?;
+        let Some(before) = self.heads.insert(head.id, head.clone()) else {
+            return Ok(());
+        };
+        if before == *head {
+            return Ok(());
+        }
+        // What came between the two is not seen: under another fence it was released, and taken again.
+        let expect = if before.fence == head.fence {
+            Stamp::Held(before.fence)
+        } else {
+            Stamp::of(&before)
+        };
+        let taken_away = before.fence != head.fence && before.state == State::Claimed;
+        let from = if taken_away {
+            State::Ready
+        } else {
+            before.state
+        };
+        let id = head.id;
+        let transition = Transition {
+            id,
+            expect,
+            from,
+            head: Some(head.clone()),
+            request: None,
+        };
+        property::holder_alone(
+            &TaskHead {
+                state: from,
+                ..before
+            },
+            &transition,
+        )
     }
 }
 

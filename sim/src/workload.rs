@@ -443,6 +443,18 @@ mod tests {
             let outside = matches!(call, Call::Sink | Call::Embed | Call::Generate);
             assert_eq!(storage.problem().is_some(), outside, "{call:?}");
         }
+        for call in Call::ALL {
+            let in_flight = InFlight::Written;
+            let unknown = with(Fault::Unknown {
+                call,
+                nth,
+                in_flight,
+            });
+            assert_eq!(unknown.problem().is_none(), call.writes(), "{call:?}");
+            let unreadable = with(Fault::Unreadable { call, nth });
+            let of_a_task = call.needs_a_task();
+            assert_eq!(unreadable.problem().is_none(), of_a_task, "{call:?}");
+        }
         let copy = |call| {
             with(Fault::Copy {
                 call,

@@ -11,12 +11,18 @@ use std::{
     time::Duration,
 };
 
-use colony_core::{id::Tenant, port::Clock, unit::Timestamp};
+use colony_core::{
+    id::{TaskId, Tenant},
+    port::Clock,
+    task::State,
+    unit::Timestamp,
+};
 use colony_node::ports::RuntimeClock;
 use colony_store::{
-    Policy,
+    Ledger as _, Policy,
     memory::{self, MemoryLedger},
 };
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -34,7 +40,10 @@ const EPOCH_MICROS: u64 = 1_767_225_600_000_000;
 /// Most calls of ports at one moment: the tasks of a random world, each with its six steps, are a tenth.
 const CALLS_AT_ONCE_MAX: u32 = 20_000;
 /// How long a node stays away that has failed by itself: whoever runs the process starts it again.
-const FAILED_FOR_MS: u64 = 100;
+pub(crate) const FAILED: Outage = Outage {
+    for_ms: 100,
+    clock_step_ms: 0,
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -46,6 +55,9 @@ pub(crate) struct World {
     pub(crate) sinks: Sinks,
     pub(crate) facts: Mutex<Facts>,
     pub(crate) late: Late,
+    /// Tasks with a row that cannot be read, and what was said of it. The engine in memory sets no rows aside: they are
+    /// cancelled in it, which any live task can be, and whoever reads is told what a ledger on a disk says.
+    pub(crate) set_aside: Mutex<BTreeMap<TaskId, String>>,
     disk: Mutex<MemoryLedger>,
     power: Mutex<Power>,
     /// Whether the node is told to stop in order.
@@ -63,6 +75,8 @@ pub(crate) struct World {
 struct Power {
     /// The node is off, for so long.
     off: Option<Outage>,
+    /// When the ledger of this life has failed.
+    ledger_failed: Option<Duration>,
     calls: BTreeMap<Call, u64>,
     /// Faults at calls that have happened, by their place in the workload.
     spent: BTreeSet<usize>,
@@ -89,6 +103,10 @@ pub(crate) enum Met {
     Nothing,
     /// A storage error.
     Error,
+    /// Its sync fails, and this became of that.
+    Unknown(InFlight),
+    /// A row that it needs cannot be read.
+    Unreadable,
     /// It is executed once more, so much later.
     Copied(Duration),
     /// The power goes at this point of it.
@@ -108,6 +126,7 @@ impl World {
             watch: Watch::default(),
             facts: Mutex::default(),
             late: Late::default(),
+            set_aside: Mutex::default(),
             disk: Mutex::new(disk),
             power: Mutex::default(),
             stopping: watch::channel(None).0,
@@ -178,7 +197,36 @@ impl World {
     pub(crate) fn open_disk(&self, clock: Arc<dyn Clock>) -> MemoryLedger {
         let mut disk = self.disk.lock();
         *disk = disk.crash().on_clock(clock);
+        let cancelled = |task| {
+            let record = disk.get(task).now_or_never();
+            record.is_some_and(|record| record.is_ok_and(|r| r.head.state == State::Cancelled))
+        };
+        // What was being set aside when the power went, and is not, is found again if it is damaged again.
+        self.set_aside.lock().retain(|task, _| cancelled(*task));
         disk.clone()
+    }
+
+    /// The sync under way fails: the ledger of this life does nothing more.
+    pub(crate) fn fail_ledger(&self, in_flight: InFlight) {
+        let mut power = self.power.lock();
+        if power.off.is_none() && power.ledger_failed.is_none() {
+            self.lose_unsynced(in_flight);
+            power.ledger_failed = Some(self.elapsed());
+            power.disturbed = self.elapsed();
+        }
+    }
+
+    /// Since when the ledger of this life has failed.
+    pub(crate) fn ledger_failed(&self) -> Option<Duration> {
+        self.power.lock().ledger_failed
+    }
+
+    fn lose_unsynced(&self, in_flight: InFlight) {
+        let mut disk = self.disk.lock();
+        *disk = disk.crash_with(match in_flight {
+            InFlight::Dropped => memory::InFlight::Dropped,
+            InFlight::Written => memory::InFlight::Written,
+        });
     }
 
     // The power.
@@ -197,12 +245,9 @@ impl World {
     pub(crate) fn cut_power(&self, in_flight: InFlight, outage: Outage) {
         let mut power = self.power.lock();
         if power.off.is_none() {
-            let mut disk = self.disk.lock();
-            *disk = disk.crash_with(match in_flight {
-                InFlight::Dropped => memory::InFlight::Dropped,
-                InFlight::Written => memory::InFlight::Written,
-            });
+            self.lose_unsynced(in_flight);
             power.off = Some(outage);
+            power.ledger_failed = None;
             power.disturbed = self.elapsed();
         }
     }
@@ -211,6 +256,11 @@ impl World {
     pub(crate) fn tell_to_stop(&self, outage: Outage) {
         self.power.lock().disturbed = self.elapsed();
         self.stopping.send_replace(Some(outage));
+    }
+
+    /// Whether the node is told to stop.
+    pub(crate) fn is_told_to_stop(&self) -> bool {
+        self.stopping.borrow().is_some()
     }
 
     /// Returns when the node is told to stop.
@@ -229,11 +279,7 @@ impl World {
 
     /// The node has ended by itself.
     pub(crate) fn node_ended(&self) {
-        let outage = Outage {
-            for_ms: FAILED_FOR_MS,
-            clock_step_ms: 0,
-        };
-        self.cut_power(InFlight::Dropped, outage);
+        self.cut_power(InFlight::Dropped, FAILED);
     }
 
     /// Lives of the node so far.
@@ -307,6 +353,18 @@ impl World {
                     power.spent.insert(place);
                     power.disturbed = self.elapsed();
                     return Met::Error;
+                }
+                Fault::Unknown {
+                    call: at,
+                    nth,
+                    in_flight,
+                } if at == call && nth == count => {
+                    power.spent.insert(place);
+                    return Met::Unknown(in_flight);
+                }
+                Fault::Unreadable { call: at, nth } if at == call && nth == count => {
+                    power.spent.insert(place);
+                    return Met::Unreadable;
                 }
                 Fault::Copy {
                     call: at,

@@ -28,6 +28,23 @@ fn a_few_random_worlds_break_no_property() {
 }
 
 #[test]
+fn crowds_of_which_nobody_asks_for_some_are_drawn() {
+    let asked = |workload: &Workload, name: &str| {
+        let mut groups = workload.clients.iter().flat_map(|client| &client.tasks);
+        groups.any(|tasks| tasks.agent_type == name)
+    };
+    let crowded = (0..300).map(Workload::random).filter(|workload| {
+        let claim_max = workload.world.claim_max;
+        let mut idle = workload
+            .agents
+            .iter()
+            .filter(|(name, _)| !asked(workload, name));
+        idle.any(|(_, agents)| agents.count == 256 && agents.count >= claim_max)
+    });
+    assert!(crowded.count() > 5);
+}
+
+#[test]
 fn every_kind_of_fault_is_drawn() {
     let kinds = (0..300).flat_map(|seed| Workload::random(seed).faults);
     let mut kinds: Vec<String> = kinds
@@ -37,6 +54,8 @@ fn every_kind_of_fault_is_drawn() {
             Fault::CrashAtCall { .. } => "crash_at_call",
             Fault::Restart { .. } => "restart",
             Fault::Storage { .. } => "storage",
+            Fault::Unknown { .. } => "unknown",
+            Fault::Unreadable { .. } => "unreadable",
             Fault::Copy { .. } => "copy",
             Fault::SlowDisk { .. } => "slow_disk",
             Fault::Outage { .. } => "outage",
@@ -45,7 +64,7 @@ fn every_kind_of_fault_is_drawn() {
         .collect();
     kinds.sort();
     kinds.dedup();
-    assert_eq!(kinds.len(), 8, "{kinds:?}");
+    assert_eq!(kinds.len(), 10, "{kinds:?}");
     let guide = fs::read_to_string(folder("../docs/guides/simulator.md")).expect("a guide");
     for kind in kinds {
         assert!(

@@ -495,6 +495,9 @@ pub(crate) enum SimCommand {
         /// Worlds at a time; 0: as many as there are processors
         #[arg(long, default_value_t = 0, value_name = "N")]
         threads: usize,
+        /// Run all worlds, and keep the first that fails of each property
+        #[arg(long)]
+        keep_going: bool,
     },
 }
 

@@ -4,7 +4,7 @@ mod fuzz;
 
 use std::path::{Path, PathBuf};
 
-use colony_sim::{Report, RunError, Workload, replay};
+use colony_sim::{OnFailure, Report, RunError, Workload, replay};
 use serde_json::json;
 
 use crate::{
@@ -26,7 +26,21 @@ pub(crate) async fn command(command: SimCommand, out: Output) -> Result<(), Fail
             from,
             keep,
             threads,
-        } => fuzz::fuzz(from..from.saturating_add(seeds), &keep, threads, out),
+            keep_going,
+        } => {
+            let on_failure = if keep_going {
+                OnFailure::GoOn
+            } else {
+                OnFailure::Stop
+            };
+            fuzz::fuzz(
+                from..from.saturating_add(seeds),
+                &keep,
+                threads,
+                on_failure,
+                out,
+            )
+        }
     });
     let broke_off = |panic| Failure::failed(format!("the simulation broke off: {panic}"));
     done.await.map_err(broke_off)?

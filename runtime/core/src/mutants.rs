@@ -100,6 +100,10 @@ mutants! {
     LateStep,
     /// A revived task keeps the deadline that has passed.
     OldDeadline,
+    /// A claim's slots go to idle agents, whether there are tasks for them or not.
+    IdleSlots,
+    /// Nobody hears that the ledger has failed.
+    DeafNode,
 }
 
 impl std::fmt::Display for Mutant {

@@ -60,6 +60,24 @@ pub enum Fault {
         /// How many fail, one after the other.
         times: u64,
     },
+    /// The sync with this write in it fails: whoever waits for it is told that its outcome is unknown, and the ledger
+    /// does nothing more before it is opened again.
+    Unknown {
+        /// Which call. Only one that writes.
+        call: Call,
+        /// The how-manieth of its kind.
+        nth: u64,
+        /// What became of the sync.
+        #[serde(default)]
+        in_flight: InFlight,
+    },
+    /// A row that this call needs cannot be read: it is set aside, and its task, if it is live, ends.
+    Unreadable {
+        /// Which call. Only one about a task: `claim`, `journal`, `commit`, `decide`, `cancel` and `get`.
+        call: Call,
+        /// The how-manieth of its kind.
+        nth: u64,
+    },
     /// These calls are executed once more, late: the copy of a request that a network kept back, after its
     /// sender has long been answered, or has died. Only submits, claims, commits, decisions,
     /// cancellations and revivals.
@@ -163,6 +181,39 @@ impl Call {
         !matches!(self, Self::Sink | Self::Embed | Self::Generate)
     }
 
+    /// Whether it writes to the ledger, so that a sync can fail under it.
+    #[must_use]
+    pub const fn writes(self) -> bool {
+        match self {
+            Self::Register
+            | Self::Submit
+            | Self::Claim
+            | Self::Commit
+            | Self::Decide
+            | Self::Cancel
+            | Self::Revive
+            | Self::Expire
+            | Self::Learn
+            | Self::Save => true,
+            Self::Journal
+            | Self::Get
+            | Self::List
+            | Self::Load
+            | Self::Sink
+            | Self::Embed
+            | Self::Generate => false,
+        }
+    }
+
+    /// Whether a row of a task that it needs can be damaged.
+    #[must_use]
+    pub const fn needs_a_task(self) -> bool {
+        matches!(
+            self,
+            Self::Claim | Self::Journal | Self::Commit | Self::Decide | Self::Cancel | Self::Get
+        )
+    }
+
     /// Whether a late copy of it can be executed.
     #[must_use]
     pub const fn can_be_copied(self) -> bool {
@@ -233,7 +284,15 @@ impl Fault {
             Self::Copy { call, .. } if !call.can_be_copied() => {
                 Some(format!("copy: no late copy of {call:?} can be executed"))
             }
+            Self::Unknown { call, .. } if !call.writes() => {
+                Some(format!("unknown: {call:?} writes nothing"))
+            }
+            Self::Unreadable { call, .. } if !call.needs_a_task() => {
+                Some(format!("unreadable: {call:?} needs no row of a task"))
+            }
             Self::Storage { .. }
+            | Self::Unknown { .. }
+            | Self::Unreadable { .. }
             | Self::Copy { .. }
             | Self::Cut { .. }
             | Self::Crash { .. }
@@ -252,7 +311,11 @@ impl Fault {
             | Self::Restart { at_ms, for_ms, .. }
             | Self::SlowDisk { at_ms, for_ms, .. }
             | Self::Outage { at_ms, for_ms, .. } => at_ms + for_ms,
-            Self::CrashAtCall { .. } | Self::Storage { .. } | Self::Copy { .. } => 0,
+            Self::CrashAtCall { .. }
+            | Self::Storage { .. }
+            | Self::Unknown { .. }
+            | Self::Unreadable { .. }
+            | Self::Copy { .. } => 0,
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
+use rand::{
+    Rng as _, SeedableRng as _,
+    seq::{IndexedMutRandom as _, IndexedRandom as _},
+};
 use rand_chacha::ChaCha12Rng;
 
 use super::{
@@ -17,6 +20,8 @@ const SECONDS_MAX: u64 = 60;
 const FAULTS_WITHIN_MS: u64 = 6_000;
 /// One world in so many is a quick one: see [`hasten`].
 const QUICK_ONE_IN: u32 = 5;
+/// One world in so many is a crowded one: see [`crowd`].
+const CROWDED_ONE_IN: u32 = 8;
 /// A day: what a wrong time zone or a dead battery makes of a clock.
 const DAY_MS: i64 = 86_400_000;
 
@@ -55,7 +60,77 @@ impl Workload {
             &mut ChaCha12Rng::seed_from_u64(seed ^ 0x00de_ad11_4e00),
             &mut workload,
         );
+        damage(
+            &mut ChaCha12Rng::seed_from_u64(seed ^ 0x00ba_dd15_c000),
+            &mut workload,
+        );
+        let rng = &mut ChaCha12Rng::seed_from_u64(seed ^ 0x00c4_0bd0_0000);
+        if rng.random_ratio(1, CROWDED_ONE_IN) {
+            crowd(rng, &mut workload);
+        }
         workload
+    }
+}
+
+/// Makes the types large and adds some that nobody asks for, before and behind the others: more agents are idle than a
+/// claim has slots. With a generator of its own, as [`limit`].
+fn crowd(rng: &mut ChaCha12Rng, workload: &mut Workload) {
+    let idle = ["abel", "bess", "cleo", "dirk", "zeno"];
+    for agents in workload.agents.values_mut() {
+        agents.count = size(rng);
+    }
+    for name in &idle[..rng.random_range(1..=idle.len())] {
+        let idle = Agents {
+            kind: "scripted".to_owned(),
+            count: size(rng),
+            ..Agents::default()
+        };
+        workload.agents.insert((*name).to_owned(), idle);
+    }
+    // One client comes with a whole day's work.
+    if let Some(tasks) = workload
+        .clients
+        .choose_mut(rng)
+        .and_then(|c| c.tasks.first_mut())
+    {
+        tasks.count = Some(rng.random_range(20..=120));
+    }
+}
+
+/// How many agents a type has in a crowded world.
+fn size(rng: &mut ChaCha12Rng) -> u32 {
+    *[2, 16, 64, 256].choose(rng).unwrap_or(&2)
+}
+
+/// Lets a disk fail and rows be damaged in some worlds. With a generator of its own, as [`limit`].
+fn damage(rng: &mut ChaCha12Rng, workload: &mut Workload) {
+    let nth = |rng: &mut ChaCha12Rng| {
+        let most = *[8, 40].choose(rng).unwrap_or(&8);
+        rng.random_range(1..=most)
+    };
+    if rng.random_bool(0.2) {
+        let call = Some(call(rng)).filter(|call| call.writes());
+        workload.faults.push(Fault::Unknown {
+            call: call.unwrap_or(Call::Commit),
+            nth: nth(rng),
+            in_flight: in_flight(rng),
+        });
+    }
+    let rows = rng.random_range(1..=3);
+    for _ in 0..if rng.random_bool(0.2) { rows } else { 0 } {
+        let call = Some(call(rng)).filter(|call| call.needs_a_task());
+        workload.faults.push(Fault::Unreadable {
+            call: call.unwrap_or(Call::Journal),
+            nth: nth(rng),
+        });
+    }
+}
+
+fn in_flight(rng: &mut ChaCha12Rng) -> InFlight {
+    if rng.random_bool(0.5) {
+        InFlight::Dropped
+    } else {
+        InFlight::Written
     }
 }
 
@@ -204,11 +279,7 @@ fn fault(rng: &mut ChaCha12Rng) -> Fault {
         1 | 2 => Fault::Crash {
             at_ms,
             for_ms,
-            in_flight: if rng.random_bool(0.5) {
-                InFlight::Dropped
-            } else {
-                InFlight::Written
-            },
+            in_flight: in_flight(rng),
             clock_step_ms,
         },
         3..=5 => Fault::CrashAtCall {

@@ -1,8 +1,10 @@
 //! `colony sim fuzz`: random worlds, and what is left of one that fails.
 
-use std::{ops::Range, path::Path, process::Command, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap, ops::Range, path::Path, process::Command, sync::Mutex, time::Duration,
+};
 
-use colony_sim::{Failed, Progress, fuzz as search, shrink};
+use colony_sim::{Failed, Failures, OnFailure, Progress, fuzz as search, shrink};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tokio::time::Instant;
@@ -21,6 +23,7 @@ pub(super) fn fuzz(
     seeds: Range<u64>,
     keep: &Path,
     threads: usize,
+    on_failure: OnFailure,
     out: Output,
 ) -> Result<(), Failure> {
     let threads = match threads {
@@ -28,7 +31,9 @@ pub(super) fn fuzz(
         some => some,
     };
     let bar = Bar::new(seeds.end.saturating_sub(seeds.start), out);
-    let searched = search(seeds.clone(), threads, &|progress| bar.show(progress));
+    let searched = search(seeds.clone(), threads, on_failure, &|progress| {
+        bar.show(progress);
+    });
     bar.bar.finish_and_clear();
     match searched {
         Ok(progress) => {
@@ -50,12 +55,28 @@ pub(super) fn fuzz(
                 )
             })
         }
-        Err(failed) => Err(kept(*failed, keep, out)),
+        Err(failed) => Err(all_kept(failed, keep, out)),
     }
 }
 
-/// Shrinks what fails and keeps it.
-fn kept(failed: Failed, folder: &Path, out: Output) -> Failure {
+/// Shrinks and keeps the first failure of each property.
+fn all_kept(failed: BTreeMap<String, Failures>, folder: &Path, out: Output) -> Failure {
+    let mut details = Vec::new();
+    let mut last = None;
+    let properties = failed.len();
+    for (property, Failures { first, worlds }) in failed {
+        let (what, hint) = kept(first, folder, out);
+        details.push(format!("{property} in {worlds} worlds: {what}; {hint}"));
+        last = Some(Failure::failed(what).with_hint(&hint));
+    }
+    match last {
+        Some(only) if properties == 1 => only,
+        _ => Failure::failed(format!("{properties} properties are broken")).with_details(details),
+    }
+}
+
+/// Shrinks what fails and keeps it: what is wrong, and how to see it again.
+fn kept(failed: Failed, folder: &Path, out: Output) -> (String, String) {
     out.note(&format!(
         "seed {} fails: {}; making it simpler",
         failed.seed, failed.error
@@ -69,22 +90,19 @@ fn kept(failed: Failed, folder: &Path, out: Output) -> Failure {
         }
         began.elapsed() < SHRINK_FOR
     });
-    let failure = Failure::failed(format!("seed {}: {}", simplest.seed, simplest.error));
-    match simplest.keep(folder, &commit()) {
-        Ok(path) => {
-            let again = format!(
-                "it fails again: colony sim run {} --seed {}",
-                path.display(),
-                simplest.seed
-            );
-            failure.with_hint(&again)
-        }
-        Err(error) => failure.with_hint(format!(
+    let hint = match simplest.keep(folder, &commit()) {
+        Ok(path) => format!(
+            "it fails again: colony sim run {} --seed {}",
+            path.display(),
+            simplest.seed
+        ),
+        Err(error) => format!(
             "the workload could not be kept in {}: {error}\n{}",
             folder.display(),
             simplest.workload.to_toml()
-        )),
-    }
+        ),
+    };
+    (format!("seed {}: {}", simplest.seed, simplest.error), hint)
 }
 
 /// The commit that is checked out, as git names it.

@@ -8,6 +8,7 @@
 //! | wake × cancel | the same, for an agent that was asleep |
 //! | expire × award, step, commit | the same, for a deadline |
 //! | passivate × award | the task is done, whether its agent was just being put to sleep or not |
+//! | award × crash, and step, commit × crash | the next life does every task, and charges none for it |
 //! | drain × claim, award, step, commit | the node stops in time and holds no claim |
 
 use std::{ops::Range, sync::Arc, time::Duration};
@@ -17,11 +18,17 @@ use colony_agents::{Kind, Kinds, StepContext, StepError};
 use colony_core::{
     cycle::{Percept, Recall, Thought},
     id::TaskId,
+    port::{Clock, RandomSource},
     task::{Answer, Spec, State},
 };
-use colony_node::{Config, Dependencies, Node, NodeHandle, Problem, Submission};
-use colony_store::{Counts, Ledger, LedgerError, MemoryLedger, Policy, Submitted};
+use colony_node::{
+    Config, Dependencies, Node, NodeHandle, Problem, Submission, ports::SeededRandom,
+};
+use colony_store::{
+    Counts, Ledger, LedgerError, MemoryLedger, Policy, Submitted, memory::InFlight,
+};
 use futures_util::FutureExt as _;
+use rand::RngCore;
 
 use crate::walk::{agent_type, clock, config, dependencies, request, submit, until};
 
@@ -89,6 +96,17 @@ impl World {
     async fn with(agents: u32, sleep_after: Duration, set: impl FnOnce(&mut Config)) -> Self {
         let clock = clock();
         let ledger = MemoryLedger::with_sync_delay(Policy::default(), Arc::clone(&clock), TICK);
+        Self::on(ledger, clock, agents, sleep_after, set).await
+    }
+
+    /// The same on a ledger that there is.
+    async fn on(
+        ledger: MemoryLedger,
+        clock: Arc<dyn Clock>,
+        agents: u32,
+        sleep_after: Duration,
+        set: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config: Config = config(&[("slow", agents)]);
         config.roster.sleep_after = sleep_after;
         config.market.recheck_every = Duration::ZERO;
@@ -105,6 +123,15 @@ impl World {
             handle,
             ledger,
         }
+    }
+
+    /// The power goes, and is back at once: the next life of the node, on what the disk has.
+    async fn crash(self, in_flight: InFlight, agents: u32) -> Self {
+        let ledger = self.ledger.crash_with(in_flight);
+        let next = Self::on(ledger, clock(), agents, AWAKE, |_| {}).await;
+        // What is left of the former life has a ledger that answers nothing any more.
+        self.node.stop().await;
+        next
     }
 
     /// A task whose steps take so many turns.
@@ -260,6 +287,59 @@ async fn drain_beside_claim_award_step_and_commit() {
             );
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn crash_beside_award_step_and_commit() {
+    let mut lost = 0;
+    for (time, turns, of_steps, moment) in moments() {
+        let in_flight = if turns.is_multiple_of(2) {
+            InFlight::Dropped
+        } else {
+            InFlight::Written
+        };
+        let world = World::new(2, AWAKE).await;
+        let tasks = (0..3).map(|_| World::task(of_steps)).collect();
+        let ids = submit(&world.handle, tasks).await;
+        wait(time, turns).await;
+        let world = world.crash(in_flight, 2).await;
+        until(&world.handle, &ids, &[State::Done]).await;
+        for id in ids {
+            let head = world.handle.task(id).await.expect("known").head;
+            assert_eq!(head.failed_attempts, 0, "{moment}: {head:?}");
+            lost += head.node_losses;
+        }
+        world.works(2, &moment).await;
+    }
+    assert!(lost > 0, "no crash has met a claim");
+}
+
+/// Gives chance to everybody but the market.
+#[derive(Debug)]
+struct NoneForTheMarket(SeededRandom);
+
+impl RandomSource for NoneForTheMarket {
+    fn stream(&self, purpose: &str, number: u64) -> Box<dyn RngCore + Send> {
+        assert_ne!(purpose, "market", "there is no chance left");
+        self.0.stream(purpose, number)
+    }
+}
+
+/// A child that cannot start, at the only place where a port lets one fail: an agent, a supervisor and the sweep ask
+/// nobody anything before they have started.
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_market_cannot_start_does_not_start_and_the_next_one_does() {
+    let ledger = MemoryLedger::with_sync_delay(Policy::default(), clock(), TICK);
+    let dependencies = Dependencies {
+        random: Arc::new(NoneForTheMarket(SeededRandom::new(7))),
+        kinds: Kinds::builtin().with(Arc::new(Slow)),
+        ..dependencies(Arc::new(ledger.clone()))
+    };
+    let refused = Node::start(&config(&[("slow", 1)]), dependencies).await;
+    let error = refused.map(drop).expect_err("has no market");
+    assert!(error.to_string().contains("no chance left"), "{error}");
+    let world = World::on(ledger, clock(), 1, AWAKE, |_| {}).await;
+    world.works(1, "afterwards").await;
 }
 
 /// The permit of a submit was freed when its caller left, while the write still waited for the disk.
