@@ -5,11 +5,12 @@ use std::{
     io::{Read as _, Write as _},
     process::{Child, Stdio},
     sync::{Arc, Mutex},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
-use colony_tests::{Finished, Folder, Node, command, eventually, run_within};
+use anyhow::Context as _;
+use colony_tests::{Finished, Folder, Node, command, eventually, eventually_some, run_within};
 use rustix::{
     process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
@@ -21,22 +22,21 @@ use serde_json::Value;
 const SOON: Duration = Duration::from_secs(90);
 const RISKY: &str = "please drop the production database";
 
-/// Hands tickets in and waits for their questions, which come back in the order of the tickets.
+/// Hands tickets in and waits for their questions, which come back in the order of the tickets: each is asked before
+/// the next ticket, as agents that work at once would ask in any order.
 fn asked(node: &Node, texts: &[&str]) -> Vec<Value> {
-    let ids: Vec<String> = texts
-        .iter()
-        .map(|text| {
-            let submitted = node.json(&["submit", text]).unwrap().remove(0);
-            submitted["task_id"].as_str().unwrap().to_owned()
-        })
-        .collect();
-    let questions = || -> Vec<Value> {
-        let open = node.json(&["approve", "list"]).unwrap();
-        let of = |id: &String| open.iter().find(|q| q["task_id"] == id.as_str()).cloned();
-        ids.iter().filter_map(of).collect()
-    };
-    eventually("all questions", SOON, || Ok(questions().len() == ids.len())).unwrap();
-    questions()
+    let mut questions = Vec::new();
+    for text in texts {
+        let submitted = node.json(&["submit", text]).unwrap().remove(0);
+        let id = submitted["task_id"].as_str().unwrap();
+        let question = eventually_some("a question", SOON, || {
+            let open = node.json(&["approve", "list"])?;
+            let of = open.into_iter().find(|q| q["task_id"] == id);
+            of.context("no question yet")
+        });
+        questions.push(question.unwrap());
+    }
+    questions
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -239,6 +239,8 @@ struct Terminal {
     child: Child,
     master: File,
     said: Arc<Mutex<String>>,
+    /// Ends when nobody has the terminal open any more.
+    reader: JoinHandle<()>,
 }
 
 impl Terminal {
@@ -274,8 +276,7 @@ impl Terminal {
         let master = File::from(master);
         let said = Arc::new(Mutex::new(String::new()));
         let (mut reader, heard) = (master.try_clone().unwrap(), Arc::clone(&said));
-        // Ends with the terminal.
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             let mut bytes = [0; 4_096];
             while let Ok(count) = reader.read(&mut bytes) {
                 let text = String::from_utf8_lossy(&bytes[..count]);
@@ -286,6 +287,7 @@ impl Terminal {
             child,
             master,
             said,
+            reader,
         }
     }
 
@@ -307,6 +309,9 @@ impl Terminal {
 
     fn end(mut self) -> (Option<i32>, String) {
         eventually("the end", SOON, || Ok(self.child.try_wait()?.is_some())).unwrap();
+        // What it said last may still be on its way.
+        let read = || Ok(self.reader.is_finished());
+        eventually("the end of what it says", SOON, read).unwrap();
         (self.child.wait().unwrap().code(), self.said())
     }
 }
