@@ -66,7 +66,7 @@ impl StepContext {
         self.ports.generate.generate(prompt, &self.call).await
     }
 
-    /// The answer, if it may be acted on: a human ruled it, or there is no doubt and the submitter expected
+    /// The answer, if it may be acted on: a human decided it, or there is no reason to ask one and the submitter expected
     /// nothing else. None before reason. Where it is none, execute does nothing and verify asks:
     /// docs/adr/0004-nothing-is-filed-before-it-stands.md.
     #[must_use]
@@ -76,7 +76,7 @@ impl StepContext {
         let expected = self.spec.expected.as_ref();
         let contradicted = expected.is_some_and(|expected| *expected != answer.text);
         let ruled = answer.source == Source::Human;
-        (ruled || (thought.doubt.is_none() && !contradicted)).then_some(answer)
+        (ruled || (thought.escalation_reason.is_none() && !contradicted)).then_some(answer)
     }
 
     /// Makes an effect through a tool.

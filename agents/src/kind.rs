@@ -96,9 +96,9 @@ pub trait Kind: Send + Sync + fmt::Debug {
         Ok(ExecutionResult::default())
     }
 
-    /// Checks. Default: a human's ruling stands; without one, doubt asks and a known answer is compared.
+    /// Checks. Default: a human's decision stands; without one, a reason to ask a human asks, and a known answer is compared.
     async fn verify(&self, context: &StepContext) -> Result<Verdict, StepError> {
-        Ok(verify_by_ruling(context))
+        Ok(verify_by_decision(context))
     }
 
     /// Learns: says what is to be remembered; it is written down with the end of the task, or not at all.
@@ -165,9 +165,9 @@ where
         .map_err(|error| vec![format!("settings: {error}")])
 }
 
-/// The verdict that rulings, doubt and a known answer lead to.
+/// The verdict that decisions, reasons to ask a human and a known answer lead to.
 #[must_use]
-pub(crate) fn verify_by_ruling(context: &StepContext) -> Verdict {
+pub(crate) fn verify_by_decision(context: &StepContext) -> Verdict {
     let Some(thought) = &context.work.thought else {
         return Verdict::Reject {
             reason: "there is nothing to verify".to_owned(),
@@ -176,7 +176,7 @@ pub(crate) fn verify_by_ruling(context: &StepContext) -> Verdict {
     let ruled = thought.answer.source == Source::Human;
     if let Some(decision) = &context.work.decision {
         let by = &decision.by;
-        let text = match &decision.ruling {
+        let text = match &decision.kind {
             DecisionKind::Accept => &thought.answer.text,
             DecisionKind::Correct(text) => text,
             DecisionKind::Reject { reason } => {
@@ -208,19 +208,22 @@ pub(crate) fn verify_by_ruling(context: &StepContext) -> Verdict {
             answer.confidence.get()
         );
         return Verdict::Ask {
-            doubt: EscalationReason::Contradiction,
+            escalation_reason: EscalationReason::Contradiction,
             question,
         };
     }
-    match thought.doubt {
-        Some(doubt) => {
+    match thought.escalation_reason {
+        Some(escalation_reason) => {
             let question = format!(
                 "{:?} at confidence {:.2}: {}",
                 answer.text,
                 answer.confidence.get(),
                 answer.reason
             );
-            Verdict::Ask { doubt, question }
+            Verdict::Ask {
+                escalation_reason,
+                question,
+            }
         }
         None => Verdict::Accept,
     }

@@ -121,7 +121,7 @@ async fn read(ledger: &colony_store::memory::MemoryLedger) -> Result<Contents, L
         for approval in &page.items {
             if let Some(decision) = approval.state.decision() {
                 let id = approval.question.id.to_string();
-                decided.insert(id, decision.ruling.clone());
+                decided.insert(id, decision.kind.clone());
             }
         }
         match page.items.last() {
@@ -224,9 +224,9 @@ impl End<'_> {
             let Some(task) = by_id.get(id) else { continue };
             let head = &task.record.head;
             let followed = match (told, head.state, &head.ending) {
-                (decision::Ruling::Accept(_), State::Done, _)
-                | (decision::Ruling::Reject(_), State::Failed, _) => true,
-                (decision::Ruling::Correct(text), State::Done, Some(Ending::Done(answer))) => {
+                (decision::Kind::Accept(_), State::Done, _)
+                | (decision::Kind::Reject(_), State::Failed, _) => true,
+                (decision::Kind::Correct(text), State::Done, Some(Ending::Done(answer))) => {
                     answer.text == *text
                 }
                 (_, state, _) => matches!(state, State::Cancelled | State::Expired | State::Dead),
@@ -287,7 +287,7 @@ impl End<'_> {
             State::Dead => !poison,
             // Only what a human has rejected.
             State::Failed => !task.journal.iter().any(|e| {
-                matches!(&e.note, Note::Decided(decision) if matches!(decision.ruling, DecisionKind::Reject { .. }))
+                matches!(&e.note, Note::Decided(decision) if matches!(decision.kind, DecisionKind::Reject { .. }))
             }),
             State::Ready
             | State::Claimed
@@ -365,11 +365,11 @@ impl End<'_> {
     }
 }
 
-fn same(kept: &DecisionKind, told: &decision::Ruling) -> bool {
+fn same(kept: &DecisionKind, told: &decision::Kind) -> bool {
     match (kept, told) {
-        (DecisionKind::Accept, decision::Ruling::Accept(_)) => true,
-        (DecisionKind::Correct(kept), decision::Ruling::Correct(told)) => kept == told,
-        (DecisionKind::Reject { reason }, decision::Ruling::Reject(told)) => reason == told,
+        (DecisionKind::Accept, decision::Kind::Accept(_)) => true,
+        (DecisionKind::Correct(kept), decision::Kind::Correct(told)) => kept == told,
+        (DecisionKind::Reject { reason }, decision::Kind::Reject(told)) => reason == told,
         _ => false,
     }
 }

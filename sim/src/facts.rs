@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use colony_proto::v1::decision::Ruling;
+use colony_proto::v1::decision::Kind;
 
 use crate::workload::Tasks;
 
@@ -34,7 +34,7 @@ pub(crate) struct Facts {
     /// Keys of tasks whose clients were told that what they ask is invalid.
     pub(crate) invalid: BTreeSet<String>,
     /// The decisions that were acknowledged, by question, with its task.
-    pub(crate) decided: BTreeMap<String, (String, Ruling)>,
+    pub(crate) decided: BTreeMap<String, (String, Kind)>,
     /// The feedback that was acknowledged, by task.
     pub(crate) feedback: BTreeMap<String, String>,
     /// Requests that had to be repeated.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use colony_proto::v1::{
     Accepted, Approval, DecideRequest, Decision, ListApprovalsRequest,
-    approvals_client::ApprovalsClient, decision::Ruling,
+    approvals_client::ApprovalsClient, decision::Kind,
 };
 use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha12Rng;
@@ -66,20 +66,20 @@ impl Person<'_> {
             drop_after_ms,
         } = self.world.workload.reviewer;
         let drawn = self.rng.random_range(0..accept + correct + reject);
-        let ruling = if drawn < accept {
-            Ruling::Accept(Accepted {})
+        let kind = if drawn < accept {
+            Kind::Accept(Accepted {})
         } else if drawn < accept + correct {
             let label = LABELS.choose(&mut self.rng).copied().unwrap_or_default();
-            Ruling::Correct(label.to_owned())
+            Kind::Correct(label.to_owned())
         } else {
-            Ruling::Reject("it must not be done".to_owned())
+            Kind::Reject("it must not be done".to_owned())
         };
         let id = &approval.id;
         let known = self.left_alone.contains_key(id);
         let patience = drop_after_ms.filter(|_| !known).map(Duration::from_millis);
         let decided = match patience {
-            None => self.send(id, &ruling).await,
-            Some(patience) => match tokio::time::timeout(patience, self.send(id, &ruling)).await {
+            None => self.send(id, &kind).await,
+            Some(patience) => match tokio::time::timeout(patience, self.send(id, &kind)).await {
                 Ok(answer) => answer,
                 Err(_) => {
                     let until = self.world.elapsed() + LEFT_ALONE;
@@ -93,10 +93,10 @@ impl Person<'_> {
         if decided.is_err() {
             return;
         }
-        let fact = (approval.task_id.clone(), ruling);
+        let fact = (approval.task_id.clone(), kind);
         self.world.facts.lock().decided.insert(id.clone(), fact);
         if self.rng.random_ratio(1, TWICE_ONE_IN) {
-            let other = Ruling::Correct("something else".to_owned());
+            let other = Kind::Correct("something else".to_owned());
             if self.send(id, &other).await.is_ok() {
                 let what = format!("approval {id} was decided twice");
                 self.world.watch.broken("S11", what);
@@ -104,9 +104,9 @@ impl Person<'_> {
         }
     }
 
-    async fn send(&self, id: &str, ruling: &Ruling) -> Result<(), Status> {
+    async fn send(&self, id: &str, kind: &Kind) -> Result<(), Status> {
         let decision = Decision {
-            ruling: Some(ruling.clone()),
+            kind: Some(kind.clone()),
             teach: Some(true),
             by: "reviewer".to_owned(),
         };

@@ -166,7 +166,7 @@ impl Kind for Scripted {
                 source: Source::Rule,
                 reason: "by its script".to_owned(),
             },
-            doubt: doubtful.then_some(EscalationReason::Uncertain),
+            escalation_reason: doubtful.then_some(EscalationReason::Uncertain),
             model_calls: vec![],
             findings: Vec::new(),
         })

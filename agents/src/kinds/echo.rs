@@ -27,7 +27,7 @@ impl Kind for Echo {
         let answer = Answer::by_rule(text, "echoed");
         Ok(Thought {
             answer,
-            doubt: None,
+            escalation_reason: None,
             model_calls: vec![],
             findings: Vec::new(),
         })

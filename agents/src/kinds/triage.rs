@@ -3,7 +3,7 @@
 //! ```text
 //!   text ─► normalise, embed ─► similar solved tickets ─► memory sure? ── yes ─► label
 //!                                                          └─ no ─► model, among the candidates
-//!   risky | new | uncertain ─► nothing is filed, a human is asked; the ruling is filed
+//!   risky | new | uncertain ─► nothing is filed, a human is asked; the decision is filed
 //! ```
 
 use std::sync::Arc;
@@ -201,25 +201,25 @@ impl Kind for Triage {
                     best.share * 100.0
                 ),
             },
-            doubt: None,
+            escalation_reason: None,
             model_calls: Vec::new(),
             findings,
         };
         match verdict.certainty {
             Certainty::Sure => {}
             Certainty::New => {
-                thought.doubt = Some(EscalationReason::New);
+                thought.escalation_reason = Some(EscalationReason::New);
                 thought.answer.reason = "unlike the tickets solved so far".to_owned();
             }
             Certainty::Unsure => {
                 second_opinion(context, text, verdict, &mut thought).await?;
                 if thought.answer.confidence.get() < settings(context)?.uncertain_below {
-                    thought.doubt = Some(EscalationReason::Uncertain);
+                    thought.escalation_reason = Some(EscalationReason::Uncertain);
                 }
             }
         }
         if let Some(gravest) = thought.findings.first() {
-            thought.doubt = Some(EscalationReason::Risky);
+            thought.escalation_reason = Some(EscalationReason::Risky);
             thought.answer.reason = gravest.to_string();
         }
         Ok(thought)
@@ -227,7 +227,7 @@ impl Kind for Triage {
 
     async fn execute(&self, context: &StepContext) -> Result<ExecutionResult, StepError> {
         let Some(answer) = context.standing() else {
-            // Nothing is filed before it stands: verify asks, and the ruling comes back here.
+            // Nothing is filed before it stands: verify asks, and the decision comes back here.
             return Ok(ExecutionResult::default());
         };
         let effect = Effect {
@@ -245,8 +245,7 @@ impl Kind for Triage {
 
     async fn learn(&self, context: &StepContext) -> Result<Learning, StepError> {
         let mut learning = lesson_of(context);
-        let accepted =
-            matches!(&context.work.decision, Some(d) if d.ruling == DecisionKind::Accept);
+        let accepted = matches!(&context.work.decision, Some(d) if d.kind == DecisionKind::Accept);
         // Who accepts "unknown" has not said where the ticket belongs.
         learning.teach = learning
             .teach
@@ -263,7 +262,7 @@ fn settings(context: &StepContext) -> Result<TriageSettings, StepError> {
 
 /// What is said while nothing was learned yet.
 fn nothing_known(findings: Vec<Finding>) -> Thought {
-    let (doubt, reason) = match findings.first() {
+    let (escalation_reason, reason) = match findings.first() {
         Some(gravest) => (EscalationReason::Risky, gravest.to_string()),
         None => (EscalationReason::New, "no solved tickets yet".to_owned()),
     };
@@ -274,7 +273,7 @@ fn nothing_known(findings: Vec<Finding>) -> Thought {
             source: Source::Memory,
             reason,
         },
-        doubt: Some(doubt),
+        escalation_reason: Some(escalation_reason),
         model_calls: Vec::new(),
         findings,
     }
@@ -290,7 +289,7 @@ async fn second_opinion(
     thought: &mut Thought,
 ) -> Result<(), StepError> {
     if context.settings.model.is_none() {
-        thought.doubt = Some(EscalationReason::Uncertain);
+        thought.escalation_reason = Some(EscalationReason::Uncertain);
         return Ok(());
     }
     let settings = settings(context)?;
@@ -328,7 +327,7 @@ async fn second_opinion(
             | PortError::Failed { .. }
             | PortError::Unconfigured { .. }),
         ) => {
-            thought.doubt = Some(EscalationReason::Uncertain);
+            thought.escalation_reason = Some(EscalationReason::Uncertain);
             thought.answer.reason = error.to_string();
             return Ok(());
         }

@@ -97,8 +97,8 @@ pub struct Entry {
 pub struct Question {
     #[prost(uint32, tag = "1")]
     pub schema: u32,
-    #[prost(enumeration = "Doubt", tag = "2")]
-    pub doubt: i32,
+    #[prost(enumeration = "EscalationReason", tag = "2")]
+    pub escalation_reason: i32,
     #[prost(string, tag = "3")]
     pub question: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "4")]
@@ -163,8 +163,8 @@ pub struct Decision {
     pub teach: bool,
     #[prost(string, tag = "6")]
     pub by: ::prost::alloc::string::String,
-    #[prost(oneof = "decision::Ruling", tags = "2, 3, 4")]
-    pub ruling: ::core::option::Option<decision::Ruling>,
+    #[prost(oneof = "decision::Kind", tags = "2, 3, 4")]
+    pub kind: ::core::option::Option<decision::Kind>,
 }
 /// Nested message and enum types in `Decision`.
 pub mod decision {
@@ -174,7 +174,7 @@ pub mod decision {
     pub struct Accept {}
     #[allow(clippy::all)]
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Ruling {
+    pub enum Kind {
         #[prost(message, tag = "2")]
         Accept(Accept),
         /// The right answer.
@@ -257,35 +257,35 @@ impl Source {
 #[allow(clippy::all)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
-pub enum Doubt {
+pub enum EscalationReason {
     Unspecified = 0,
     Uncertain = 1,
     New = 2,
     Risky = 3,
     Contradiction = 4,
 }
-impl Doubt {
+impl EscalationReason {
     /// String value of the enum field names used in the ProtoBuf definition.
     ///
     /// The values are not transformed in any way and thus are considered stable
     /// (if the ProtoBuf definition does not change) and safe for programmatic use.
     pub fn as_str_name(&self) -> &'static str {
         match self {
-            Self::Unspecified => "DOUBT_UNSPECIFIED",
-            Self::Uncertain => "DOUBT_UNCERTAIN",
-            Self::New => "DOUBT_NEW",
-            Self::Risky => "DOUBT_RISKY",
-            Self::Contradiction => "DOUBT_CONTRADICTION",
+            Self::Unspecified => "ESCALATION_REASON_UNSPECIFIED",
+            Self::Uncertain => "ESCALATION_REASON_UNCERTAIN",
+            Self::New => "ESCALATION_REASON_NEW",
+            Self::Risky => "ESCALATION_REASON_RISKY",
+            Self::Contradiction => "ESCALATION_REASON_CONTRADICTION",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
-            "DOUBT_UNSPECIFIED" => Some(Self::Unspecified),
-            "DOUBT_UNCERTAIN" => Some(Self::Uncertain),
-            "DOUBT_NEW" => Some(Self::New),
-            "DOUBT_RISKY" => Some(Self::Risky),
-            "DOUBT_CONTRADICTION" => Some(Self::Contradiction),
+            "ESCALATION_REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "ESCALATION_REASON_UNCERTAIN" => Some(Self::Uncertain),
+            "ESCALATION_REASON_NEW" => Some(Self::New),
+            "ESCALATION_REASON_RISKY" => Some(Self::Risky),
+            "ESCALATION_REASON_CONTRADICTION" => Some(Self::Contradiction),
             _ => None,
         }
     }

@@ -517,7 +517,7 @@ impl Source {
 #[allow(clippy::all)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
-pub enum Doubt {
+pub enum EscalationReason {
     /// Never sent.
     Unspecified = 0,
     /// The agent is not sure enough.
@@ -529,28 +529,28 @@ pub enum Doubt {
     /// The submitter expected something else.
     Contradiction = 4,
 }
-impl Doubt {
+impl EscalationReason {
     /// String value of the enum field names used in the ProtoBuf definition.
     ///
     /// The values are not transformed in any way and thus are considered stable
     /// (if the ProtoBuf definition does not change) and safe for programmatic use.
     pub fn as_str_name(&self) -> &'static str {
         match self {
-            Self::Unspecified => "DOUBT_UNSPECIFIED",
-            Self::Uncertain => "DOUBT_UNCERTAIN",
-            Self::New => "DOUBT_NEW",
-            Self::Risky => "DOUBT_RISKY",
-            Self::Contradiction => "DOUBT_CONTRADICTION",
+            Self::Unspecified => "ESCALATION_REASON_UNSPECIFIED",
+            Self::Uncertain => "ESCALATION_REASON_UNCERTAIN",
+            Self::New => "ESCALATION_REASON_NEW",
+            Self::Risky => "ESCALATION_REASON_RISKY",
+            Self::Contradiction => "ESCALATION_REASON_CONTRADICTION",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
-            "DOUBT_UNSPECIFIED" => Some(Self::Unspecified),
-            "DOUBT_UNCERTAIN" => Some(Self::Uncertain),
-            "DOUBT_NEW" => Some(Self::New),
-            "DOUBT_RISKY" => Some(Self::Risky),
-            "DOUBT_CONTRADICTION" => Some(Self::Contradiction),
+            "ESCALATION_REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "ESCALATION_REASON_UNCERTAIN" => Some(Self::Uncertain),
+            "ESCALATION_REASON_NEW" => Some(Self::New),
+            "ESCALATION_REASON_RISKY" => Some(Self::Risky),
+            "ESCALATION_REASON_CONTRADICTION" => Some(Self::Contradiction),
             _ => None,
         }
     }
@@ -1924,8 +1924,8 @@ pub struct Approval {
     #[prost(string, tag = "5")]
     pub input: ::prost::alloc::string::String,
     /// Why a human is asked.
-    #[prost(enumeration = "Doubt", tag = "6")]
-    pub doubt: i32,
+    #[prost(enumeration = "EscalationReason", tag = "6")]
+    pub escalation_reason: i32,
     /// The question, one line.
     #[prost(string, tag = "7")]
     pub question: ::prost::alloc::string::String,
@@ -1959,15 +1959,15 @@ pub struct Decision {
     #[prost(string, tag = "5")]
     pub by: ::prost::alloc::string::String,
     /// What was decided.
-    #[prost(oneof = "decision::Ruling", tags = "1, 2, 3")]
-    pub ruling: ::core::option::Option<decision::Ruling>,
+    #[prost(oneof = "decision::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<decision::Kind>,
 }
 /// Nested message and enum types in `Decision`.
 pub mod decision {
     /// What was decided.
     #[allow(clippy::all)]
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Ruling {
+    pub enum Kind {
         /// The proposal is right.
         #[prost(message, tag = "1")]
         Accept(super::Accepted),
@@ -2004,8 +2004,8 @@ pub struct ListApprovalsRequest {
     #[prost(string, tag = "5")]
     pub agent_type: ::prost::alloc::string::String,
     /// Only those asked for one of these reasons; empty: all.
-    #[prost(enumeration = "Doubt", repeated, tag = "6")]
-    pub doubts: ::prost::alloc::vec::Vec<i32>,
+    #[prost(enumeration = "EscalationReason", repeated, tag = "6")]
+    pub escalation_reasons: ::prost::alloc::vec::Vec<i32>,
     /// Only those asked at least this long ago, by the node's clock.
     #[prost(uint64, tag = "7")]
     pub older_than_ms: u64,
@@ -2045,7 +2045,7 @@ pub struct ApprovalTotals {
     pub approvals: u64,
     /// By the reason for which they were asked, those that occur.
     #[prost(message, repeated, tag = "2")]
-    pub by_doubt: ::prost::alloc::vec::Vec<DoubtCount>,
+    pub by_escalation_reason: ::prost::alloc::vec::Vec<EscalationReasonCount>,
     /// How long ago the oldest was asked; absent when there are none.
     #[prost(uint64, optional, tag = "3")]
     pub oldest_age_ms: ::core::option::Option<u64>,
@@ -2053,10 +2053,10 @@ pub struct ApprovalTotals {
 /// How many questions were asked for a reason.
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DoubtCount {
+pub struct EscalationReasonCount {
     /// The reason.
-    #[prost(enumeration = "Doubt", tag = "1")]
-    pub doubt: i32,
+    #[prost(enumeration = "EscalationReason", tag = "1")]
+    pub escalation_reason: i32,
     /// How many.
     #[prost(uint64, tag = "2")]
     pub approvals: u64,
@@ -2180,7 +2180,7 @@ pub struct DecideRequest {
     /// Which.
     #[prost(string, tag = "1")]
     pub approval_id: ::prost::alloc::string::String,
-    /// What is decided. Required, with a ruling.
+    /// What is decided. Required, with a kind.
     #[prost(message, optional, tag = "2")]
     pub decision: ::core::option::Option<Decision>,
     /// Any UUID, the same when the call is repeated: the repeat is then no FAILED_PRECONDITION. Absent: drawn by

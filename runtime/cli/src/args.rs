@@ -14,7 +14,7 @@ use colony_core::task::State;
 use colony_inference::Item;
 
 pub(crate) use self::approve::{
-    AcceptArgs, ApprovalFilterArgs, ApproveCommand, DecideArgs, DoubtChoice, RejectArgs,
+    AcceptArgs, ApprovalFilterArgs, ApproveCommand, DecideArgs, EscalationReasonChoice, RejectArgs,
 };
 pub(crate) use self::outbox::OutboxCommand;
 use self::values::{address, agents, at_least_one, pair, span, tenant, window};

@@ -77,7 +77,11 @@ pub(crate) fn approvals() -> ArgValueCompleter {
         };
         let found = node.open(node.approvals().list(node.ask(ask)).await)?;
         let offers = found.approvals.into_iter().map(|approval| {
-            let help = format!("{}, {}", view::doubt(approval.doubt), cell(&approval.input));
+            let help = format!(
+                "{}, {}",
+                view::escalation_reason(approval.escalation_reason),
+                cell(&approval.input)
+            );
             candidate(approval.id, &help)
         });
         Ok(offers.collect())

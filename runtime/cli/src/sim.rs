@@ -67,7 +67,7 @@ fn simulate(path: &Path, seed: u64, history: Option<PathBuf>, out: Output) -> Re
         "ended": report.ended,
         "retries": report.retries,
         "faults": report.faults,
-        "lives": report.lives,
+        "incarnations": report.lives,
         "simulated_ms": report.simulated_ms,
     });
     out.result(&said, || describe(&report, path, seed))
@@ -90,7 +90,7 @@ fn failed(error: &RunError, path: &Path, seed: u64) -> Failure {
 
 fn describe(report: &Report, path: &Path, seed: u64) -> String {
     format!(
-        "{} with seed {seed}: {} of {} tasks acknowledged and ended, {} faults, {} lives of the node, {} requests \
+        "{} with seed {seed}: {} of {} tasks acknowledged and ended, {} faults, {} incarnations of the node, {} requests \
          repeated, {:.1} simulated seconds\nhistory_hash={}",
         path.display(),
         report.ended,

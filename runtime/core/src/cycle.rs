@@ -132,7 +132,8 @@ pub struct Thought {
     /// The answer the agent would give now.
     pub answer: Answer,
     /// Why a human should look before it counts, if so.
-    pub doubt: Option<EscalationReason>,
+    #[serde(alias = "doubt")]
+    pub escalation_reason: Option<EscalationReason>,
     /// Model calls made on the way.
     pub model_calls: Vec<ModelCall>,
     /// What gives harm away, the gravest first.
@@ -192,7 +193,8 @@ pub enum Verdict {
     /// A human has to decide.
     Ask {
         /// Why.
-        doubt: EscalationReason,
+        #[serde(alias = "doubt")]
+        escalation_reason: EscalationReason,
         /// What the human reads: one line.
         question: String,
     },
@@ -262,7 +264,8 @@ pub enum Teaching {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// What was decided.
-    pub ruling: DecisionKind,
+    #[serde(alias = "ruling")]
+    pub kind: DecisionKind,
     /// Whether memory learns from it.
     pub teaching: Teaching,
     /// Who decided.
@@ -324,7 +327,7 @@ pub enum Next {
     /// Let the task wait, and put the question to a human.
     Wait {
         /// Why.
-        doubt: EscalationReason,
+        escalation_reason: EscalationReason,
         /// What the human reads.
         question: String,
     },
@@ -390,8 +393,11 @@ impl Work {
         }
         match &self.verdict {
             None | Some(Verdict::Redo(_)) => Next::Do(Step::Verify),
-            Some(Verdict::Ask { doubt, question }) => Next::Wait {
-                doubt: *doubt,
+            Some(Verdict::Ask {
+                escalation_reason,
+                question,
+            }) => Next::Wait {
+                escalation_reason: *escalation_reason,
                 question: question.clone(),
             },
             Some(Verdict::Accept | Verdict::Reject { .. }) if self.learning.is_none() => {
@@ -425,7 +431,7 @@ mod tests {
     fn thought() -> Thought {
         Thought {
             answer: Answer::by_rule("a", "test"),
-            doubt: None,
+            escalation_reason: None,
             model_calls: vec![],
             findings: Vec::new(),
         }
@@ -464,19 +470,19 @@ mod tests {
     fn a_question_parks_and_a_correction_executes_again() {
         let mut work = until_verify();
         let ask = Verdict::Ask {
-            doubt: EscalationReason::New,
+            escalation_reason: EscalationReason::New,
             question: "?".into(),
         };
         work.record(Output::Verify(ask));
         assert!(matches!(
             work.next(),
             Next::Wait {
-                doubt: EscalationReason::New,
+                escalation_reason: EscalationReason::New,
                 ..
             }
         ));
         work.decide(Decision {
-            ruling: DecisionKind::Correct("b".into()),
+            kind: DecisionKind::Correct("b".into()),
             teaching: Teaching::Teach,
             by: "ann".into(),
         });

@@ -245,7 +245,7 @@ mod tests {
     fn after_reason() -> Vec<Entry> {
         let thought = Thought {
             answer: Answer::by_rule("it", "t"),
-            doubt: None,
+            escalation_reason: None,
             model_calls: vec![],
             findings: Vec::new(),
         };

@@ -342,7 +342,7 @@ pub struct Question {
     /// Its id.
     pub id: ApprovalId,
     /// Why a human is asked.
-    pub doubt: EscalationReason,
+    pub escalation_reason: EscalationReason,
     /// One line to read.
     pub question: String,
     /// What the agent would do.

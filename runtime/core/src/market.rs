@@ -141,7 +141,7 @@ impl SuccessCount {
     }
 
     /// Upper confidence bound of its success rate, mean plus two standard deviations (as in bandit
-    /// algorithms), relative to that of a newcomer, who has 1. Doubt shrinks with every task, so of two agents
+    /// algorithms), relative to that of a newcomer, who has 1. EscalationReason shrinks with every task, so of two agents
     /// that never failed the one with fewer tasks has the higher bound.
     #[must_use]
     #[expect(

@@ -404,9 +404,9 @@ mod tests {
             let output = match work.next() {
                 Next::End(_) => return journal,
                 Next::Wait { .. } => {
-                    let (ruling, teaching) = (DecisionKind::Accept, Teaching::Keep);
+                    let (kind, teaching) = (DecisionKind::Accept, Teaching::Keep);
                     work.decide(Decision {
-                        ruling,
+                        kind,
                         teaching,
                         by: "ann".into(),
                     });
@@ -416,7 +416,7 @@ mod tests {
                 Next::Do(Step::Retrieve) => Output::Retrieve(Recall::default()),
                 Next::Do(Step::Reason) => Output::Reason(Thought {
                     answer,
-                    doubt: None,
+                    escalation_reason: None,
                     model_calls: vec![],
                     findings: Vec::new(),
                 }),
@@ -428,8 +428,12 @@ mod tests {
                         reason: "no".into(),
                     },
                     Some(_) => {
-                        let (doubt, question) = (crate::cycle::EscalationReason::New, "?".into());
-                        Verdict::Ask { doubt, question }
+                        let (escalation_reason, question) =
+                            (crate::cycle::EscalationReason::New, "?".into());
+                        Verdict::Ask {
+                            escalation_reason,
+                            question,
+                        }
                     }
                 }),
                 Next::Do(Step::Learn) => Output::Learn(Learning::default()),

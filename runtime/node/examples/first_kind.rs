@@ -44,14 +44,14 @@ impl Kind for Pager {
         Ok(Thought {
             answer: Answer::by_rule(answer, "looked for alarming words"),
             // Nobody is woken at night by a guess: a human agrees first.
-            doubt: text.contains("smoke").then_some(EscalationReason::Risky),
+            escalation_reason: text.contains("smoke").then_some(EscalationReason::Risky),
             model_calls: vec![],
             findings: Vec::new(),
         })
     }
 
     async fn execute(&self, context: &StepContext) -> Result<ExecutionResult, StepError> {
-        // Only an answer that stands is acted on; while there is doubt, verify asks first.
+        // Only an answer that stands is acted on; while there is a reason to ask a human, verify asks first.
         let Some(answer) = context.standing().filter(|answer| answer.text == "urgent") else {
             return Ok(ExecutionResult::default());
         };
@@ -143,16 +143,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 for open in handle.approvals(ApprovalFilter::default()).await?.items {
                     say(&format!("a human is asked: {}", open.question.question));
                     let by = "example".to_owned();
-                    let (ruling, teaching) = (DecisionKind::Accept, Teaching::Keep);
+                    let (kind, teaching) = (DecisionKind::Accept, Teaching::Keep);
                     handle
                         .decide(
                             open.question.id,
                             RequestId::new([7; 16]),
-                            Decision {
-                                ruling,
-                                teaching,
-                                by,
-                            },
+                            Decision { kind, teaching, by },
                         )
                         .await?;
                 }

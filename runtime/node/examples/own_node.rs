@@ -39,7 +39,7 @@ impl Kind for WordCount {
         let words = context.spec.input.split_whitespace().count();
         Ok(Thought {
             answer: Answer::by_rule(words.to_string(), "counted"),
-            doubt: None,
+            escalation_reason: None,
             model_calls: vec![],
             findings: vec![],
         })

@@ -50,8 +50,11 @@ impl Approvals {
             .since(approval.spec.trace, "approval", waited);
         if span.is_recording() {
             span.set(names::TASK_ID, approval.task.to_string());
-            span.set(names::DOUBT, approval.question.doubt.as_str());
-            span.set(names::DECISION, decision.ruling.as_str());
+            span.set(
+                names::ESCALATION_REASON,
+                approval.question.escalation_reason.as_str(),
+            );
+            span.set(names::DECISION, decision.kind.as_str());
             span.set(names::DECIDED_BY, decision.by.clone());
         }
     }

@@ -290,7 +290,10 @@ impl NodeHandle {
         loop {
             let page = self.inner.ledger.approvals(filter.clone()).await?;
             for approval in &page.items {
-                *totals.by_doubt.entry(approval.question.doubt).or_default() += 1;
+                *totals
+                    .by_escalation_reason
+                    .entry(approval.question.escalation_reason)
+                    .or_default() += 1;
                 totals.oldest = totals.oldest.or(Some(approval.asked_at));
             }
             match page.items.last() {

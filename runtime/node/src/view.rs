@@ -51,7 +51,7 @@ pub struct ModelView {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApprovalTotals {
     /// By the reason for which they were asked, those that occur.
-    pub by_doubt: BTreeMap<EscalationReason, u64>,
+    pub by_escalation_reason: BTreeMap<EscalationReason, u64>,
     /// When the oldest was asked.
     pub oldest: Option<Timestamp>,
 }

@@ -240,15 +240,15 @@ pub(crate) fn read_entry(sequence: u32, at: Timestamp, bytes: &[u8]) -> Result<E
 }
 
 pub(crate) fn question(question: &Question) -> Vec<u8> {
-    let doubt = match question.doubt {
-        EscalationReason::Uncertain => v1::Doubt::Uncertain,
-        EscalationReason::New => v1::Doubt::New,
-        EscalationReason::Risky => v1::Doubt::Risky,
-        EscalationReason::Contradiction => v1::Doubt::Contradiction,
+    let escalation_reason = match question.escalation_reason {
+        EscalationReason::Uncertain => v1::EscalationReason::Uncertain,
+        EscalationReason::New => v1::EscalationReason::New,
+        EscalationReason::Risky => v1::EscalationReason::Risky,
+        EscalationReason::Contradiction => v1::EscalationReason::Contradiction,
     };
     v1::Question {
         schema: SCHEMA,
-        doubt: doubt.into(),
+        escalation_reason: escalation_reason.into(),
         question: question.question.clone(),
         proposal: Some(to_answer(&question.proposal)),
         // A row that is written again has the bytes that an older version wrote, and so its checksum.
@@ -308,19 +308,19 @@ pub(crate) fn read_question(
 ) -> Result<Question, CodecError> {
     const WHAT: &str = "question";
     let question = opened(WHAT, bytes, |m: &v1::Question| m.schema)?;
-    let doubt = match question.doubt() {
-        v1::Doubt::Unspecified => return Err(damaged(WHAT, "it has no doubt")),
-        v1::Doubt::Uncertain => EscalationReason::Uncertain,
-        v1::Doubt::New => EscalationReason::New,
-        v1::Doubt::Risky => EscalationReason::Risky,
-        v1::Doubt::Contradiction => EscalationReason::Contradiction,
+    let escalation_reason = match question.escalation_reason() {
+        v1::EscalationReason::Unspecified => return Err(damaged(WHAT, "it has no doubt")),
+        v1::EscalationReason::Uncertain => EscalationReason::Uncertain,
+        v1::EscalationReason::New => EscalationReason::New,
+        v1::EscalationReason::Risky => EscalationReason::Risky,
+        v1::EscalationReason::Contradiction => EscalationReason::Contradiction,
     };
     let proposal = question
         .proposal
         .ok_or_else(|| damaged(WHAT, "it proposes nothing"))?;
     Ok(Question {
         id,
-        doubt,
+        escalation_reason,
         question: question.question,
         proposal: from_answer(WHAT, proposal)?,
         evidence: question.evidence.map(from_evidence).unwrap_or_default(),
@@ -328,15 +328,15 @@ pub(crate) fn read_question(
 }
 
 pub(crate) fn decision(decision: &Decision) -> Vec<u8> {
-    use v1::decision::{Accept, Ruling as Wire};
-    let ruling = match &decision.ruling {
+    use v1::decision::{Accept, Kind as Wire};
+    let kind = match &decision.kind {
         DecisionKind::Accept => Wire::Accept(Accept {}),
         DecisionKind::Correct(text) => Wire::Correct(text.clone()),
         DecisionKind::Reject { reason } => Wire::Reject(reason.clone()),
     };
     v1::Decision {
         schema: SCHEMA,
-        ruling: Some(ruling),
+        kind: Some(kind),
         teach: decision.teaching == Teaching::Teach,
         by: decision.by.clone(),
     }
@@ -344,10 +344,10 @@ pub(crate) fn decision(decision: &Decision) -> Vec<u8> {
 }
 
 pub(crate) fn read_decision(bytes: &[u8]) -> Result<Decision, CodecError> {
-    use v1::decision::Ruling as Wire;
+    use v1::decision::Kind as Wire;
     const WHAT: &str = "decision";
     let decision = opened(WHAT, bytes, |m: &v1::Decision| m.schema)?;
-    let ruling = match decision.ruling {
+    let kind = match decision.kind {
         Some(Wire::Accept(_)) => DecisionKind::Accept,
         Some(Wire::Correct(text)) => DecisionKind::Correct(text),
         Some(Wire::Reject(reason)) => DecisionKind::Reject { reason },
@@ -359,7 +359,7 @@ pub(crate) fn read_decision(bytes: &[u8]) -> Result<Decision, CodecError> {
         Teaching::Keep
     };
     Ok(Decision {
-        ruling,
+        kind,
         teaching,
         by: decision.by,
     })
@@ -437,7 +437,7 @@ mod tests {
     fn a_question_without_evidence_has_the_bytes_of_an_older_version() {
         let old = v1::Question {
             schema: SCHEMA,
-            doubt: v1::Doubt::Risky.into(),
+            escalation_reason: v1::EscalationReason::Risky.into(),
             question: "shall I?".into(),
             proposal: Some(to_answer(&Answer::by_rule("yes", "a test"))),
             evidence: None,

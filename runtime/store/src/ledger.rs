@@ -309,7 +309,7 @@ pub struct ApprovalFilter {
     /// Only this type's.
     pub agent_type: Option<TypeName>,
     /// Only those asked for one of these reasons; empty = all.
-    pub doubts: Vec<EscalationReason>,
+    pub escalation_reasons: Vec<EscalationReason>,
     /// Only those asked at this moment or before.
     pub asked_until: Option<Timestamp>,
     /// Only those that hold this text, in any case: in the task, the question or the proposal.
@@ -339,7 +339,10 @@ impl ApprovalFilter {
                 .agent_type
                 .as_ref()
                 .is_none_or(|t| spec.agent_type == *t)
-            && (self.doubts.is_empty() || self.doubts.contains(&question.doubt))
+            && (self.escalation_reasons.is_empty()
+                || self
+                    .escalation_reasons
+                    .contains(&question.escalation_reason))
             && self
                 .asked_until
                 .is_none_or(|until| approval.asked_at <= until)

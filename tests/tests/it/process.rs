@@ -219,13 +219,13 @@ fn a_ticket_is_filed_once_though_its_node_is_killed_while_humans_decide() {
             continue;
         }
         if round % 2 == 0 && round < 8 {
-            // The rulings are under way when the power goes.
+            // The decisions are under way when the power goes.
             let decider = command(&args)
                 .unwrap()
                 .args(["--address", &address])
                 .spawn();
             let mut decider = decider.unwrap();
-            eventually("the first ruling", SOON, || {
+            eventually("the first decision", SOON, || {
                 let left = node.json(&["approve", "list", "--limit", "0"])?.len();
                 Ok(left < open.len() || decider.try_wait()?.is_some())
             })
@@ -255,7 +255,7 @@ fn a_ticket_is_filed_once_though_its_node_is_killed_while_humans_decide() {
     assert_eq!(
         count("SELECT COUNT(*) FROM episodes"),
         tickets,
-        "one learning for each ruling"
+        "one learning for each decision"
     );
 }
 

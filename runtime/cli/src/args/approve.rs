@@ -20,8 +20,12 @@ pub(crate) struct ApprovalFilterArgs {
     #[arg(long = "type", value_name = "TYPE", value_parser = NonEmptyStringValueParser::new(), add = complete::agent_types())]
     pub(crate) agent_type: Option<String>,
     /// Only those asked for this reason; may be repeated
-    #[arg(long = "reason", visible_alias = "doubt", value_name = "REASON")]
-    pub(crate) doubts: Vec<DoubtChoice>,
+    #[arg(
+        long = "reason",
+        visible_alias = "escalation-reason",
+        value_name = "REASON"
+    )]
+    pub(crate) escalation_reasons: Vec<EscalationReasonChoice>,
     /// Only those that have waited at least this long
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub(crate) older_than: Option<Duration>,
@@ -35,7 +39,7 @@ impl ApprovalFilterArgs {
     pub(crate) const fn is_open(&self) -> bool {
         self.tenant.is_none()
             && self.agent_type.is_none()
-            && self.doubts.is_empty()
+            && self.escalation_reasons.is_empty()
             && self.older_than.is_none()
             && self.search.is_none()
     }
@@ -43,7 +47,7 @@ impl ApprovalFilterArgs {
 
 /// Why a human is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DoubtChoice {
+pub(crate) enum EscalationReasonChoice {
     /// The agent is not sure enough
     Uncertain,
     /// Unlike anything known
@@ -118,7 +122,7 @@ pub(crate) enum ApproveCommand {
 #[derive(Debug, Args)]
 pub(crate) struct AcceptArgs {
     /// Ids of the questions, or the beginnings of them
-    #[arg(conflicts_with_all = ["tenant", "agent_type", "doubts", "older_than", "search"], add = complete::approvals())]
+    #[arg(conflicts_with_all = ["tenant", "agent_type", "escalation_reasons", "older_than", "search"], add = complete::approvals())]
     pub(crate) ids: Vec<String>,
     #[command(flatten)]
     pub(crate) filter: ApprovalFilterArgs,
@@ -145,7 +149,7 @@ pub(crate) struct AcceptArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RejectArgs {
     /// Ids of the questions, or the beginnings of them
-    #[arg(conflicts_with_all = ["tenant", "agent_type", "doubts", "older_than", "search"], add = complete::approvals())]
+    #[arg(conflicts_with_all = ["tenant", "agent_type", "escalation_reasons", "older_than", "search"], add = complete::approvals())]
     pub(crate) ids: Vec<String>,
     #[command(flatten)]
     pub(crate) filter: RejectFilterArgs,
@@ -169,8 +173,8 @@ pub(crate) struct RejectFilterArgs {
     #[arg(long = "type", value_name = "TYPE", value_parser = NonEmptyStringValueParser::new(), add = complete::agent_types())]
     pub(crate) agent_type: Option<String>,
     /// Only those asked for this reason; may be repeated
-    #[arg(long = "doubt", value_name = "REASON")]
-    pub(crate) doubts: Vec<DoubtChoice>,
+    #[arg(long = "escalation-reason", value_name = "REASON")]
+    pub(crate) escalation_reasons: Vec<EscalationReasonChoice>,
     /// Only those that have waited at least this long
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub(crate) older_than: Option<Duration>,
@@ -184,7 +188,7 @@ impl From<RejectFilterArgs> for ApprovalFilterArgs {
         Self {
             tenant: filter.tenant,
             agent_type: filter.agent_type,
-            doubts: filter.doubts,
+            escalation_reasons: filter.escalation_reasons,
             older_than: filter.older_than,
             search: filter.search,
         }

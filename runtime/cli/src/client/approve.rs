@@ -16,13 +16,13 @@ mod watch;
 use std::time::Duration;
 
 use colony_proto::v1::{
-    Approval, ApprovalState, ApprovalTotals, Doubt, ListApprovalsRequest, decision::Ruling,
+    Approval, ApprovalState, ApprovalTotals, EscalationReason, ListApprovalsRequest, decision::Kind,
 };
 
 pub(crate) use self::decide::with_new_label;
 use super::{Node, page_size, types, view};
 use crate::{
-    args::{ApprovalFilterArgs, ApproveCommand, DoubtChoice},
+    args::{ApprovalFilterArgs, ApproveCommand, EscalationReasonChoice},
     errors::Failure,
     output::{Output, cell},
 };
@@ -52,16 +52,19 @@ pub(crate) async fn run(node: &Node, command: ApproveCommand, out: Output) -> Re
 
 /// Asks for what the options find.
 fn find(filter: ApprovalFilterArgs) -> ListApprovalsRequest {
-    let doubts = filter.doubts.into_iter().map(|doubt| match doubt {
-        DoubtChoice::Uncertain => Doubt::Uncertain.into(),
-        DoubtChoice::New => Doubt::New.into(),
-        DoubtChoice::Risky => Doubt::Risky.into(),
-        DoubtChoice::Contradiction => Doubt::Contradiction.into(),
-    });
+    let escalation_reasons = filter
+        .escalation_reasons
+        .into_iter()
+        .map(|escalation_reason| match escalation_reason {
+            EscalationReasonChoice::Uncertain => EscalationReason::Uncertain.into(),
+            EscalationReasonChoice::New => EscalationReason::New.into(),
+            EscalationReasonChoice::Risky => EscalationReason::Risky.into(),
+            EscalationReasonChoice::Contradiction => EscalationReason::Contradiction.into(),
+        });
     ListApprovalsRequest {
         tenant: filter.tenant.unwrap_or_default(),
         agent_type: filter.agent_type.unwrap_or_default(),
-        doubts: doubts.collect(),
+        escalation_reasons: escalation_reasons.collect(),
         older_than_ms: filter
             .older_than
             .map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
@@ -173,10 +176,16 @@ pub(crate) async fn list(
 
 /// How many there are, why, and for how long the oldest has waited.
 fn totals(totals: &ApprovalTotals) -> String {
-    let by_doubt: Vec<String> = totals
-        .by_doubt
+    let by_escalation_reason: Vec<String> = totals
+        .by_escalation_reason
         .iter()
-        .map(|count| format!("{} {}", count.approvals, view::doubt(count.doubt)))
+        .map(|count| {
+            format!(
+                "{} {}",
+                count.approvals,
+                view::escalation_reason(count.escalation_reason)
+            )
+        })
         .collect();
     let questions = match totals.approvals {
         1 => "1 question".to_owned(),
@@ -185,14 +194,14 @@ fn totals(totals: &ApprovalTotals) -> String {
     let oldest = totals.oldest_age_ms.map_or_else(String::new, |age| {
         format!("; the oldest was asked {} ago", view::age(age))
     });
-    format!("{questions}: {}{oldest}", by_doubt.join(", "))
+    format!("{questions}: {}{oldest}", by_escalation_reason.join(", "))
 }
 
 fn row(approval: &Approval, all: bool) -> Vec<String> {
     let mut cells = vec![
         approval.id.clone(),
         age(approval),
-        view::doubt(approval.doubt).to_owned(),
+        view::escalation_reason(approval.escalation_reason).to_owned(),
         approval
             .proposal
             .as_ref()
@@ -217,10 +226,10 @@ fn age(approval: &Approval) -> String {
 
 /// What was decided, and by whom.
 fn decided(approval: &Approval) -> String {
-    match approval.decision.as_ref().map(|d| (&d.ruling, &d.by)) {
-        Some((Some(Ruling::Accept(_)), by)) => format!("accepted by {}", cell(by)),
-        Some((Some(Ruling::Correct(label)), by)) => format!("{} by {}", cell(label), cell(by)),
-        Some((Some(Ruling::Reject(_)), by)) => format!("rejected by {}", cell(by)),
+    match approval.decision.as_ref().map(|d| (&d.kind, &d.by)) {
+        Some((Some(Kind::Accept(_)), by)) => format!("accepted by {}", cell(by)),
+        Some((Some(Kind::Correct(label)), by)) => format!("{} by {}", cell(label), cell(by)),
+        Some((Some(Kind::Reject(_)), by)) => format!("rejected by {}", cell(by)),
         Some((None, _)) => "?".to_owned(),
         None if approval.state() == ApprovalState::Closed => "closed with its task".to_owned(),
         None => "-".to_owned(),
@@ -229,7 +238,7 @@ fn decided(approval: &Approval) -> String {
 
 /// Whether it could do harm.
 fn is_risky(approval: &Approval) -> bool {
-    approval.doubt() == Doubt::Risky
+    approval.escalation_reason() == EscalationReason::Risky
 }
 
 /// How long a command waits to see what becomes of the tasks that it has decided, in all.
@@ -237,19 +246,22 @@ const AFTERMATH_WAIT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use colony_proto::v1::DoubtCount;
+    use colony_proto::v1::EscalationReasonCount;
 
     use super::*;
 
     #[test]
     fn totals_say_how_many_why_and_since_when() {
-        let count = |doubt: Doubt, approvals| DoubtCount {
-            doubt: doubt.into(),
+        let count = |escalation_reason: EscalationReason, approvals| EscalationReasonCount {
+            escalation_reason: escalation_reason.into(),
             approvals,
         };
         let said = totals(&ApprovalTotals {
             approvals: 41,
-            by_doubt: vec![count(Doubt::New, 38), count(Doubt::Risky, 3)],
+            by_escalation_reason: vec![
+                count(EscalationReason::New, 38),
+                count(EscalationReason::Risky, 3),
+            ],
             oldest_age_ms: Some(2 * 3_600_000),
         });
         assert_eq!(

@@ -99,6 +99,10 @@ fn task_line(task: &Task) -> String {
 }
 
 fn approval_line(approval: &Approval) -> String {
-    let doubt = view::doubt(approval.doubt);
-    format!("{}  {doubt}  {}", approval.id, cell(&approval.input))
+    let escalation_reason = view::escalation_reason(approval.escalation_reason);
+    format!(
+        "{}  {escalation_reason}  {}",
+        approval.id,
+        cell(&approval.input)
+    )
 }

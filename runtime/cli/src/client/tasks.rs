@@ -144,7 +144,7 @@ async fn show(node: &Node, id: &str, journal: bool, out: Output) -> Result<(), F
         let mut facts = view::task_sheet(&task);
         if let Some(question) = &question {
             facts.push(("asks a human".to_owned(), clean(&question.question)));
-            let reason = view::doubt(question.doubt).to_owned();
+            let reason = view::escalation_reason(question.escalation_reason).to_owned();
             facts.push(("reason".to_owned(), reason));
             facts.push(("question".to_owned(), question.id.clone()));
             let next = format!("colony approve show {}", question.id);

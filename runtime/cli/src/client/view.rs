@@ -1,8 +1,8 @@
 //! How the words of the wire look: as JSON with the field names of `colony.v1`, and to people.
 
 use colony_proto::v1::{
-    Agent, Answer, Approval, ApprovalState, Decision, Doubt, Model, ModelKind, ModelState,
-    Pheromone, SignalType, Source, TaskChange, TaskState, decision::Ruling,
+    Agent, Answer, Approval, ApprovalState, Decision, EscalationReason, Model, ModelKind,
+    ModelState, Pheromone, SignalType, Source, TaskChange, TaskState, decision::Kind,
 };
 use colony_proto::v1::{JournalEntry, Task};
 use serde_json::{Value, json};
@@ -63,13 +63,13 @@ pub(crate) fn source(source: i32) -> &'static str {
     }
 }
 
-pub(crate) fn doubt(doubt: i32) -> &'static str {
-    match Doubt::try_from(doubt) {
-        Ok(Doubt::Uncertain) => "uncertain",
-        Ok(Doubt::New) => "new",
-        Ok(Doubt::Risky) => "risky",
-        Ok(Doubt::Contradiction) => "contradiction",
-        Ok(Doubt::Unspecified) | Err(_) => "unknown",
+pub(crate) fn escalation_reason(escalation_reason: i32) -> &'static str {
+    match EscalationReason::try_from(escalation_reason) {
+        Ok(EscalationReason::Uncertain) => "uncertain",
+        Ok(EscalationReason::New) => "new",
+        Ok(EscalationReason::Risky) => "risky",
+        Ok(EscalationReason::Contradiction) => "contradiction",
+        Ok(EscalationReason::Unspecified) | Err(_) => "unknown",
     }
 }
 
@@ -271,13 +271,13 @@ pub(crate) fn agent(agent: &Agent) -> Value {
 }
 
 pub(crate) fn decision(decision: &Decision) -> Value {
-    let ruling = match &decision.ruling {
-        Some(Ruling::Accept(_)) => json!({ "accept": {} }),
-        Some(Ruling::Correct(label)) => json!({ "correct": label }),
-        Some(Ruling::Reject(reason)) => json!({ "reject": reason }),
+    let kind = match &decision.kind {
+        Some(Kind::Accept(_)) => json!({ "accept": {} }),
+        Some(Kind::Correct(label)) => json!({ "correct": label }),
+        Some(Kind::Reject(reason)) => json!({ "reject": reason }),
         None => Value::Null,
     };
-    json!({ "ruling": ruling, "teach": decision.teach.unwrap_or(true), "by": decision.by })
+    json!({ "kind": kind, "teach": decision.teach.unwrap_or(true), "by": decision.by })
 }
 
 /// Whether its answer was due before now, by the node's clock.
@@ -296,7 +296,7 @@ pub(crate) fn approval(approval: &Approval) -> Value {
         "tenant": approval.tenant,
         "agent_type": approval.agent_type,
         "input": approval.input,
-        "doubt": doubt(approval.doubt),
+        "escalation_reason": escalation_reason(approval.escalation_reason),
         "question": approval.question,
         "proposal": approval.proposal.as_ref().map(answer),
         "asked_at_us": approval.asked_at_us,

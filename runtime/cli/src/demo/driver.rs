@@ -57,7 +57,7 @@ type Work = Pin<Box<dyn Future<Output = Result<Done, Failure>> + Send>>;
 enum Done {
     /// Tickets with their ids, and the states of those that were there already.
     Submitted(Vec<(usize, String, Option<i32>)>),
-    /// A ruling was given, or this question is to be looked at again.
+    /// A decision was given, or this question is to be looked at again.
     Reviewed(Option<String>),
     /// A ticket has ended, its outcome is read and its label is taught.
     Settled(usize, Box<Outcome>),
@@ -346,7 +346,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// A ticket has ended: reads its outcome and teaches its label, unless a human's ruling has.
+    /// A ticket has ended: reads its outcome and teaches its label, unless a human's decision has.
     fn settle(&mut self, number: usize) {
         self.states[number] = TicketState::Settling;
         let (node, id) = (self.node.clone(), self.ids[number].clone());

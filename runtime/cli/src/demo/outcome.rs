@@ -19,8 +19,8 @@ pub(super) struct Outcome {
     /// What the language model chose, whoever decided; none when it was not asked.
     pub(super) model_choice: Option<String>,
     /// Why a human was asked, if one was.
-    pub(super) doubt: Option<String>,
-    /// Whether a human's ruling taught memory.
+    pub(super) escalation_reason: Option<String>,
+    /// Whether a human's decision taught memory.
     pub(super) taught: bool,
     /// Calls of the language model.
     pub(super) model_calls: u64,
@@ -57,7 +57,7 @@ impl Outcome {
         for entry in &response.journal {
             let body = body(entry);
             match (entry.kind.as_str(), entry.step.as_str()) {
-                // The first one is the agent's own; a later one follows a crash or a ruling.
+                // The first one is the agent's own; a later one follows a crash or a decision.
                 ("output", "reason") if !reasoned => {
                     reasoned = true;
                     outcome.reason(&body);
@@ -69,8 +69,10 @@ impl Outcome {
                         .map(str::to_owned);
                 }
                 ("output", "verify") => {
-                    if let Some(doubt) = body["ask"]["doubt"].as_str() {
-                        outcome.doubt.get_or_insert_with(|| doubt.to_owned());
+                    if let Some(escalation_reason) = body["ask"]["escalation_reason"].as_str() {
+                        outcome
+                            .escalation_reason
+                            .get_or_insert_with(|| escalation_reason.to_owned());
                     }
                 }
                 ("decided", _) => outcome.taught |= body["teaching"] == "teach",
@@ -92,7 +94,7 @@ impl Outcome {
 
     /// Whether a human was asked.
     pub(super) fn is_escalated(&self) -> bool {
-        self.doubt.is_some()
+        self.escalation_reason.is_some()
     }
 
     fn reason(&mut self, body: &Value) {
@@ -145,7 +147,7 @@ mod tests {
         let thought = |label: &str| {
             json!({
                 "answer": { "text": label, "confidence": 0.4, "source": "model", "reason": "" },
-                "doubt": "uncertain",
+                "escalation_reason": "uncertain",
                 "model_calls": [{ "model": "m", "reply": "", "prompt_tokens": 90, "completion_tokens": 7, "choice": label }],
             })
         };
@@ -168,12 +170,12 @@ mod tests {
                 entry(
                     "output",
                     "verify",
-                    &json!({ "ask": { "doubt": "uncertain", "question": "?" } }),
+                    &json!({ "ask": { "escalation_reason": "uncertain", "question": "?" } }),
                 ),
                 entry(
                     "decided",
                     "",
-                    &json!({ "ruling": { "correct": "vpn" }, "teaching": "teach", "by": "x" }),
+                    &json!({ "kind": { "correct": "vpn" }, "teaching": "teach", "by": "x" }),
                 ),
                 entry("output", "reason", &thought("vpn")),
             ],
@@ -183,7 +185,7 @@ mod tests {
         assert_eq!(outcome.source, ProposalSource::Model);
         assert_eq!(outcome.memory_choice.as_deref(), Some("printer"));
         assert_eq!(outcome.model_choice.as_deref(), Some("network"));
-        assert_eq!(outcome.doubt.as_deref(), Some("uncertain"));
+        assert_eq!(outcome.escalation_reason.as_deref(), Some("uncertain"));
         assert!(outcome.taught);
         assert_eq!((outcome.model_calls, outcome.prompt_tokens), (1, 90));
         assert_eq!(outcome.latency_us, 3_500);

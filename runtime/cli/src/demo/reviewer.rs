@@ -1,6 +1,6 @@
 //! The scripted human of the demo.
 //!
-//! | ticket | ruling | memory learns |
+//! | ticket | decision | memory learns |
 //! | --- | --- | --- |
 //! | train, and the proposal is its label | accept | yes |
 //! | train, and the proposal is something else | correct to the label | yes |
@@ -11,12 +11,12 @@
 //! not grant it.
 
 use colony_agents::tickets::{Split, Ticket};
-use colony_proto::v1::{Accepted, Approval, Decision, decision::Ruling};
+use colony_proto::v1::{Accepted, Approval, Decision, decision::Kind};
 
-/// The name on its rulings.
+/// The name on its decisions.
 const NAME: &str = "demo reviewer";
 
-/// Its ruling on a question about `ticket`.
+/// Its decision on a question about `ticket`.
 pub(super) fn rule(approval: &Approval, ticket: &Ticket) -> Decision {
     let proposal = approval
         .proposal
@@ -26,14 +26,14 @@ pub(super) fn rule(approval: &Approval, ticket: &Ticket) -> Decision {
         .label
         .as_ref()
         .filter(|_| ticket.split == Split::Train);
-    let (ruling, teach) = match known {
-        Some(label) if label == proposal => (Ruling::Accept(Accepted {}), true),
-        Some(label) => (Ruling::Correct(label.clone()), true),
-        None if proposal.is_empty() => (Ruling::Reject("nothing is proposed".to_owned()), false),
-        None => (Ruling::Accept(Accepted {}), false),
+    let (kind, teach) = match known {
+        Some(label) if label == proposal => (Kind::Accept(Accepted {}), true),
+        Some(label) => (Kind::Correct(label.clone()), true),
+        None if proposal.is_empty() => (Kind::Reject("nothing is proposed".to_owned()), false),
+        None => (Kind::Accept(Accepted {}), false),
     };
     Decision {
-        ruling: Some(ruling),
+        kind: Some(kind),
         teach: Some(teach),
         by: NAME.to_owned(),
     }
@@ -45,7 +45,7 @@ mod tests {
 
     use super::*;
 
-    fn ruling(proposal: &str, label: Option<&str>, split: Split) -> (Ruling, bool) {
+    fn kind(proposal: &str, label: Option<&str>, split: Split) -> (Kind, bool) {
         let approval = Approval {
             proposal: Some(Answer {
                 text: proposal.to_owned(),
@@ -61,25 +61,22 @@ mod tests {
             risky: true,
         };
         let decision = rule(&approval, &ticket);
-        (
-            decision.ruling.expect("a ruling"),
-            decision.teach == Some(true),
-        )
+        (decision.kind.expect("a kind"), decision.teach == Some(true))
     }
 
     #[test]
     fn train_labels_teach_and_test_labels_do_not() {
-        let accept = || Ruling::Accept(Accepted {});
-        assert_eq!(ruling("a", Some("a"), Split::Train), (accept(), true));
+        let accept = || Kind::Accept(Accepted {});
+        assert_eq!(kind("a", Some("a"), Split::Train), (accept(), true));
         assert_eq!(
-            ruling("b", Some("a"), Split::Train),
-            (Ruling::Correct("a".to_owned()), true)
+            kind("b", Some("a"), Split::Train),
+            (Kind::Correct("a".to_owned()), true)
         );
-        assert_eq!(ruling("b", Some("a"), Split::Test), (accept(), false));
-        assert_eq!(ruling("b", None, Split::Train), (accept(), false));
+        assert_eq!(kind("b", Some("a"), Split::Test), (accept(), false));
+        assert_eq!(kind("b", None, Split::Train), (accept(), false));
         assert!(matches!(
-            ruling("", None, Split::Test),
-            (Ruling::Reject(_), false)
+            kind("", None, Split::Test),
+            (Kind::Reject(_), false)
         ));
     }
 }

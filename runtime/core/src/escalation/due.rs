@@ -54,7 +54,7 @@ impl Due {
         match self.late {
             Late::Wait => None,
             Late::Reject => Some(Decision {
-                ruling: DecisionKind::Reject {
+                kind: DecisionKind::Reject {
                     reason: format!("nobody decided within {}", span::print(self.within)),
                 },
                 teaching: Teaching::Keep,
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(due.late_since(at), Some(asked));
         let decision = due.decision().expect("a rejection");
         let reason = "nobody decided within 1h".to_owned();
-        assert_eq!(decision.ruling, DecisionKind::Reject { reason });
+        assert_eq!(decision.kind, DecisionKind::Reject { reason });
 
         let never = Due::default();
         assert_eq!((never.at(asked), never.late_since(asked)), (None, None));

@@ -117,7 +117,7 @@ mod tests {
         };
         work.record(Output::Reason(Thought {
             answer: Answer::by_rule("it", "test"),
-            doubt: None,
+            escalation_reason: None,
             model_calls: vec![],
             findings: vec![finding.clone()],
         }));
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_thought_of_an_older_version_found_nothing() {
         let thought = serde_json::json!({
-            "answer": Answer::by_rule("it", "test"), "doubt": null, "model_calls": [],
+            "answer": Answer::by_rule("it", "test"), "escalation_reason": null, "model_calls": [],
         });
         let thought: Thought = serde_json::from_value(thought).expect("readable");
         assert_eq!(thought.findings, []);

@@ -67,7 +67,7 @@ fn entry(sequence: u32, content: u32) -> Entry {
         sequence,
         at: DAWN,
         note: Note::Decided(crate::cycle::Decision {
-            ruling: crate::cycle::DecisionKind::Accept,
+            kind: crate::cycle::DecisionKind::Accept,
             teaching: crate::cycle::Teaching::Keep,
             by: content.to_string(),
         }),

@@ -12,9 +12,10 @@ use tonic::{Request, Response, Status};
 use super::{
     GrpcServer,
     convert::{
-        approval_to_wire, evidence_to_wire, parse_approval_id, parse_decision, parse_doubt,
-        parse_id_prefix, parse_optional, parse_page_size, parse_page_token, parse_task_id,
-        parse_tenant_filter, parse_type, state_to_wire, totals_to_wire,
+        approval_to_wire, evidence_to_wire, parse_approval_id, parse_decision,
+        parse_escalation_reason, parse_id_prefix, parse_optional, parse_page_size,
+        parse_page_token, parse_task_id, parse_tenant_filter, parse_type, state_to_wire,
+        totals_to_wire,
     },
     pages::{ANSWER_BYTES_MAX, fit, next_token},
     status,
@@ -79,7 +80,7 @@ impl Approvals for GrpcServer {
             .ok_or_else(|| status::argument("decision", &"must be given"))?;
         let decision = parse_decision(decision)?;
         if request.known_label_only
-            && let DecisionKind::Correct(label) = &decision.ruling
+            && let DecisionKind::Correct(label) = &decision.kind
         {
             let approval = self.node.approval(id).await?;
             self.node.check_label(&approval.spec, label)?;
@@ -102,10 +103,10 @@ fn parse_filter(
         tenant: parse_tenant_filter(&request.tenant)?,
         closed_too: request.closed_too,
         agent_type: parse_optional(&request.agent_type, |name| parse_type(name, "agent_type"))?,
-        doubts: request
-            .doubts
+        escalation_reasons: request
+            .escalation_reasons
             .iter()
-            .map(|doubt| parse_doubt(*doubt))
+            .map(|escalation_reason| parse_escalation_reason(*escalation_reason))
             .collect::<Result<_, _>>()?,
         asked_until: (!age.is_zero()).then(|| now.before(age)),
         search: parse_optional(&request.search, |text| Ok(text.to_owned()))?,
@@ -128,7 +129,7 @@ mod tests {
         let id = TaskId::new(now, [0; 10]);
         let request = v1::ListApprovalsRequest {
             agent_type: "triage".to_owned(),
-            doubts: vec![v1::Doubt::Risky.into()],
+            escalation_reasons: vec![v1::EscalationReason::Risky.into()],
             older_than_ms: 2_000,
             search: "Printer".to_owned(),
             task_id: id.to_string(),
@@ -136,7 +137,7 @@ mod tests {
             ..v1::ListApprovalsRequest::default()
         };
         let filter = parse_filter(&request, now).expect("legal");
-        assert_eq!(filter.doubts, [EscalationReason::Risky]);
+        assert_eq!(filter.escalation_reasons, [EscalationReason::Risky]);
         assert_eq!(filter.asked_until, Some(Timestamp::from_micros(3_000_000)));
         assert_eq!(filter.search.as_deref(), Some("Printer"));
         assert_eq!((filter.task, filter.closed_too), (Some(id), false));
@@ -147,7 +148,7 @@ mod tests {
                 "agent_type" => request.agent_type = text.to_owned(),
                 "task_id" => request.task_id = text.to_owned(),
                 "id_prefix" => request.id_prefix = text.to_owned(),
-                _ => request.doubts = vec![99],
+                _ => request.escalation_reasons = vec![99],
             }
             request
         };
@@ -155,7 +156,7 @@ mod tests {
             ("agent_type", "No Name"),
             ("task_id", "7"),
             ("id_prefix", "xyz"),
-            ("doubts", ""),
+            ("escalation_reasons", ""),
         ] {
             let refused = parse_filter(&spoiled(field, text), now).expect_err(field);
             assert!(refused.message().contains(field), "{refused:?}");

@@ -164,17 +164,17 @@ pub(super) fn parse_id_prefix(text: &str) -> Result<Option<IdPrefix>, Status> {
     })
 }
 
-/// One number of `doubts`. One that is not known is refused: left out, it would find more than was asked for.
-pub(super) fn parse_doubt(number: i32) -> Result<EscalationReason, Status> {
-    Ok(match v1::Doubt::try_from(number) {
-        Ok(v1::Doubt::Unspecified) | Err(_) => {
+/// One number of `escalation_reasons`. One that is not known is refused: left out, it would find more than was asked for.
+pub(super) fn parse_escalation_reason(number: i32) -> Result<EscalationReason, Status> {
+    Ok(match v1::EscalationReason::try_from(number) {
+        Ok(v1::EscalationReason::Unspecified) | Err(_) => {
             let why = "holds a reason that this node does not know";
-            return Err(status::argument("doubts", &why));
+            return Err(status::argument("escalation_reasons", &why));
         }
-        Ok(v1::Doubt::Uncertain) => EscalationReason::Uncertain,
-        Ok(v1::Doubt::New) => EscalationReason::New,
-        Ok(v1::Doubt::Risky) => EscalationReason::Risky,
-        Ok(v1::Doubt::Contradiction) => EscalationReason::Contradiction,
+        Ok(v1::EscalationReason::Uncertain) => EscalationReason::Uncertain,
+        Ok(v1::EscalationReason::New) => EscalationReason::New,
+        Ok(v1::EscalationReason::Risky) => EscalationReason::Risky,
+        Ok(v1::EscalationReason::Contradiction) => EscalationReason::Contradiction,
     })
 }
 
@@ -253,16 +253,16 @@ pub(super) fn parse_signal(number: i32) -> Result<Option<Signal>, Status> {
 }
 
 pub(super) fn parse_decision(decision: v1::Decision) -> Result<Decision, Status> {
-    let ruling = match decision.ruling {
+    let kind = match decision.kind {
         None => {
             let why = "must be accept, correct or reject";
-            return Err(status::argument("decision.ruling", &why));
+            return Err(status::argument("decision.kind", &why));
         }
-        Some(decision::Ruling::Accept(v1::Accepted {})) => DecisionKind::Accept,
-        Some(decision::Ruling::Correct(label)) => {
+        Some(decision::Kind::Accept(v1::Accepted {})) => DecisionKind::Accept,
+        Some(decision::Kind::Correct(label)) => {
             DecisionKind::Correct(parse_line(label, "decision.correct")?)
         }
-        Some(decision::Ruling::Reject(reason)) => {
+        Some(decision::Kind::Reject(reason)) => {
             let reason = parse_line(reason, "decision.reject")?;
             DecisionKind::Reject { reason }
         }
@@ -272,7 +272,7 @@ pub(super) fn parse_decision(decision: v1::Decision) -> Result<Decision, Status>
         Some(false) => Teaching::Keep,
     };
     Ok(Decision {
-        ruling,
+        kind,
         teaching,
         by: parse_line(decision.by, "decision.by")?,
     })
@@ -435,12 +435,12 @@ pub(super) fn revival_to_wire(revival: Revival) -> v1::ReviveResponse {
     }
 }
 
-const fn doubt_to_wire(doubt: EscalationReason) -> v1::Doubt {
-    match doubt {
-        EscalationReason::Uncertain => v1::Doubt::Uncertain,
-        EscalationReason::New => v1::Doubt::New,
-        EscalationReason::Risky => v1::Doubt::Risky,
-        EscalationReason::Contradiction => v1::Doubt::Contradiction,
+const fn reason_to_wire(escalation_reason: EscalationReason) -> v1::EscalationReason {
+    match escalation_reason {
+        EscalationReason::Uncertain => v1::EscalationReason::Uncertain,
+        EscalationReason::New => v1::EscalationReason::New,
+        EscalationReason::Risky => v1::EscalationReason::Risky,
+        EscalationReason::Contradiction => v1::EscalationReason::Contradiction,
     }
 }
 
@@ -449,14 +449,15 @@ fn millis(time: Duration) -> u64 {
 }
 
 pub(super) fn totals_to_wire(totals: &ApprovalTotals, now: Timestamp) -> v1::ApprovalTotals {
-    let by_doubt = totals.by_doubt.iter();
-    let by_doubt = by_doubt.map(|(doubt, approvals)| v1::DoubtCount {
-        doubt: doubt_to_wire(*doubt).into(),
-        approvals: *approvals,
-    });
+    let by_escalation_reason = totals.by_escalation_reason.iter();
+    let by_escalation_reason =
+        by_escalation_reason.map(|(escalation_reason, approvals)| v1::EscalationReasonCount {
+            escalation_reason: reason_to_wire(*escalation_reason).into(),
+            approvals: *approvals,
+        });
     v1::ApprovalTotals {
-        approvals: totals.by_doubt.values().sum(),
-        by_doubt: by_doubt.collect(),
+        approvals: totals.by_escalation_reason.values().sum(),
+        by_escalation_reason: by_escalation_reason.collect(),
         oldest_age_ms: totals.oldest.map(|oldest| millis(now.since(oldest))),
     }
 }
@@ -484,7 +485,7 @@ pub(super) fn evidence_to_wire(evidence: &Evidence) -> v1::Evidence {
 
 pub(super) fn approval_to_wire(node: &NodeHandle, approval: &Approval) -> v1::Approval {
     let question = &approval.question;
-    let doubt = doubt_to_wire(question.doubt);
+    let escalation_reason = reason_to_wire(question.escalation_reason);
     let state = match &approval.state {
         QuestionState::Open => v1::ApprovalState::Open,
         QuestionState::Answered { .. } => v1::ApprovalState::Answered,
@@ -497,7 +498,7 @@ pub(super) fn approval_to_wire(node: &NodeHandle, approval: &Approval) -> v1::Ap
         tenant: approval.spec.tenant.to_string(),
         agent_type: approval.spec.agent_type.to_string(),
         input: approval.spec.input.to_string(),
-        doubt: doubt.into(),
+        escalation_reason: escalation_reason.into(),
         question: question.question.clone(),
         proposal: Some(answer_to_wire(&question.proposal)),
         asked_at_us: approval.asked_at.as_micros(),
@@ -509,13 +510,13 @@ pub(super) fn approval_to_wire(node: &NodeHandle, approval: &Approval) -> v1::Ap
 }
 
 fn decision_to_wire(decision: &Decision) -> v1::Decision {
-    let ruling = match &decision.ruling {
-        DecisionKind::Accept => decision::Ruling::Accept(v1::Accepted {}),
-        DecisionKind::Correct(label) => decision::Ruling::Correct(label.clone()),
-        DecisionKind::Reject { reason } => decision::Ruling::Reject(reason.clone()),
+    let kind = match &decision.kind {
+        DecisionKind::Accept => decision::Kind::Accept(v1::Accepted {}),
+        DecisionKind::Correct(label) => decision::Kind::Correct(label.clone()),
+        DecisionKind::Reject { reason } => decision::Kind::Reject(reason.clone()),
     };
     v1::Decision {
-        ruling: Some(ruling),
+        kind: Some(kind),
         teach: Some(decision.teaching == Teaching::Teach),
         by: decision.by.clone(),
     }

@@ -265,14 +265,17 @@ impl Agent {
         }
         match job.work().next() {
             Next::Do(step) => self.begin(me, job, step, Duration::ZERO, state),
-            Next::Wait { doubt, question } => {
+            Next::Wait {
+                escalation_reason,
+                question,
+            } => {
                 let Some(thought) = &job.work().thought else {
                     let reason = "it asks about no answer";
                     return self.release(me, job, Trouble::OwnFailure, reason, state);
                 };
                 let question = Question {
                     id: port::approval_id(self.deps.clock.now(), &mut *state.rng),
-                    doubt,
+                    escalation_reason,
                     question,
                     proposal: thought.answer.clone(),
                     evidence: Evidence::of(job.work()),
@@ -494,7 +497,7 @@ impl Agent {
             Settlement::Continue => self.advance(me, job, state),
             Settlement::Wait(question) => {
                 state.track.escalations += 1;
-                tracing::debug!(task = %commit.claim.task, doubt = question.doubt.as_str(), "waits for a human");
+                tracing::debug!(task = %commit.claim.task, escalation_reason = question.escalation_reason.as_str(), "waits for a human");
                 self.release_job(me, &job, Outcome::Neutral, state);
             }
             Settlement::End(ending) => {

@@ -162,7 +162,7 @@ fn describe(span: &mut Span, state: State, record: &Record, decision: Option<&De
     span.set(names::OUTCOME, outcome);
     span.set(names::FAILED_ATTEMPTS, i64::from(head.failed_attempts));
     if let Some(decision) = decision {
-        span.set(names::DECISION, decision.ruling.as_str());
+        span.set(names::DECISION, decision.kind.as_str());
         span.set(names::DECIDED_BY, decision.by.clone());
     }
     match &head.ending {
@@ -183,7 +183,7 @@ fn describe(span: &mut Span, state: State, record: &Record, decision: Option<&De
 
 /// How the task ended, in one word: its state, or that a human would not have it done.
 fn outcome(state: State, decision: Option<&Decision>) -> &'static str {
-    match (state, decision.map(|decision| &decision.ruling)) {
+    match (state, decision.map(|decision| &decision.kind)) {
         (State::Failed, Some(DecisionKind::Reject { .. })) => "rejected",
         (state, _) => state.as_str(),
     }

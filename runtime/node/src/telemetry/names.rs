@@ -30,7 +30,7 @@ pub const BATCH_ROWS: &str = "colony.batch.rows";
 /// Tokens read (embed, prefill) or written (decode) by a batch.
 pub const BATCH_TOKENS: &str = "colony.batch.tokens";
 /// Why a human was asked.
-pub const DOUBT: &str = "colony.approval.doubt";
+pub const ESCALATION_REASON: &str = "colony.escalation.reason";
 /// What a human decided: accept, correct, reject.
 pub const DECISION: &str = "colony.approval.decision";
 /// Who decided.

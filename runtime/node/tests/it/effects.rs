@@ -30,7 +30,7 @@ impl Kind for Caller {
     async fn reason(&self, _: &StepContext) -> Result<Thought, StepError> {
         Ok(Thought {
             answer: Answer::by_rule("it", "always"),
-            doubt: None,
+            escalation_reason: None,
             model_calls: vec![],
             findings: Vec::new(),
         })

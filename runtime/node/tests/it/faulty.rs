@@ -352,13 +352,13 @@ async fn a_task_whose_journal_cannot_be_read_at_first_is_resumed_all_the_same() 
         })
         .await
         .expect("readable");
-    let (ruling, teaching) = (DecisionKind::Correct("it".to_owned()), Teaching::Keep);
+    let (kind, teaching) = (DecisionKind::Correct("it".to_owned()), Teaching::Keep);
     let decision = Decision {
-        ruling,
+        kind,
         teaching,
         by: "ann".to_owned(),
     };
-    // The ruling makes a new delivery, which begins with the journal of the former one.
+    // The decision makes a new delivery, which begins with the journal of the former one.
     handle
         .decide(open.items[0].question.id, request(), decision)
         .await

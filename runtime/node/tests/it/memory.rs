@@ -110,7 +110,7 @@ impl Kind for Teacher {
     async fn reason(&self, _: &StepContext) -> Result<Thought, StepError> {
         Ok(Thought {
             answer: Answer::by_rule("fine", "it is a test"),
-            doubt: None,
+            escalation_reason: None,
             model_calls: vec![],
             findings: Vec::new(),
         })

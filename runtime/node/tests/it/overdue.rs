@@ -61,13 +61,13 @@ async fn a_late_question_is_rejected_where_its_type_wants_it_so() {
     assert!(waited >= WITHIN && waited < most, "{waited:?}");
     let decision = late.state.decision().expect("decided");
     let reason = "nobody decided within 4h".to_owned();
-    assert_eq!(decision.ruling, DecisionKind::Reject { reason });
+    assert_eq!(decision.kind, DecisionKind::Reject { reason });
     assert_eq!(decision.by, DECIDED_BY);
     // What is not late yet can still be decided.
     let open = question(&handle, second).await;
     assert_eq!(open.state, QuestionState::Open);
     let decision = Decision {
-        ruling: DecisionKind::Correct("building".to_owned()),
+        kind: DecisionKind::Correct("building".to_owned()),
         teaching: Teaching::Keep,
         by: "ann".to_owned(),
     };

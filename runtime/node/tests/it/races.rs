@@ -69,7 +69,7 @@ impl Kind for Slow {
         wait(TICK, turns(context)).await;
         Ok(Thought {
             answer: Answer::by_rule("fine", "slowly"),
-            doubt: None,
+            escalation_reason: None,
             model_calls: Vec::new(),
             findings: Vec::new(),
         })

@@ -67,7 +67,7 @@ impl Traced {
 }
 
 /// A triage task is asked about, and decided by ann.
-async fn decided(ruling: DecisionKind, ends: State) -> Vec<SpanData> {
+async fn decided(kind: DecisionKind, ends: State) -> Vec<SpanData> {
     let traced = Traced::start(&config(&[("triage", 2)]), |_| {}).await;
     let handle = traced.handle();
     let spec = Spec::new(agent_type("triage"), "my password is lost");
@@ -75,7 +75,7 @@ async fn decided(ruling: DecisionKind, ends: State) -> Vec<SpanData> {
     until(&handle, &ids, &[State::Waiting]).await;
     let open = handle.approvals(ApprovalFilter::default()).await;
     let decision = Decision {
-        ruling,
+        kind,
         teaching: Teaching::Keep,
         by: "ann".to_owned(),
     };
@@ -246,7 +246,7 @@ impl Kind for Asker {
         let reply = context.ask(prompt).await?;
         Ok(Thought {
             answer: Answer::by_rule(reply.text, "the model said so"),
-            doubt: None,
+            escalation_reason: None,
             model_calls: vec![],
             findings: vec![],
         })

@@ -204,7 +204,7 @@ async fn what_is_new_waits_for_a_human_and_is_filed_as_ruled() {
     };
     let open = handle.approvals(filter).await.expect("readable");
     let decision = Decision {
-        ruling: DecisionKind::Correct("password_reset".to_owned()),
+        kind: DecisionKind::Correct("password_reset".to_owned()),
         teaching: Teaching::Teach,
         by: "ann".to_owned(),
     };
@@ -243,7 +243,7 @@ impl Kind for Fragile {
         let answer = Answer::by_rule("fine", "it held");
         Ok(Thought {
             answer,
-            doubt: None,
+            escalation_reason: None,
             model_calls: vec![],
             findings: Vec::new(),
         })
@@ -333,7 +333,7 @@ async fn a_task_is_one_trace_without_orphans() {
     };
     let open = handle.approvals(filter).await.expect("readable");
     let decision = Decision {
-        ruling: DecisionKind::Accept,
+        kind: DecisionKind::Accept,
         teaching: Teaching::Keep,
         by: "ann".to_owned(),
     };

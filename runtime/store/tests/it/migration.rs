@@ -181,14 +181,14 @@ fn question_rows(db: &Connection) {
     // As it was written before questions had evidence.
     let asked = v1::Question {
         schema: 1,
-        doubt: v1::Doubt::Risky.into(),
+        escalation_reason: v1::EscalationReason::Risky.into(),
         question: "shall I?".into(),
         proposal: Some(answer()),
         evidence: None,
     };
     let decision = v1::Decision {
         schema: 1,
-        ruling: Some(v1::decision::Ruling::Accept(v1::decision::Accept {})),
+        kind: Some(v1::decision::Kind::Accept(v1::decision::Accept {})),
         teach: true,
         by: "ann".into(),
     };

@@ -129,7 +129,7 @@ pub(crate) fn hand_back() -> Settlement {
 
 pub(crate) fn accept() -> Decision {
     Decision {
-        ruling: DecisionKind::Accept,
+        kind: DecisionKind::Accept,
         teaching: Teaching::Teach,
         by: "ann".into(),
     }
@@ -259,7 +259,7 @@ impl World {
     pub(crate) fn question(&self) -> Question {
         Question {
             id: ApprovalId::new(self.now(), self.draw()),
-            doubt: EscalationReason::Risky,
+            escalation_reason: EscalationReason::Risky,
             question: "shall I?".into(),
             proposal: Answer::by_rule("yes", "a test"),
             evidence: Evidence {

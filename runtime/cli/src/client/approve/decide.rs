@@ -8,7 +8,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use colony_proto::v1::{
-    Accepted, Approval, DecideRequest, Decision, Task, WatchRequest, decision::Ruling,
+    Accepted, Approval, DecideRequest, Decision, Task, WatchRequest, decision::Kind,
 };
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -66,9 +66,9 @@ pub(super) async fn reject(node: &Node, args: RejectArgs, out: Output) -> Result
 
 /// The proposal is right, or the label is.
 pub(super) fn accepting(label: Option<String>, teach: bool, by: String) -> Decision {
-    let ruling = label.map_or(Ruling::Accept(Accepted {}), Ruling::Correct);
+    let kind = label.map_or(Kind::Accept(Accepted {}), Kind::Correct);
     Decision {
-        ruling: Some(ruling),
+        kind: Some(kind),
         teach: Some(teach),
         by,
     }
@@ -77,7 +77,7 @@ pub(super) fn accepting(label: Option<String>, teach: bool, by: String) -> Decis
 /// It must not be done; there is nothing to learn from it.
 pub(super) fn rejecting(reason: String, by: String) -> Decision {
     Decision {
-        ruling: Some(Ruling::Reject(reason)),
+        kind: Some(Kind::Reject(reason)),
         teach: Some(false),
         by,
     }
@@ -307,10 +307,10 @@ pub(super) async fn aftermath(
 
 /// What was done, and what became of the task.
 pub(super) fn said(approval: &Approval, decision: &Decision, task: &Task) -> String {
-    let what = match &decision.ruling {
-        Some(Ruling::Accept(_)) | None => "accepted".to_owned(),
-        Some(Ruling::Correct(label)) => format!("decided as {}", clean(label)),
-        Some(Ruling::Reject(_)) => "rejected".to_owned(),
+    let what = match &decision.kind {
+        Some(Kind::Accept(_)) | None => "accepted".to_owned(),
+        Some(Kind::Correct(label)) => format!("decided as {}", clean(label)),
+        Some(Kind::Reject(_)) => "rejected".to_owned(),
     };
     format!("{} is {what}; {}", approval.id, became(task))
 }

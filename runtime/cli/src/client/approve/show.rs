@@ -93,7 +93,10 @@ pub(super) fn text(shown: &GetApprovalResponse) -> String {
 pub(super) fn what_is_asked(shown: &GetApprovalResponse) -> Vec<(&'static str, String)> {
     let default = Approval::default();
     let approval = shown.approval.as_ref().unwrap_or(&default);
-    let mut facts = vec![("reason", view::doubt(approval.doubt).to_owned())];
+    let mut facts = vec![(
+        "reason",
+        view::escalation_reason(approval.escalation_reason).to_owned(),
+    )];
     if let Some(proposal) = &approval.proposal {
         facts.push(("proposal", view::answer_in_short(proposal)));
         facts.push(("because", clean(&proposal.reason)));
@@ -148,7 +151,7 @@ fn labels(known: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use colony_proto::v1::{Answer, Candidate, Doubt, Finding, Neighbour};
+    use colony_proto::v1::{Answer, Candidate, EscalationReason, Finding, Neighbour};
 
     use super::*;
 
@@ -157,7 +160,7 @@ mod tests {
         let shown = GetApprovalResponse {
             approval: Some(Approval {
                 id: "the-id".to_owned(),
-                doubt: Doubt::Risky.into(),
+                escalation_reason: EscalationReason::Risky.into(),
                 input: "first line\nsecond \u{1b}[2Jline".to_owned(),
                 proposal: Some(Answer {
                     text: "databases".to_owned(),

@@ -136,7 +136,7 @@ fn say(approval: &Approval, event: &str, out: Output) -> Result<(), Failure> {
     let json = json!({ "event": event, "approval": view::approval(approval) });
     out.result(&json, || {
         let what = match event {
-            "open" => view::doubt(approval.doubt).to_owned(),
+            "open" => view::escalation_reason(approval.escalation_reason).to_owned(),
             _ => decided(approval),
         };
         format!("{}  {what}  {}", approval.id, cell(&approval.input))

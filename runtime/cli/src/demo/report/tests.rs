@@ -13,12 +13,16 @@ fn ticket(label: &str, split: Split) -> Ticket {
     }
 }
 
-fn outcome(proposal: &str, doubt: Option<&str>, source: ProposalSource) -> Option<Outcome> {
+fn outcome(
+    proposal: &str,
+    escalation_reason: Option<&str>,
+    source: ProposalSource,
+) -> Option<Outcome> {
     Some(Outcome {
         state: "done",
         proposal: proposal.to_owned(),
         source,
-        doubt: doubt.map(str::to_owned),
+        escalation_reason: escalation_reason.map(str::to_owned),
         latency_us: 2_000,
         ..Outcome::default()
     })

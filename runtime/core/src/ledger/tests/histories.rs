@@ -272,7 +272,7 @@ impl History {
         let number = u8::try_from(self.questions.len() % 256).unwrap();
         let question = Question {
             id: ApprovalId::new(self.now, [number; 10]),
-            doubt: EscalationReason::Risky,
+            escalation_reason: EscalationReason::Risky,
             question: "shall I?".into(),
             proposal: Answer::by_rule("yes", "a test"),
             evidence: Evidence::default(),
@@ -347,7 +347,7 @@ impl History {
             return;
         };
         let by = Decision {
-            ruling: DecisionKind::Accept,
+            kind: DecisionKind::Accept,
             teaching: Teaching::Keep,
             by: request.to_string(),
         };

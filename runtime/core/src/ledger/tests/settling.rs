@@ -39,7 +39,7 @@ pub(super) fn release(counts: AttemptCounts, delay: Duration) -> Settlement {
 pub(super) fn question(number: u8) -> Question {
     Question {
         id: ApprovalId::new(DAWN, [number; 10]),
-        doubt: EscalationReason::Risky,
+        escalation_reason: EscalationReason::Risky,
         question: "shall I?".into(),
         proposal: Answer::by_rule("yes", "a test"),
         evidence: Evidence::default(),
@@ -52,7 +52,7 @@ pub(super) fn request(number: u8) -> RequestId {
 
 pub(super) fn decision(by: &str) -> Decision {
     Decision {
-        ruling: DecisionKind::Accept,
+        kind: DecisionKind::Accept,
         teaching: Teaching::Keep,
         by: by.into(),
     }

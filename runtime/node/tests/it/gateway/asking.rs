@@ -2,7 +2,7 @@
 
 use colony_proto::v1::{
     self, TaskState, agents_client::AgentsClient, approvals_client::ApprovalsClient,
-    cluster_client::ClusterClient, decision::Ruling, models_client::ModelsClient,
+    cluster_client::ClusterClient, decision::Kind, models_client::ModelsClient,
 };
 use tonic::Code;
 
@@ -22,23 +22,23 @@ async fn what_waits_for_a_human_is_listed_decided_once_and_taught() {
     let open = open.into_inner().approvals;
     assert_eq!(open.len(), 1);
     assert_eq!(
-        (open[0].task_id.as_str(), open[0].doubt()),
-        (id.as_str(), v1::Doubt::New)
+        (open[0].task_id.as_str(), open[0].escalation_reason()),
+        (id.as_str(), v1::EscalationReason::New)
     );
-    let decide = |ruling, by: &str| v1::DecideRequest {
+    let decide = |kind, by: &str| v1::DecideRequest {
         approval_id: open[0].id.clone(),
         decision: Some(v1::Decision {
-            ruling,
+            kind,
             teach: None,
             by: by.to_owned(),
         }),
         ..v1::DecideRequest::default()
     };
-    let correct = || Some(Ruling::Correct("password_reset".to_owned()));
+    let correct = || Some(Kind::Correct("password_reset".to_owned()));
     for bad in [
         decide(None, "ann"),
         decide(correct(), " "),
-        decide(Some(Ruling::Correct(String::new())), "ann"),
+        decide(Some(Kind::Correct(String::new())), "ann"),
     ] {
         assert_eq!(
             code(&approvals.decide(bad).await.expect_err("incomplete")),

@@ -1,7 +1,7 @@
 //! Requests that carry an id are done once, however often they come.
 
 use colony_proto::v1::{
-    self, ApprovalState, TaskState, approvals_client::ApprovalsClient, decision::Ruling,
+    self, ApprovalState, TaskState, approvals_client::ApprovalsClient, decision::Kind,
     revive_request::Which,
 };
 use tonic::{Code, Status};
@@ -16,7 +16,7 @@ fn decide(approval_id: &str, by: &str, request_id: Option<&str>) -> v1::DecideRe
     v1::DecideRequest {
         approval_id: approval_id.to_owned(),
         decision: Some(v1::Decision {
-            ruling: Some(Ruling::Correct("password_reset".to_owned())),
+            kind: Some(Kind::Correct("password_reset".to_owned())),
             teach: None,
             by: by.to_owned(),
         }),

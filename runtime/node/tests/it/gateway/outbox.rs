@@ -25,7 +25,7 @@ async fn file(api: &Api, input: &str, queue: &str) {
     until(&api.handle, &ids, &[State::Waiting]).await;
     let open = api.handle.approvals(ApprovalFilter::default()).await;
     let decision = Decision {
-        ruling: DecisionKind::Correct(queue.to_owned()),
+        kind: DecisionKind::Correct(queue.to_owned()),
         teaching: Teaching::Keep,
         by: "ann".to_owned(),
     };

@@ -57,7 +57,7 @@ async fn eighty_large_questions_are_listed_over_several_pages() {
     for claim in claimed(&*ledger, inputs).await {
         let question = Question {
             id: ApprovalId(claim.head.id.0),
-            doubt: EscalationReason::Risky,
+            escalation_reason: EscalationReason::Risky,
             question: "shall it be done?".to_owned(),
             proposal: Answer::by_rule(large.clone(), "always"),
             evidence: Evidence::default(),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use colony_proto::v1::{
-    self, ApprovalState, Doubt, TaskState, approvals_client::ApprovalsClient, decision::Ruling,
-    watch_approvals_response::Event,
+    self, ApprovalState, EscalationReason, TaskState, approvals_client::ApprovalsClient,
+    decision::Kind, watch_approvals_response::Event,
 };
 use tonic::{Code, Streaming, transport::Channel};
 
@@ -25,7 +25,7 @@ fn correct(approval: &v1::Approval, label: &str) -> v1::DecideRequest {
     v1::DecideRequest {
         approval_id: approval.id.clone(),
         decision: Some(v1::Decision {
-            ruling: Some(Ruling::Correct(label.to_owned())),
+            kind: Some(Kind::Correct(label.to_owned())),
             teach: None,
             by: "ann".to_owned(),
         }),
@@ -69,14 +69,17 @@ async fn questions_are_found_by_reason_and_text_and_counted() {
     assert_eq!(ids, std::slice::from_ref(&risky.id), "the page");
     assert_eq!(totals.approvals, 2, "whatever the page");
     let counted: Vec<_> = totals
-        .by_doubt
+        .by_escalation_reason
         .iter()
-        .map(|count| (count.doubt(), count.approvals))
+        .map(|count| (count.escalation_reason(), count.approvals))
         .collect();
-    assert_eq!(counted, [(Doubt::New, 1), (Doubt::Risky, 1)]);
+    assert_eq!(
+        counted,
+        [(EscalationReason::New, 1), (EscalationReason::Risky, 1)]
+    );
     assert!(totals.oldest_age_ms.is_some());
     let (ids, totals) = found(v1::ListApprovalsRequest {
-        doubts: vec![Doubt::Risky.into()],
+        escalation_reasons: vec![EscalationReason::Risky.into()],
         ..all()
     })
     .await;

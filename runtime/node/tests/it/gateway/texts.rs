@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use colony_proto::v1::{
     self, TaskState, agents_client::AgentsClient, approvals_client::ApprovalsClient,
-    decision::Ruling, field_client::FieldClient, models_client::ModelsClient,
+    decision::Kind, field_client::FieldClient, models_client::ModelsClient,
 };
 use prost::Message;
 use tonic::{Code, Request, Status, codegen::http::uri::PathAndQuery};
@@ -159,7 +159,7 @@ async fn other_fields(api: &Api, text: &str) -> Vec<Status> {
     );
     let mut approvals = ApprovalsClient::new(api.channel.clone());
     let decision = v1::Decision {
-        ruling: Some(Ruling::Correct(id())),
+        kind: Some(Kind::Correct(id())),
         teach: None,
         by: id(),
     };

@@ -35,7 +35,7 @@ pub(crate) async fn a_waiting_task_goes_on_after_the_decision(w: World) {
     assert_eq!((page.items, page.more), (vec![asked], false));
 
     let mut decision = accept();
-    decision.ruling = DecisionKind::Correct("no".into());
+    decision.kind = DecisionKind::Correct("no".into());
     let request = w.request_id();
     let decided = w
         .ledger

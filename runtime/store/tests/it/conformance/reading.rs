@@ -128,7 +128,7 @@ pub(crate) async fn questions_are_found_by_what_is_looked_for(w: World) {
         w.submit(spec).await;
         let claim = w.claim_all(&[("even", 1), ("odd", 1)]).await.remove(0);
         let mut question = w.question();
-        question.doubt = if n < 2 {
+        question.escalation_reason = if n < 2 {
             EscalationReason::New
         } else {
             EscalationReason::Risky
@@ -153,12 +153,12 @@ pub(crate) async fn questions_are_found_by_what_is_looked_for(w: World) {
     };
     assert_eq!(found(of_type).await, [1, 3]);
     let risky = ApprovalFilter {
-        doubts: vec![EscalationReason::Risky],
+        escalation_reasons: vec![EscalationReason::Risky],
         ..all()
     };
     assert_eq!(found(risky.clone()).await, [2, 3]);
     let both = ApprovalFilter {
-        doubts: vec![EscalationReason::Risky, EscalationReason::New],
+        escalation_reasons: vec![EscalationReason::Risky, EscalationReason::New],
         ..all()
     };
     assert_eq!(found(both).await, [0, 1, 2, 3]);

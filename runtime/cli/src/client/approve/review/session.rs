@@ -360,17 +360,21 @@ fn edit(text: &mut String, key: Key) {
 
 #[cfg(test)]
 mod tests {
-    use colony_proto::v1::{Doubt, decision::Ruling};
+    use colony_proto::v1::{EscalationReason, decision::Kind};
 
     use super::*;
 
-    fn session(doubts: &[Doubt]) -> Session {
-        let question = |(n, doubt): (usize, &Doubt)| Approval {
+    fn session(escalation_reasons: &[EscalationReason]) -> Session {
+        let question = |(n, escalation_reason): (usize, &EscalationReason)| Approval {
             id: format!("q{n}"),
-            doubt: (*doubt).into(),
+            escalation_reason: (*escalation_reason).into(),
             ..Approval::default()
         };
-        let questions = doubts.iter().enumerate().map(question).collect();
+        let questions = escalation_reasons
+            .iter()
+            .enumerate()
+            .map(question)
+            .collect();
         let mut session = Session::new(questions, "ann".to_owned());
         session.know(vec!["hardware".to_owned(), "printing".to_owned()]);
         session
@@ -387,25 +391,25 @@ mod tests {
         keys.chars().flat_map(|c| session.press(key(c))).collect()
     }
 
-    /// What is sent, in order: question and ruling.
-    fn sent(acts: &[Act]) -> Vec<(String, Ruling)> {
+    /// What is sent, in order: question and decision.
+    fn sent(acts: &[Act]) -> Vec<(String, Kind)> {
         let sent = acts.iter().filter_map(|act| match act {
             Act::Send(held) => {
-                let ruling = held.decision.ruling.clone().expect("a ruling");
-                Some((held.approval.id.clone(), ruling))
+                let kind = held.decision.kind.clone().expect("a kind");
+                Some((held.approval.id.clone(), kind))
             }
             Act::Show { .. } | Act::Say(_) | Act::Prompt(_) | Act::End => None,
         });
         sent.collect()
     }
 
-    fn accepted(id: &str) -> (String, Ruling) {
-        (id.to_owned(), Ruling::Accept(colony_proto::v1::Accepted {}))
+    fn accepted(id: &str) -> (String, Kind) {
+        (id.to_owned(), Kind::Accept(colony_proto::v1::Accepted {}))
     }
 
     #[test]
     fn a_decision_is_sent_with_the_next_one_or_at_the_end() {
-        let mut session = session(&[Doubt::New; 3]);
+        let mut session = session(&[EscalationReason::New; 3]);
         assert_eq!(sent(&press(&mut session, "a")), []);
         assert_eq!(sent(&press(&mut session, "a")), [accepted("q0")]);
         let acts = press(&mut session, "q");
@@ -415,7 +419,7 @@ mod tests {
 
     #[test]
     fn undo_takes_the_last_decision_back_and_no_other() {
-        let mut session = session(&[Doubt::New; 3]);
+        let mut session = session(&[EscalationReason::New; 3]);
         let acts = press(&mut session, "aau");
         assert_eq!(sent(&acts), [accepted("q0")]);
         let Some(Act::Show { id, .. }) = acts
@@ -429,13 +433,13 @@ mod tests {
         let again = press(&mut session, "u");
         assert!(matches!(&again[..], [Act::Say(said)] if said.contains("nothing to undo")));
         let acts = press(&mut session, "rbad\u{8}\u{8}\u{8}no\nq");
-        let rejected = ("q1".to_owned(), Ruling::Reject("no".to_owned()));
+        let rejected = ("q1".to_owned(), Kind::Reject("no".to_owned()));
         assert_eq!(sent(&acts), [rejected]);
     }
 
     #[test]
     fn an_interrupt_sends_nothing() {
-        let mut session = session(&[Doubt::New; 2]);
+        let mut session = session(&[EscalationReason::New; 2]);
         press(&mut session, "a");
         let acts = session.press(Key::Interrupt);
         assert_eq!(sent(&acts), []);
@@ -446,15 +450,15 @@ mod tests {
 
     #[test]
     fn a_risky_one_is_accepted_only_when_it_is_said_twice() {
-        let mut session = session(&[Doubt::Risky, Doubt::New]);
+        let mut session = session(&[EscalationReason::Risky, EscalationReason::New]);
         assert_eq!(sent(&press(&mut session, "aaq")), []);
-        let mut session = self::session(&[Doubt::Risky]);
+        let mut session = self::session(&[EscalationReason::Risky]);
         assert_eq!(sent(&press(&mut session, "ayq")), [accepted("q0")]);
     }
 
     #[test]
     fn an_unknown_label_is_taken_when_it_is_entered_twice() {
-        let mut session = session(&[Doubt::New; 2]);
+        let mut session = session(&[EscalationReason::New; 2]);
         let acts = press(&mut session, "lhardwear\n");
         let asks = |act: &Act| matches!(act, Act::Say(said) if said.contains("did you mean \"hardware\"?"));
         assert!(acts.iter().any(asks), "{acts:?}");
@@ -463,19 +467,19 @@ mod tests {
             panic!("it is meant");
         };
         assert!(held.new_label);
-        let correct = |label: &str| Ruling::Correct(label.to_owned());
-        assert_eq!(held.decision.ruling, Some(correct("hardwear")));
-        let mut session = self::session(&[Doubt::New; 2]);
+        let correct = |label: &str| Kind::Correct(label.to_owned());
+        assert_eq!(held.decision.kind, Some(correct("hardwear")));
+        let mut session = self::session(&[EscalationReason::New; 2]);
         let acts = press(&mut session, "lpr\t\nq");
         assert_eq!(sent(&acts), [("q0".to_owned(), correct("printing"))]);
         // Esc goes back.
-        let mut session = self::session(&[Doubt::New; 2]);
+        let mut session = self::session(&[EscalationReason::New; 2]);
         assert_eq!(sent(&press(&mut session, "lpr\u{1b}rno\u{1b}q")), []);
     }
 
     #[test]
     fn a_question_is_decided_once_and_both_ends_are_said() {
-        let mut session = session(&[Doubt::New; 2]);
+        let mut session = session(&[EscalationReason::New; 2]);
         let says = |acts: Vec<Act>, text: &str| {
             let says = acts
                 .iter()
