@@ -6,6 +6,7 @@
 //!                                                    └─► to_toml ─► sim/regressions
 //! ```
 
+mod bounds;
 mod fault;
 mod random;
 mod shrink;
@@ -367,6 +368,9 @@ impl Workload {
     }
 
     pub(crate) fn problem(&self) -> Option<String> {
+        if let Some(what) = bounds::problem(self) {
+            return Some(what);
+        }
         let world = &self.world;
         if world.latency_ms_min > world.latency_ms_max {
             return Some("world: latency_ms_min is above latency_ms_max".to_owned());
@@ -380,7 +384,7 @@ impl Workload {
             reject,
             ..
         } = self.reviewer;
-        if accept + correct + reject == 0 {
+        if accept == 0 && correct == 0 && reject == 0 {
             return Some("reviewer: one of accept, correct and reject must be above 0".to_owned());
         }
         if let Some(what) = self.faults.iter().find_map(Fault::problem) {
