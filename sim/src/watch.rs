@@ -180,8 +180,9 @@ impl Watch {
         claimed: &Claimed,
         weights: &BTreeMap<Tenant, u32>,
     ) {
+        // As they were when they were claimed: a cancellation of the same sync may have been seen before.
         for claim in &claimed.claims {
-            self.head_seen(&claim.head);
+            self.report(property::head_whole(&claim.head));
         }
         let mut seen = self.0.lock();
         let this = (request.incarnation, request.batch);
