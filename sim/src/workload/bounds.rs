@@ -85,7 +85,10 @@ pub(super) fn problem(workload: &Workload) -> Option<String> {
     let named = workload.clients.iter().map(|client| client.tenant.as_str());
     let weighed = workload.world.tenant_weights.keys().map(String::as_str);
     let tenants = named.chain(weighed).filter(|name| !name.is_empty());
-    let tenants = tenants.filter_map(|name| Some(Tenant::new(name).err()?.to_string()));
+    let tenants = tenants.filter_map(|name| {
+        let error = Tenant::new(name).err()?;
+        Some(format!("tenant: {error}"))
+    });
     types.chain(tenants).next()
 }
 
