@@ -16,6 +16,9 @@ use super::{
 /// Longest simulated time of a random run: its faults are over after ten seconds, and the rest is
 /// back-offs of at most a second, breakers of at most two, deadlines of at most five. The longest of 1,500 took 24.
 const SECONDS_MAX: u64 = 60;
+/// The same of a crowded run: its busiest client sees up to 120 tasks end one after the other, some of them revived,
+/// which takes most of a second each.
+const CROWDED_SECONDS_MAX: u64 = 300;
 /// Milliseconds in which random faults begin.
 const FAULTS_WITHIN_MS: u64 = 6_000;
 /// One world in so many is a quick one: see [`hasten`].
@@ -75,6 +78,7 @@ impl Workload {
 /// Makes the types large and adds some that nobody asks for, before and behind the others: more agents are idle than a
 /// claim has slots. With a generator of its own, as [`limit`].
 fn crowd(rng: &mut ChaCha12Rng, workload: &mut Workload) {
+    workload.seconds_max = CROWDED_SECONDS_MAX;
     let idle = ["abel", "bess", "cleo", "dirk", "zeno"];
     for agents in workload.agents.values_mut() {
         agents.count = size(rng);
