@@ -229,7 +229,7 @@ fn several_are_rejected_by_options_and_an_unknown_label_is_said_once() {
     let rejected = node.run(&rest).unwrap().good().unwrap();
     assert_eq!(rejected.stdout.matches("is rejected").count(), 2);
     assert!(node.json(&["approve", "list"]).unwrap().is_empty());
-    let risky = ["approve", "reject", "--escalation_reason", "risky"];
+    let risky = ["approve", "reject", "--escalation-reason", "risky"];
     let nothing = node.run(&risky).unwrap().good().unwrap();
     assert!(nothing.stderr.contains("no question is like that"));
 }
