@@ -395,16 +395,18 @@ async fn a_claim_that_fails_is_made_again() {
     node.stop().await;
 }
 
+/// A node with one agent on a ledger that the test holds on to.
+async fn started(ledger: &Arc<Faulty>) -> Node {
+    let config = config(&[("echo", 1)]);
+    let started = Node::start(&config, dependencies(Arc::clone(ledger) as _)).await;
+    started.expect("starts")
+}
+
 /// C15: a node whose ledger is gone said that it was ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_ledger_has_failed_takes_no_more_work_and_says_why() {
     let ledger = Arc::new(Faulty::new());
-    let node = Node::start(
-        &config(&[("echo", 1)]),
-        dependencies(Arc::clone(&ledger) as _),
-    )
-    .await
-    .expect("starts");
+    let node = started(&ledger).await;
     let handle = node.handle();
     assert!(handle.is_ready());
     ledger.fail("fsync failed");
@@ -424,12 +426,7 @@ async fn a_node_whose_ledger_has_failed_takes_no_more_work_and_says_why() {
 #[tokio::test(start_paused = true)]
 async fn a_node_whose_ledger_hangs_says_so_until_it_answers() {
     let ledger = Arc::new(Faulty::new());
-    let node = Node::start(
-        &config(&[("echo", 1)]),
-        dependencies(Arc::clone(&ledger) as _),
-    )
-    .await
-    .expect("starts");
+    let node = started(&ledger).await;
     let handle = node.handle();
     let mut health = handle.health();
     ledger.hang(true);
